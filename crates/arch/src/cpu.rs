@@ -115,8 +115,7 @@ impl CpuState {
     #[must_use]
     pub fn reset() -> Self {
         let mut seg = [Segment::real(0); 6];
-        seg[Seg::Cs as usize] =
-            Segment { base: 0xffff_0000, limit: 0xffff, selector: 0xf000, attr: SegAttr(0x9b) };
+        seg[Seg::Cs as usize] = Segment { base: 0xffff_0000, limit: 0xffff, selector: 0xf000, attr: SegAttr(0x9b) };
         let mut cpu = CpuState {
             gpr: [0; 8],
             eip: 0xfff0,

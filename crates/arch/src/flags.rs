@@ -29,6 +29,5 @@ pub mod eflags {
     /// Status flags and DF: what translated code keeps in the host's flags register.
     pub const LIVE: u32 = STATUS | DF;
     /// Every bit that exists; the others read as 0 (bit 1 as 1).
-    pub const DEFINED: u32 =
-        STATUS | FIXED_1 | TF | IF | DF | IOPL | NT | RF | VM | AC | VIF | VIP | ID;
+    pub const DEFINED: u32 = STATUS | FIXED_1 | TF | IF | DF | IOPL | NT | RF | VM | AC | VIF | VIP | ID;
 }

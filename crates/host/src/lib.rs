@@ -1,1 +1,17 @@
-//! host
+//! The unsafe fence: guest windows, executable memory, host signals, entering and leaving translated code.
+//!
+//! Everything in the workspace that dereferences a raw guest address, runs generated code or touches a signal
+//! context is in this crate, behind interfaces whose constructors carry the contract. It knows host addresses
+//! and host registers; it doesn't know what a guest instruction is.
+
+mod access;
+mod memory;
+mod slot;
+mod trap;
+mod window;
+
+pub use access::AccessFault;
+pub use memory::{protect_guest_page, zeroed_atomics};
+pub use slot::HostFault;
+pub use trap::install_fault_handlers;
+pub use window::{Scalar, Window};

@@ -1,0 +1,160 @@
+//! A user program's address space: one window, and one byte of knowledge for each of its pages.
+//!
+//! The host kernel holds the mappings; this table holds what the kernel can't tell cheaply and without a system
+//! call: what the *guest* asked for (its execute permission never reaches the host, where guest memory is
+//! never executable) and which pages hold translated code. A writable page with translated code is write-protected on the host, so the first write to it faults;
+//! [`FlatSpace::resolve_write`] tells that fault from the guest's own.
+//!
+//! Shared by all threads of a guest process. Reading the table is lock-free; changing it is the business of whoever holds
+//! the owner's memory-map lock, except for the code bit, which has its own rule (see [`FlatSpace::mark_code`]).
+
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU8, Ordering};
+use xlat86_arch::{Gva, PAGE_SIZE};
+use xlat86_host::{Window, protect_guest_page};
+
+/// Guest page permissions and kind.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Prot {
+    /// Mapped at all. A mapped page with no permission differs from a hole in `si_code`.
+    pub mapped: bool,
+    /// Readable.
+    pub read: bool,
+    /// Writable.
+    pub write: bool,
+    /// Executable by the guest.
+    pub exec: bool,
+    /// Shared mapping: it may change through another mapping, so write protection doesn't detect every change.
+    pub shared: bool,
+}
+
+/// One page's byte in the table.
+#[derive(Clone, Copy, PartialEq, Eq)]
+#[repr(transparent)]
+pub struct PageState(u8);
+
+impl PageState {
+    const READ: u8 = 1;
+    const WRITE: u8 = 2;
+    const EXEC: u8 = 4;
+    const MAPPED: u8 = 8;
+    const SHARED: u8 = 16;
+    /// Holds translated code; when WRITE is set too, the host page is write-protected.
+    const CODE: u8 = 32;
+
+    fn pack(p: Prot) -> u8 {
+        let bit = |c: bool, b: u8| if c { b } else { 0 };
+        bit(p.mapped, Self::MAPPED)
+            | bit(p.read, Self::READ)
+            | bit(p.write, Self::WRITE)
+            | bit(p.exec, Self::EXEC)
+            | bit(p.shared, Self::SHARED)
+    }
+
+    /// What the guest asked for.
+    #[must_use]
+    pub fn prot(self) -> Prot {
+        let has = |b: u8| self.0 & b != 0;
+        Prot {
+            mapped: has(Self::MAPPED),
+            read: has(Self::READ),
+            write: has(Self::WRITE),
+            exec: has(Self::EXEC),
+            shared: has(Self::SHARED),
+        }
+    }
+
+    /// True when translations made from this page exist.
+    #[must_use]
+    pub fn is_code(self) -> bool {
+        self.0 & Self::CODE != 0
+    }
+}
+
+/// The answer to "may this write proceed?".
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum CodeWrite {
+    /// The page was protected because it holds translated code. It has been made writable and its code bit
+    /// cleared: the caller must drop the page's translations, then retry the write.
+    Dropped,
+    /// Another thread got there first, or the protection was stale: just retry.
+    Retry,
+    /// The guest itself may not write here: its fault.
+    NotOurs,
+}
+
+/// The guest's 4 GB in user mode.
+pub struct FlatSpace {
+    window: Window,
+    pages: Box<[AtomicU8]>,
+    /// Held while the code bit and the host protection are changed together.
+    code_lock: Mutex<()>,
+}
+
+impl FlatSpace {
+    /// An empty space over `window`. The table is 1 MB of demand-zero memory.
+    #[must_use]
+    pub fn new(window: Window) -> Self {
+        let pages = xlat86_host::zeroed_atomics(1 << 20);
+        Self { window, pages, code_lock: Mutex::new(()) }
+    }
+
+    /// The window this space stands on.
+    #[must_use]
+    pub fn window(&self) -> Window {
+        self.window
+    }
+
+    /// State of the page holding `addr`.
+    #[must_use]
+    pub fn page(&self, addr: Gva) -> PageState {
+        PageState(self.pages[addr.page() as usize].load(Ordering::Acquire))
+    }
+
+    /// Records that the pages of `start..start + len` (bytes, page-aligned) now have protection `prot` on host
+    /// and guest. Their code bits are cleared: translations must have been dropped before the mapping changed.
+    pub fn set_prot(&self, start: Gva, len: u32, prot: Prot) {
+        let first = start.page() as usize;
+        let count = (len as usize).div_ceil(PAGE_SIZE as usize);
+        for p in &self.pages[first..(first + count).min(1 << 20)] {
+            p.store(PageState::pack(prot), Ordering::Release);
+        }
+    }
+
+    /// Notes that code is about to be translated from the page holding `addr`, write-protecting it on the host if the guest may write it.
+    /// To be called *before* the bytes are read, so that a write racing with the translation is seen.
+    /// False when the guest may not execute there.
+    pub fn mark_code(&self, addr: Gva) -> bool {
+        let cell = &self.pages[addr.page() as usize];
+        let s = PageState(cell.load(Ordering::Acquire));
+        if s.is_code() {
+            return true;
+        }
+        let _guard = self.code_lock.lock().unwrap_or_else(|e| e.into_inner());
+        let s = cell.load(Ordering::Acquire);
+        if s & PageState::EXEC == 0 {
+            return false;
+        }
+        cell.store(s | PageState::CODE, Ordering::Release);
+        if s & PageState::WRITE != 0 {
+            protect_guest_page(self.window, addr.page_base().0, s & PageState::READ != 0, false);
+        }
+        true
+    }
+
+    /// Called when a write to the page holding `addr` faulted, or before something else (a system call) writes there.
+    pub fn resolve_write(&self, addr: Gva) -> CodeWrite {
+        let cell = &self.pages[addr.page() as usize];
+        let _guard = self.code_lock.lock().unwrap_or_else(|e| e.into_inner());
+        let s = cell.load(Ordering::Acquire);
+        if s & PageState::WRITE == 0 {
+            return CodeWrite::NotOurs;
+        }
+        if s & PageState::CODE == 0 {
+            return CodeWrite::Retry;
+        }
+        cell.store(s & !PageState::CODE, Ordering::Release);
+        protect_guest_page(self.window, addr.page_base().0, s & PageState::READ != 0, true);
+        CodeWrite::Dropped
+    }
+}
