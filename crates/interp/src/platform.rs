@@ -1,0 +1,32 @@
+//! What a CPU is plugged into, and what only a real one can answer.
+
+/// Operations whose exact result is the silicon's own choice: the manual bounds their error but doesn't define the
+/// bits (SDM vol. 1, 8.3.10, and RCPPS/RSQRTPS in vol. 2). Programs see the host's answer natively, so the reference asks the host too.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[allow(missing_docs)]
+pub enum HostMath {
+    F2xm1,
+    Fyl2x,
+    Fyl2xp1,
+    Fptan,
+    Fpatan,
+    Fsin,
+    Fcos,
+    Fsincos,
+}
+
+/// The CPU's surroundings.
+pub trait Platform {
+    /// Reads `size` (1, 2 or 4) bytes from I/O port `port`.
+    fn port_in(&mut self, port: u16, size: u8) -> u32;
+    /// Writes the low `size` (1, 2 or 4) bytes of `value` to I/O port `port`.
+    fn port_out(&mut self, port: u16, size: u8, value: u32);
+    /// The time stamp counter.
+    fn tsc(&mut self) -> u64;
+    /// Executes `op` on an x87 whose ST(0) and ST(1) are `st0` and `st1` (80-bit, little endian) under control
+    /// word `fcw`, all exceptions masked. Gives (ST(0), ST(1)) after it, in the register numbering *before* any push or pop the
+    /// instruction does (FPTAN and FSINCOS: first the value left in the old ST(0), second the pushed one), and the status word's exception and condition bits.
+    fn x87(&mut self, op: HostMath, st0: [u8; 10], st1: [u8; 10], fcw: u16) -> ([u8; 10], [u8; 10], u16);
+    /// RCPSS (false) or RSQRTSS (true) of one single-precision value.
+    fn approx(&mut self, rsqrt: bool, x: f32) -> f32;
+}

@@ -1,0 +1,20 @@
+//! Why the interpreter returned.
+
+use xlat86_arch::Fault;
+
+/// Why [`crate::Interp::run`] returned. EIP is that of the instruction for faults, and of the next one otherwise.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Stop {
+    /// The instruction raised an exception; nothing of it has been done (string instructions: completed iterations stand).
+    Fault(Fault),
+    /// INT n, INT3 or INTO with a mode in which the embedder handles software interrupts (user mode).
+    SoftInt(u8),
+    /// HLT.
+    Halt,
+    /// The instruction budget is used up.
+    Budget,
+    /// The interrupt flag passed to `run` was raised; the state is between two instructions.
+    Interrupted,
+    /// The interpreter has no meaning for this encoding; listed in docs/unimplemented.md.
+    Unimplemented(iced_x86::Code),
+}
