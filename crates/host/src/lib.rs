@@ -7,6 +7,7 @@
 mod access;
 mod arena;
 mod enter;
+pub mod fpu;
 mod frame;
 mod memory;
 pub mod signals;
@@ -20,6 +21,6 @@ pub use arena::{Arena, JumpTable};
 pub use enter::VcpuFrame;
 pub use frame::{Frame, Left};
 pub use memory::{protect_guest_page, zeroed_atomics};
-pub use slot::{HostFault, RawSiginfo, is_pending, last as last_fault};
+pub use slot::{HostFault, RawSiginfo, last as last_fault, with_pending};
 pub use trap::install_fault_handlers;
 pub use window::{Scalar, Window};
