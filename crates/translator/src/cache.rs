@@ -14,6 +14,7 @@ use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
 use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 use xlat86_host::{Arena, JumpTable};
 
 /// Identifies a unit for as long as it is in the cache.
@@ -81,6 +82,8 @@ pub struct CacheStats {
     pub evicted: u64,
     /// Regions emptied to make room.
     pub evictions: u64,
+    /// Time spent translating and placing.
+    pub time: Duration,
 }
 
 /// Guest addresses are hashed by one multiplication: they are spread well enough, and this is on the way of every leave.
@@ -156,6 +159,11 @@ impl Cache {
     #[must_use]
     pub fn table(&self) -> &Arc<JumpTable> {
         &self.table
+    }
+
+    /// Adds to the time spent translating.
+    pub fn add_time(&mut self, d: Duration) {
+        self.stats.time += d;
     }
 
     /// Counters.
