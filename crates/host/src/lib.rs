@@ -23,7 +23,7 @@ pub use arena::{Arena, JumpTable};
 pub use enter::VcpuFrame;
 pub use frame::{Frame, Left};
 pub use memory::{protect_guest_page, zeroed_atomics};
-pub use scratch::scratch_window;
+pub use scratch::{scratch_low, scratch_window};
 pub use slot::{HostFault, RawSiginfo, last as last_fault, with_pending};
 pub use trap::install_fault_handlers;
 pub use window::{Scalar, Window};

@@ -2,6 +2,7 @@
 
 use crate::cache::Cache;
 use crate::ctx::Ctx;
+use crate::op::Op;
 use crate::{Platform, Stop};
 use std::sync::atomic::AtomicBool;
 use xlat86_arch::{CpuModel, CpuState, Fault, Gva, Mode, Vector};
@@ -57,40 +58,28 @@ impl Interp {
             };
             let most = if shadow { 1 } else { left };
             let block = &block[..block.len().min(usize::try_from(most).unwrap_or(usize::MAX))];
-            let trap = ctx.mode.has(Mode::TRAP);
-            ctx.cpu.interrupt_shadow = false;
-            let mut done = 0;
-            let mut stop = None;
-            for op in block {
-                ctx.cpu.eip = op.next;
-                if let Err(why) = (op.run)(&mut ctx, op) {
-                    match why {
-                        Stop::Fault(_) | Stop::Unimplemented(_) | Stop::Interrupted => {
-                            ctx.cpu.eip = op.eip;
-                            ctx.cpu.interrupt_shadow = shadow;
-                        }
-                        _ => done += 1,
-                    }
-                    stop = Some(why);
-                    break;
-                }
-                done += 1;
-            }
+            let (done, stop) = execute(&mut ctx, block);
             left -= done;
             if let Some(why) = stop {
                 break why;
-            }
-            if trap && !ctx.cpu.interrupt_shadow {
-                break Stop::Fault(Fault { vector: Vector::DB, error: None, addr: Gva(DR6_BS) });
             }
         };
         self.retired += max_insns - left;
         stop
     }
 
-    /// Executes exactly one instruction: [`Stop::Budget`] when it completed.
+    /// Executes exactly one instruction, decoded afresh: [`Stop::Budget`] when it completed. Its page isn't watched for writes, so an instruction
+    /// may change its own page.
     pub fn step(&mut self, cpu: &mut CpuState, mmu: &mut Mmu, platform: &mut dyn Platform) -> Stop {
-        self.run(cpu, mmu, platform, &AtomicBool::new(false), 1)
+        let interrupt = AtomicBool::new(false);
+        let mut ctx = Ctx::new(cpu, mmu, platform, self.model, &interrupt);
+        let op = match self.cache.once(&mut ctx) {
+            Ok(op) => op,
+            Err(fault) => return Stop::Fault(fault),
+        };
+        let (done, stop) = execute(&mut ctx, std::slice::from_ref(&op));
+        self.retired += done;
+        stop.unwrap_or(Stop::Budget)
     }
 
     /// Drops what was decoded from page number `page` (linear address divided by the page size).
@@ -102,4 +91,30 @@ impl Interp {
     pub fn flush(&mut self) {
         self.cache.flush();
     }
+}
+
+/// Executes `block` in order. Gives the number of instructions completed, and why it stopped before its end or
+/// must stop there.
+#[inline(always)]
+fn execute(ctx: &mut Ctx<'_>, block: &[Op]) -> (u64, Option<Stop>) {
+    let shadow = ctx.cpu.interrupt_shadow;
+    let trap = ctx.mode.has(Mode::TRAP);
+    ctx.cpu.interrupt_shadow = false;
+    let mut done = 0;
+    for op in block {
+        ctx.cpu.eip = op.next;
+        if let Err(why) = (op.run)(ctx, op) {
+            match why {
+                Stop::Fault(_) | Stop::Unimplemented(_) | Stop::Interrupted => {
+                    ctx.cpu.eip = op.eip;
+                    ctx.cpu.interrupt_shadow = shadow;
+                }
+                _ => done += 1,
+            }
+            return (done, Some(why));
+        }
+        done += 1;
+    }
+    let step = trap && !ctx.cpu.interrupt_shadow;
+    (done, step.then_some(Stop::Fault(Fault { vector: Vector::DB, error: None, addr: Gva(DR6_BS) })))
 }

@@ -144,15 +144,18 @@ impl Mmu {
     }
 
     /// Fetches instruction bytes from `addr` up to the end of its page and, if that page is executable too, up to 14 bytes
-    /// of the next: an instruction may cross. The pages' code bits are set *before* the bytes are read.
-    /// Gives the number of bytes fetched into `to` (at least 1).
-    pub fn fetch(&mut self, addr: Gva, to: &mut [u8; 4096 + 14]) -> Result<usize, Fault> {
+    /// of the next: an instruction may cross. Gives the number of bytes fetched into `to` (at least 1).
+    ///
+    /// With `watch`, what is made from the bytes may be kept: the first page's code bit is set *before* they are read, so that a later
+    /// write to them faults. Without, they must be forgotten at once.
+    pub fn fetch(&mut self, addr: Gva, to: &mut [u8; 4096 + 14], watch: bool) -> Result<usize, Fault> {
         let in_page = (PAGE_SIZE - addr.page_offset()) as usize;
         let not_executable = |this: &Self| {
             let present = if this.space.page(addr).prot().mapped { PfError::P } else { 0 };
             Fault::pf(addr, PfError::U | PfError::I | present)
         };
-        if !self.space.mark_code(addr) {
+        let executable = if watch { self.space.mark_code(addr) } else { self.space.page(addr).prot().exec };
+        if !executable {
             return Err(not_executable(self));
         }
         self.read_bytes(addr, &mut to[..in_page])?;

@@ -128,9 +128,14 @@ impl Emitter<'_> {
 
     /// Leaves, for the interpreter to execute `insn`.
     pub(crate) fn interpret(&mut self, insn: &Insn) -> Next {
+        self.leave(insn, ExitKind::Interpret)
+    }
+
+    /// Leaves at `insn`.
+    pub(crate) fn leave(&mut self, insn: &Insn, kind: ExitKind) -> Next {
         stubs::leave(&mut self.buf);
         let site = self.buf.pos() as u32;
-        self.exits.push(Exit { site, eip: insn.eip(), kind: ExitKind::Interpret });
+        self.exits.push(Exit { site, eip: insn.eip(), kind });
         if falls_through(insn) { Next::FallThrough } else { Next::Elsewhere }
     }
 

@@ -4,6 +4,7 @@
 
 use crate::emit::{Emitter, Next};
 use crate::operand::{self, HostMem, R8};
+use crate::unit::ExitKind;
 use core::mem::offset_of;
 use dynasmrt::{DynasmApi, dynasm};
 use iced_x86::{Code, Mnemonic, OpKind, Register};
@@ -71,6 +72,9 @@ pub(crate) fn emit(e: &mut Emitter<'_>, insn: &Insn, bytes: &[u8]) -> Next {
             e.access(0x89, R8, HostMem::stack(-4), true);
             e.move_esp(-4);
             Next::FallThrough
+        }
+        Code::Int_imm8 if i.immediate8() == 0x80 => {
+            e.leave(insn, ExitKind::SoftInt { vector: 0x80, next: insn.next_eip() })
         }
         _ => e.interpret(insn),
     }

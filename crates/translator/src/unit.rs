@@ -58,6 +58,13 @@ pub enum ExitKind {
     },
     /// The interpreter executes the instruction at this exit's EIP.
     Interpret,
+    /// INT n: the guest enters its system.
+    SoftInt {
+        /// The vector.
+        vector: u8,
+        /// EIP after the instruction.
+        next: u32,
+    },
 }
 
 /// A place where translated code leaves: the return address of its call of the leave routine.

@@ -8,6 +8,15 @@ use xlat86_arch::{Gva, Mode, PAGE_SIZE};
 use xlat86_softmmu::{CodeWrite, FlatSpace};
 use xlat86_translator::{Cache, Full, Source, translate};
 
+/// How translated code was left for want of a connection that can now be made.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Connect {
+    /// A direct jump, which left at host address `site`.
+    Jump { site: u64 },
+    /// An indirect jump.
+    Table,
+}
+
 /// A guest's address space and everything derived from its contents.
 pub struct Process {
     space: Arc<FlatSpace>,
@@ -134,11 +143,17 @@ impl Process {
         });
     }
 
-    /// Arena offset of the translation of `eip`, made if need be. `None` when it can't be translated: the interpreter tells why. `me` is inside.
-    pub(crate) fn code_at(&self, eip: u32, mode: Mode, me: &Member) -> Option<u32> {
+    /// Arena offset of the translation of `eip`, made if need be, and connected to what led there. `None` when it can't
+    /// be translated: the interpreter tells why. `me` is inside.
+    pub(crate) fn code_at(&self, eip: u32, mode: Mode, me: &Member, connect: Option<Connect>) -> Option<u32> {
         loop {
             let mut cache = self.cache();
             if let Some(offset) = cache.lookup(eip) {
+                match connect {
+                    Some(Connect::Jump { site }) => cache.chain(site),
+                    Some(Connect::Table) => cache.publish(eip),
+                    None => {}
+                }
                 return Some(offset);
             }
             let mut source = GuestCode { space: &self.space, cache: &cache, pages: Vec::new() };
@@ -147,17 +162,14 @@ impl Process {
             let pages = source.pages;
             let inserted = cache.insert(unit, &pages);
             cache.add_time(started.elapsed());
-            match inserted {
-                Ok(offset) => return Some(offset),
-                Err(Full) => {
-                    drop(cache);
-                    self.world.come_out(me);
-                    self.world.exclusively(|| {
-                        self.cache().evict();
-                        self.evictions.fetch_add(1, Ordering::AcqRel);
-                    });
-                    self.world.go_inside(me);
-                }
+            drop(cache);
+            if inserted == Err(Full) {
+                self.world.come_out(me);
+                self.world.exclusively(|| {
+                    self.cache().evict();
+                    self.evictions.fetch_add(1, Ordering::AcqRel);
+                });
+                self.world.go_inside(me);
             }
         }
     }

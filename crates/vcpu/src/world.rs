@@ -47,8 +47,7 @@ impl World {
         *lock(&self.members) = vec![member.clone()];
     }
 
-    /// Says that the current thread may use translated code; waits while somebody has exclusive access. True when it had to wait:
-    /// what was looked up before may be gone.
+    /// Says that the current thread may use translated code; waits while somebody has exclusive access.
     pub(crate) fn go_inside(&self, me: &Member) {
         loop {
             me.inside.store(true, Ordering::SeqCst);
@@ -58,11 +57,6 @@ impl World {
             me.inside.store(false, Ordering::SeqCst);
             drop(lock(&self.exclusive));
         }
-    }
-
-    /// Does somebody wait for the current thread to come out?
-    pub(crate) fn wanted(&self) -> bool {
-        self.stop.load(Ordering::SeqCst)
     }
 
     /// Says that the current thread holds on to no translated code.
