@@ -10,7 +10,7 @@ use crate::ops;
 use crate::table::handler;
 use std::collections::HashMap;
 use xlat86_arch::{Fault, Gva, Mode, PAGE_SIZE, Seg};
-use xlat86_decoder::{Block, BlockEnd, Unit, decode_block_into, unit_of};
+use xlat86_decoder::{Block, BlockEnd, Insn, MAX_INSN_LEN, Unit, decode_block_into, decode_insn, unit_of};
 
 /// Longest block in instructions: bounds how long an interrupt waits.
 const MAX_BLOCK: usize = 64;
@@ -42,6 +42,35 @@ struct FrontEntry {
 /// No block has this number, nor this key: EIP can't be beyond 64 KB in 16-bit code outside a 32-bit limit, and mode
 /// bit 15 doesn't exist.
 const EMPTY: FrontEntry = FrontEntry { key: Key { base: 0, eip: 0, mode: Mode(1 << 15) }, block: u32::MAX };
+
+/// `insn` with its handler under `mode`.
+fn prepare(insn: &Insn, mode: Mode) -> Op {
+    let guarded = mode.has(Mode::FPU_OFF) && unit_of(insn.code()) != Unit::Integer;
+    let run = match insn.fault() {
+        Some(_) => ops::invalid::raise_over(insn),
+        None if guarded => ops::invalid::fpu_guard,
+        None => handler(insn.code()).unwrap_or(ops::invalid::unimplemented),
+    };
+    Op::new(insn, run)
+}
+
+/// The instruction at CS:EIP, decoded for one execution and not kept.
+pub(crate) fn fetch_one(ctx: &mut Ctx<'_>) -> Result<Op, Fault> {
+    let cs = ctx.cpu.segment(Seg::Cs);
+    let (at, eip, limit) = (Gva(cs.base.wrapping_add(ctx.cpu.eip)), ctx.cpu.eip, cs.limit);
+    if eip > limit {
+        return Err(Fault::gp(0));
+    }
+    let mut bytes = [0; MAX_INSN_LEN];
+    let fetched = ctx.mmu.fetch_once(at, &mut bytes)?;
+    let n = fetched.min(((limit - eip) as usize).saturating_add(1));
+    match decode_insn(&bytes[..n], eip, ctx.mode, ctx.model.features) {
+        Some(insn) => Ok(prepare(&insn, ctx.mode)),
+        None if n < fetched => Err(Fault::gp(0)),
+        // The rest is in a page that can't be fetched: its fault.
+        None => Err(ctx.mmu.fetch_once(at.wrapping_add(n as u32), &mut bytes).err().unwrap_or(Fault::gp(0))),
+    }
+}
 
 pub(crate) struct Cache {
     front: Box<[FrontEntry]>,
@@ -95,20 +124,7 @@ impl Cache {
         if self.ops > MAX_OPS {
             self.flush();
         }
-        let code: Box<[Op]> = self
-            .decoded
-            .insns
-            .iter()
-            .map(|insn| {
-                let guarded = key.mode.has(Mode::FPU_OFF) && unit_of(insn.code()) != Unit::Integer;
-                let run = match insn.fault() {
-                    Some(_) => ops::invalid::raise_over(insn),
-                    None if guarded => ops::invalid::fpu_guard,
-                    None => handler(insn.code()).unwrap_or(ops::invalid::unimplemented),
-                };
-                Op::new(insn, run)
-            })
-            .collect();
+        let code: Box<[Op]> = self.decoded.insns.iter().map(|insn| prepare(insn, key.mode)).collect();
         self.ops += code.len();
         let number = match self.free.pop() {
             Some(n) => {

@@ -1,7 +1,8 @@
 //! The run loop.
 
-use crate::cache::Cache;
-use crate::ctx::Ctx;
+use crate::cache::{Cache, fetch_one};
+use crate::ctx::{Ctx, Exec};
+use crate::op::Op;
 use crate::{Platform, Stop};
 use std::sync::atomic::AtomicBool;
 use xlat86_arch::{CpuModel, CpuState, Fault, Gva, Mode, Vector};
@@ -57,40 +58,31 @@ impl Interp {
             };
             let most = if shadow { 1 } else { left };
             let block = &block[..block.len().min(usize::try_from(most).unwrap_or(usize::MAX))];
-            let trap = ctx.mode.has(Mode::TRAP);
-            ctx.cpu.interrupt_shadow = false;
-            let mut done = 0;
-            let mut stop = None;
-            for op in block {
-                ctx.cpu.eip = op.next;
-                if let Err(why) = (op.run)(&mut ctx, op) {
-                    match why {
-                        Stop::Fault(_) | Stop::Unimplemented(_) | Stop::Interrupted => {
-                            ctx.cpu.eip = op.eip;
-                            ctx.cpu.interrupt_shadow = shadow;
-                        }
-                        _ => done += 1,
-                    }
-                    stop = Some(why);
-                    break;
-                }
-                done += 1;
-            }
+            let (done, result) = execute(&mut ctx, block);
             left -= done;
-            if let Some(why) = stop {
-                break why;
-            }
-            if trap && !ctx.cpu.interrupt_shadow {
-                break Stop::Fault(Fault { vector: Vector::DB, error: None, addr: Gva(DR6_BS) });
+            if let Err(stop) = result {
+                break stop;
             }
         };
         self.retired += max_insns - left;
         stop
     }
 
-    /// Executes exactly one instruction: [`Stop::Budget`] when it completed.
+    /// Executes exactly one instruction, fetched afresh and not kept: [`Stop::Budget`] when it completed.
+    ///
+    /// This is also how a write into code gets past the page that it is on: once the page's blocks are dropped, `step`
+    /// executes the write without marking the page as code again, which `run` would.
     pub fn step(&mut self, cpu: &mut CpuState, mmu: &mut Mmu, platform: &mut dyn Platform) -> Stop {
-        self.run(cpu, mmu, platform, &AtomicBool::new(false), 1)
+        let never = AtomicBool::new(false);
+        let mut ctx = Ctx::new(cpu, mmu, platform, self.model, &never);
+        match fetch_one(&mut ctx) {
+            Ok(op) => {
+                let (done, result) = execute(&mut ctx, &[op]);
+                self.retired += done;
+                result.err().unwrap_or(Stop::Budget)
+            }
+            Err(fault) => Stop::Fault(fault),
+        }
     }
 
     /// Drops what was decoded from page number `page` (linear address divided by the page size).
@@ -102,4 +94,29 @@ impl Interp {
     pub fn flush(&mut self) {
         self.cache.flush();
     }
+}
+
+/// Executes `block`, whose instructions were prepared under the current mode. Gives how many completed.
+#[inline(always)]
+fn execute(ctx: &mut Ctx<'_>, block: &[Op]) -> (u64, Exec) {
+    let trap = ctx.mode.has(Mode::TRAP);
+    let shadow = core::mem::take(&mut ctx.cpu.interrupt_shadow);
+    for (done, op) in block.iter().enumerate() {
+        ctx.cpu.eip = op.next;
+        if let Err(stop) = (op.run)(ctx, op) {
+            if let Stop::Fault(_) | Stop::Unimplemented(_) | Stop::Interrupted = stop {
+                ctx.cpu.eip = op.eip;
+                ctx.cpu.interrupt_shadow = shadow;
+                return (done as u64, Err(stop));
+            }
+            return (done as u64 + 1, Err(stop));
+        }
+    }
+    // Single step: after the instruction, unless it was one that holds interrupts off.
+    let result = if trap && !ctx.cpu.interrupt_shadow {
+        Err(Stop::Fault(Fault { vector: Vector::DB, error: None, addr: Gva(DR6_BS) }))
+    } else {
+        Ok(())
+    };
+    (block.len() as u64, result)
 }

@@ -165,4 +165,21 @@ impl Mmu {
         }
         Ok(in_page)
     }
+
+    /// Fetches the bytes of one instruction for a single execution: nothing derived from them is kept, so the pages
+    /// are not marked. Gives the number of bytes fetched into `to` (at least 1).
+    pub fn fetch_once(&mut self, addr: Gva, to: &mut [u8; 15]) -> Result<usize, Fault> {
+        for (n, byte) in to.iter_mut().enumerate() {
+            let at = addr.wrapping_add(n as u32);
+            let page = self.space.page(at).prot();
+            let present = if page.mapped { PfError::P } else { 0 };
+            let denied = Fault::pf(at, PfError::U | PfError::I | present);
+            match if page.exec { self.read(at) } else { Err(denied) } {
+                Ok(b) => *byte = b,
+                Err(fault) if n == 0 => return Err(fault),
+                Err(_) => return Ok(n),
+            }
+        }
+        Ok(to.len())
+    }
 }
