@@ -10,7 +10,7 @@ use crate::ops;
 use crate::table::handler;
 use std::collections::HashMap;
 use xlat86_arch::{Fault, Gva, Mode, PAGE_SIZE, Seg};
-use xlat86_decoder::{Block, BlockEnd, Insn, Unit, decode_block_into, unit_of};
+use xlat86_decoder::{Block, BlockEnd, Insn, MAX_INSN_LEN, Unit, decode_block_into, decode_insn, unit_of};
 
 /// Longest block in instructions: bounds how long an interrupt waits.
 const MAX_BLOCK: usize = 64;
@@ -42,6 +42,35 @@ struct FrontEntry {
 /// No block has this number, nor this key: EIP can't be beyond 64 KB in 16-bit code outside a 32-bit limit, and mode
 /// bit 15 doesn't exist.
 const EMPTY: FrontEntry = FrontEntry { key: Key { base: 0, eip: 0, mode: Mode(1 << 15) }, block: u32::MAX };
+
+/// `insn` with its handler under `mode`.
+fn prepare(insn: &Insn, mode: Mode) -> Op {
+    let guarded = mode.has(Mode::FPU_OFF) && unit_of(insn.code()) != Unit::Integer;
+    let run = match insn.fault() {
+        Some(_) => ops::invalid::raise_over(insn),
+        None if guarded => ops::invalid::fpu_guard,
+        None => handler(insn.code()).unwrap_or(ops::invalid::unimplemented),
+    };
+    Op::new(insn, run)
+}
+
+/// The instruction at CS:EIP, decoded for one execution and not kept.
+pub(crate) fn fetch_one(ctx: &mut Ctx<'_>) -> Result<Op, Fault> {
+    let cs = ctx.cpu.segment(Seg::Cs);
+    let (at, eip, limit) = (Gva(cs.base.wrapping_add(ctx.cpu.eip)), ctx.cpu.eip, cs.limit);
+    if eip > limit {
+        return Err(Fault::gp(0));
+    }
+    let mut bytes = [0; MAX_INSN_LEN];
+    let fetched = ctx.mmu.fetch_once(at, &mut bytes)?;
+    let n = fetched.min(((limit - eip) as usize).saturating_add(1));
+    match decode_insn(&bytes[..n], eip, ctx.mode, ctx.model.features) {
+        Some(insn) => Ok(prepare(&insn, ctx.mode)),
+        None if n < fetched => Err(Fault::gp(0)),
+        // The rest is in a page that can't be fetched: its fault.
+        None => Err(ctx.mmu.fetch_once(at.wrapping_add(n as u32), &mut bytes).err().unwrap_or(Fault::gp(0))),
+    }
+}
 
 pub(crate) struct Cache {
     front: Box<[FrontEntry]>,
@@ -80,14 +109,6 @@ impl Cache {
         Ok(&self.blocks[number as usize])
     }
 
-    /// The one instruction at CS:EIP, decoded now and not kept: code that changes under its own feet can be executed
-    /// without its page being watched.
-    pub(crate) fn once(&mut self, ctx: &mut Ctx<'_>) -> Result<Op, Fault> {
-        let key = Key { base: ctx.cpu.segment(Seg::Cs).base, eip: ctx.cpu.eip, mode: ctx.mode };
-        self.decode(ctx, key, 1)?;
-        Ok(op(&self.decoded.insns[0], key.mode))
-    }
-
     #[cold]
     fn find(&mut self, ctx: &mut Ctx<'_>, key: Key) -> Result<u32, Fault> {
         let block = match self.map.get(&key) {
@@ -99,11 +120,11 @@ impl Cache {
     }
 
     fn build(&mut self, ctx: &mut Ctx<'_>, key: Key) -> Result<u32, Fault> {
-        let crosses = self.decode(ctx, key, MAX_BLOCK)?;
+        let crosses = self.decode(ctx, key)?;
         if self.ops > MAX_OPS {
             self.flush();
         }
-        let code: Box<[Op]> = self.decoded.insns.iter().map(|insn| op(insn, key.mode)).collect();
+        let code: Box<[Op]> = self.decoded.insns.iter().map(|insn| prepare(insn, key.mode)).collect();
         self.ops += code.len();
         let number = match self.free.pop() {
             Some(n) => {
@@ -124,9 +145,8 @@ impl Cache {
         Ok(number)
     }
 
-    /// Decodes up to `max_insns` instructions at `key` into `self.decoded`; true when they lie on two pages. A block (more
-    /// than one) is watched for changes.
-    fn decode(&mut self, ctx: &mut Ctx<'_>, key: Key, max_insns: usize) -> Result<bool, Fault> {
+    /// Decodes the block at `key` into `self.decoded`; true when it lies on two pages.
+    fn decode(&mut self, ctx: &mut Ctx<'_>, key: Key) -> Result<bool, Fault> {
         let at = Gva(key.base.wrapping_add(key.eip));
         let page_left = (PAGE_SIZE - at.page_offset()) as usize;
         // Bytes beyond the limit of CS don't exist: an instruction that needs them is #GP(0).
@@ -137,7 +157,7 @@ impl Cache {
         let within = (limit - key.eip) as usize;
         let mut second_page = false;
         loop {
-            let fetched = ctx.mmu.fetch(at, &mut self.bytes, max_insns > 1)?;
+            let fetched = ctx.mmu.fetch(at, &mut self.bytes)?;
             let n = fetched.min(within.saturating_add(1));
             decode_block_into(
                 &mut self.decoded,
@@ -146,7 +166,7 @@ impl Cache {
                 page_left,
                 key.mode,
                 ctx.model.features,
-                max_insns,
+                MAX_BLOCK,
             );
             let starved = self.decoded.end == BlockEnd::Truncated && self.decoded.insns.is_empty();
             if starved && n < fetched {
@@ -159,7 +179,7 @@ impl Cache {
             // its bytes are read.
             second_page = true;
             let mut scratch = [0; 4096 + 14];
-            ctx.mmu.fetch(at.page_base().wrapping_add(PAGE_SIZE), &mut scratch, max_insns > 1)?;
+            ctx.mmu.fetch(at.page_base().wrapping_add(PAGE_SIZE), &mut scratch)?;
         }
     }
 
@@ -190,15 +210,4 @@ impl Cache {
         self.free.clear();
         self.ops = 0;
     }
-}
-
-/// The executable form of `insn`.
-fn op(insn: &Insn, mode: Mode) -> Op {
-    let guarded = mode.has(Mode::FPU_OFF) && unit_of(insn.code()) != Unit::Integer;
-    let run = match insn.fault() {
-        Some(_) => ops::invalid::raise_over(insn),
-        None if guarded => ops::invalid::fpu_guard,
-        None => handler(insn.code()).unwrap_or(ops::invalid::unimplemented),
-    };
-    Op::new(insn, run)
 }

@@ -1,7 +1,7 @@
 //! The run loop.
 
-use crate::cache::Cache;
-use crate::ctx::Ctx;
+use crate::cache::{Cache, fetch_one};
+use crate::ctx::{Ctx, Exec};
 use crate::op::Op;
 use crate::{Platform, Stop};
 use std::sync::atomic::AtomicBool;
@@ -58,28 +58,31 @@ impl Interp {
             };
             let most = if shadow { 1 } else { left };
             let block = &block[..block.len().min(usize::try_from(most).unwrap_or(usize::MAX))];
-            let (done, stop) = execute(&mut ctx, block);
+            let (done, result) = execute(&mut ctx, block);
             left -= done;
-            if let Some(why) = stop {
-                break why;
+            if let Err(stop) = result {
+                break stop;
             }
         };
         self.retired += max_insns - left;
         stop
     }
 
-    /// Executes exactly one instruction, decoded afresh: [`Stop::Budget`] when it completed. Its page isn't watched for writes, so an instruction
-    /// may change its own page.
+    /// Executes exactly one instruction, fetched afresh and not kept: [`Stop::Budget`] when it completed.
+    ///
+    /// This is also how a write into code gets past the page that it is on: once the page's blocks are dropped, `step`
+    /// executes the write without marking the page as code again, which `run` would.
     pub fn step(&mut self, cpu: &mut CpuState, mmu: &mut Mmu, platform: &mut dyn Platform) -> Stop {
-        let interrupt = AtomicBool::new(false);
-        let mut ctx = Ctx::new(cpu, mmu, platform, self.model, &interrupt);
-        let op = match self.cache.once(&mut ctx) {
-            Ok(op) => op,
-            Err(fault) => return Stop::Fault(fault),
-        };
-        let (done, stop) = execute(&mut ctx, std::slice::from_ref(&op));
-        self.retired += done;
-        stop.unwrap_or(Stop::Budget)
+        let never = AtomicBool::new(false);
+        let mut ctx = Ctx::new(cpu, mmu, platform, self.model, &never);
+        match fetch_one(&mut ctx) {
+            Ok(op) => {
+                let (done, result) = execute(&mut ctx, &[op]);
+                self.retired += done;
+                result.err().unwrap_or(Stop::Budget)
+            }
+            Err(fault) => Stop::Fault(fault),
+        }
     }
 
     /// Drops what was decoded from page number `page` (linear address divided by the page size).
@@ -93,28 +96,27 @@ impl Interp {
     }
 }
 
-/// Executes `block` in order. Gives the number of instructions completed, and why it stopped before its end or
-/// must stop there.
+/// Executes `block`, whose instructions were prepared under the current mode. Gives how many completed.
 #[inline(always)]
-fn execute(ctx: &mut Ctx<'_>, block: &[Op]) -> (u64, Option<Stop>) {
-    let shadow = ctx.cpu.interrupt_shadow;
+fn execute(ctx: &mut Ctx<'_>, block: &[Op]) -> (u64, Exec) {
     let trap = ctx.mode.has(Mode::TRAP);
-    ctx.cpu.interrupt_shadow = false;
-    let mut done = 0;
-    for op in block {
+    let shadow = core::mem::take(&mut ctx.cpu.interrupt_shadow);
+    for (done, op) in block.iter().enumerate() {
         ctx.cpu.eip = op.next;
-        if let Err(why) = (op.run)(ctx, op) {
-            match why {
-                Stop::Fault(_) | Stop::Unimplemented(_) | Stop::Interrupted => {
-                    ctx.cpu.eip = op.eip;
-                    ctx.cpu.interrupt_shadow = shadow;
-                }
-                _ => done += 1,
+        if let Err(stop) = (op.run)(ctx, op) {
+            if let Stop::Fault(_) | Stop::Unimplemented(_) | Stop::Interrupted = stop {
+                ctx.cpu.eip = op.eip;
+                ctx.cpu.interrupt_shadow = shadow;
+                return (done as u64, Err(stop));
             }
-            return (done, Some(why));
+            return (done as u64 + 1, Err(stop));
         }
-        done += 1;
     }
-    let step = trap && !ctx.cpu.interrupt_shadow;
-    (done, step.then_some(Stop::Fault(Fault { vector: Vector::DB, error: None, addr: Gva(DR6_BS) })))
+    // Single step: after the instruction, unless it was one that holds interrupts off.
+    let result = if trap && !ctx.cpu.interrupt_shadow {
+        Err(Stop::Fault(Fault { vector: Vector::DB, error: None, addr: Gva(DR6_BS) }))
+    } else {
+        Ok(())
+    };
+    (block.len() as u64, result)
 }

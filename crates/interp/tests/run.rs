@@ -59,7 +59,13 @@ impl Guest {
             match self.run(n) {
                 Stop::Fault(f) if f.vector == Vector::PF && f.error.unwrap() & 2 != 0 => {
                     match self.mmu.space().resolve_write(f.addr) {
-                        CodeWrite::Dropped => self.interp.invalidate_page(f.addr.page()),
+                        CodeWrite::Dropped => {
+                            self.interp.invalidate_page(f.addr.page());
+                            let stop = self.interp.step(&mut self.cpu, &mut self.mmu, &mut Bare);
+                            if stop != Stop::Budget {
+                                return stop;
+                            }
+                        }
                         CodeWrite::Retry => {}
                         CodeWrite::NotOurs => return Stop::Fault(f),
                     }

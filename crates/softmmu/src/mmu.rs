@@ -144,18 +144,15 @@ impl Mmu {
     }
 
     /// Fetches instruction bytes from `addr` up to the end of its page and, if that page is executable too, up to 14 bytes
-    /// of the next: an instruction may cross. Gives the number of bytes fetched into `to` (at least 1).
-    ///
-    /// With `watch`, what is made from the bytes may be kept: the first page's code bit is set *before* they are read, so that a later
-    /// write to them faults. Without, they must be forgotten at once.
-    pub fn fetch(&mut self, addr: Gva, to: &mut [u8; 4096 + 14], watch: bool) -> Result<usize, Fault> {
+    /// of the next: an instruction may cross. The pages' code bits are set *before* the bytes are read.
+    /// Gives the number of bytes fetched into `to` (at least 1).
+    pub fn fetch(&mut self, addr: Gva, to: &mut [u8; 4096 + 14]) -> Result<usize, Fault> {
         let in_page = (PAGE_SIZE - addr.page_offset()) as usize;
         let not_executable = |this: &Self| {
             let present = if this.space.page(addr).prot().mapped { PfError::P } else { 0 };
             Fault::pf(addr, PfError::U | PfError::I | present)
         };
-        let executable = if watch { self.space.mark_code(addr) } else { self.space.page(addr).prot().exec };
-        if !executable {
+        if !self.space.mark_code(addr) {
             return Err(not_executable(self));
         }
         self.read_bytes(addr, &mut to[..in_page])?;
@@ -167,5 +164,22 @@ impl Mmu {
             return Ok(in_page + 14);
         }
         Ok(in_page)
+    }
+
+    /// Fetches the bytes of one instruction for a single execution: nothing derived from them is kept, so the pages
+    /// are not marked. Gives the number of bytes fetched into `to` (at least 1).
+    pub fn fetch_once(&mut self, addr: Gva, to: &mut [u8; 15]) -> Result<usize, Fault> {
+        for (n, byte) in to.iter_mut().enumerate() {
+            let at = addr.wrapping_add(n as u32);
+            let page = self.space.page(at).prot();
+            let present = if page.mapped { PfError::P } else { 0 };
+            let denied = Fault::pf(at, PfError::U | PfError::I | present);
+            match if page.exec { self.read(at) } else { Err(denied) } {
+                Ok(b) => *byte = b,
+                Err(fault) if n == 0 => return Err(fault),
+                Err(_) => return Ok(n),
+            }
+        }
+        Ok(to.len())
     }
 }
