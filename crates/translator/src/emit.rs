@@ -78,7 +78,7 @@ pub(crate) fn emit(eip: u32, insns: &[Insn], bytes: &[u8], config: &Config, sour
     };
     e.buf.bytes.reserve(bytes.len() * 3 + 64);
     let loop_heads = branch::loop_heads(insns);
-    let mut next = Next::FallThrough;
+    let (mut next, mut end) = (Next::FallThrough, eip);
     for (i, insn) in insns.iter().enumerate() {
         e.at = i;
         if loop_heads.contains(&insn.eip()) {
@@ -87,8 +87,13 @@ pub(crate) fn emit(eip: u32, insns: &[Insn], bytes: &[u8], config: &Config, sour
         e.mark(insn.eip(), Fix::None, true);
         let from = insn.eip().wrapping_sub(eip) as usize;
         next = e.insn(insn, &bytes[from..from + insn.len()]);
+        if !config.extended && i > 0 && e.take_back_leave() {
+            // What leaves stands alone, so that everything before it can be replayed.
+            (end, next) = (insn.eip(), Next::FallThrough);
+            break;
+        }
+        end = insn.next_eip();
     }
-    let end = insns.last().map_or(eip, Insn::next_eip);
     if next == Next::FallThrough {
         e.jump_to(end, end);
     }
@@ -137,6 +142,20 @@ impl Emitter<'_> {
         let site = self.buf.pos() as u32;
         self.exits.push(Exit { site, eip: insn.eip(), kind });
         if falls_through(insn) { Next::FallThrough } else { Next::Elsewhere }
+    }
+
+    /// If the current instruction leaves, removes its code again.
+    fn take_back_leave(&mut self) -> bool {
+        let Some(start) = self.marks.iter().rposition(|m| m.boundary) else { return false };
+        let from = self.marks[start].host;
+        if self.exits.last().is_none_or(|x| x.site <= from) {
+            return false;
+        }
+        self.exits.retain(|x| x.site <= from);
+        self.buf.bytes.truncate(from as usize);
+        self.marks.truncate(start);
+        self.insns = &self.insns[..self.at];
+        true
     }
 
     /// From here on, code belongs to the guest instruction at `eip`.

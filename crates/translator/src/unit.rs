@@ -162,6 +162,7 @@ pub fn translate(eip: u32, mode: Mode, features: Features, config: &Config, sour
         let next = eip.wrapping_add(at as u32);
         if block.end != BlockEnd::ControlFlow
             || !emit::falls_through(last)
+            || !config.extended
             || at >= in_page
             || insns.len() >= config.max_insns
             || source.known(next)
