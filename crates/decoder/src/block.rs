@@ -1,8 +1,8 @@
 //! Basic blocks.
 
 use crate::Kind;
-use crate::table::{CodeInfo, TABLE};
-use iced_x86::{Code, ConstantOffsets, Decoder, DecoderError, DecoderOptions, Instruction};
+use crate::table::{CodeInfo, Only, TABLE};
+use iced_x86::{Code, ConstantOffsets, Decoder, DecoderError, DecoderOptions, Instruction, OpKind};
 use xlat86_arch::{Fault, Features, Mode};
 
 /// Longest legal instruction in bytes; a longer one raises #GP(0) (SDM vol. 2A, 2.3.11).
@@ -174,7 +174,7 @@ pub fn decode_block_into(
             break BlockEnd::PageEnd;
         }
         let info = &table[insn.iced.code() as usize];
-        insn.kind = kind_under(info, mode, features);
+        insn.kind = kind_under(info, &insn.iced, mode, features);
         insn.offsets = decoder.get_constant_offsets(&insn.iced);
         if !info.repeats {
             drop_ignored_repeats(&mut insn.iced);
@@ -198,9 +198,14 @@ pub fn decode_block_into(
     block.len = pos as u32;
 }
 
-fn kind_under(info: &CodeInfo, mode: Mode, features: Features) -> Kind {
-    let real = !mode.has(Mode::PROTECTED) || mode.has(Mode::VM86);
-    if !features.contains(info.requires) || (info.protected_only && real) { Kind::Invalid } else { info.kind }
+fn kind_under(info: &CodeInfo, iced: &Instruction, mode: Mode, features: Features) -> Kind {
+    let recognised = features.contains(info.requires)
+        && match info.only {
+            Only::Always => true,
+            Only::Protected => mode.has(Mode::PROTECTED) && !mode.has(Mode::VM86),
+            Only::Memory => iced.op0_kind() == OpKind::Memory,
+        };
+    if recognised { info.kind } else { Kind::Invalid }
 }
 
 fn drop_ignored_repeats(iced: &mut Instruction) {
