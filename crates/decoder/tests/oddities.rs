@@ -90,11 +90,13 @@ fn lock() {
         ("f0 39 00",          PM32, "max", Ud),
         ("f0 89 00",          PM32, "max", Ud),
         ("f0 0f ba 20 01",    PM32, "max", Ud),
-        ("f0 0f 20 c0",       PM32, "max", Ud),
         ("f0 0f 1f 00",       PM32, "max", Ud),
         ("f0 90",             PM32, "max", Ud),
         ("f0 a4",             PM32, "max", Ud),
         ("f0 d9 00",          PM32, "max", Ud),
+        // AMD: MOV from CR8, with a feature that is not offered; Zen 4 ignores LOCK before VERW, against the manual.
+        ("f0 0f 20 c0",       PM32, "max", Ud),
+        ("f0 0f 00 28",       PM32, "max", Ud),
     ]);
 }
 
@@ -225,7 +227,7 @@ fn models_and_modes() {
         ("0f 01 f9",       PM32, "core2", Ud),
         ("0f 38 f0 00",    PM32, "westmere", Ud),
         ("0f 38 f0 00",    PM32, "max", Is(Code::Movbe_r32_m32, Plain, 4)),
-        // SDM vol. 3A, 21.2.1 and 22.2.3: not recognised in real-address and virtual-8086 mode.
+        // SDM vol. 2, under each: not recognised in real-address and virtual-8086 mode.
         ("63 c0",          PM32, "max", Is(Code::Arpl_r32m16_r32, Sensitive, 2)),
         ("63 c0",          REAL, "max", Ud),
         ("0f 02 c0",       VM86, "max", Ud),

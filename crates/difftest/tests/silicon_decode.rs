@@ -106,6 +106,7 @@ fn exempt(insn: &Insn, bytes: &Bytes) -> Option<&'static str> {
         (Code::Sysenter | Code::Sysexitd, _) => "AMD has no SYSENTER in long mode",
         (Code::INVALID, [0x0f, 0xff, ..]) => "UD0 has a ModRM byte on Intel only: the limit of 15 comes earlier",
         (Code::INVALID, [0x0f, 0x01, 0xc0..=0xff, ..]) => "VMX, SVM and other extensions, not offered under any prefix",
+        (Code::INVALID, [0x0f, 0x20 | 0x22, m, ..]) if locked && m >> 3 & 7 == 0 => "MOV CR8 by AMD's AltMovCr8",
         (Code::INVALID, [0x0f, 0x00, m, ..]) if locked && m >> 3 & 7 == 5 => "Zen 4 ignores LOCK before VERW",
         (c, _) if required_features(c).contains(Features::NEVER) => "not offered",
         _ => return None,
