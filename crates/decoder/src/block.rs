@@ -162,16 +162,17 @@ pub fn decode_block_into(
         if block.insns.len() == limit {
             break BlockEnd::Limit;
         }
-        let mut insn = Insn::default();
+        // Decoded in place: copying what iced has just written field by field stalls on every store.
+        block.insns.push(Insn::default());
+        let insn = block.insns.last_mut().expect("just pushed");
         decoder.decode_out(&mut insn.iced);
         let next = decoder.position();
-        if decoder.last_error() == DecoderError::NoMoreBytes {
-            // The bytes of this page are all there: it is the page that ends, not the input.
-            break if pos > 0 && bytes.len() >= page_left { BlockEnd::PageEnd } else { BlockEnd::Truncated };
-        }
         let crosses = next > page_left;
-        if crosses && pos > 0 {
-            break BlockEnd::PageEnd;
+        let truncated = decoder.last_error() == DecoderError::NoMoreBytes;
+        if truncated || (crosses && pos > 0) {
+            block.insns.pop();
+            // Where the bytes of this page are all there, it is the page that ends, not the input.
+            break if pos > 0 && bytes.len() >= page_left { BlockEnd::PageEnd } else { BlockEnd::Truncated };
         }
         let info = &table[insn.iced.code() as usize];
         insn.kind = kind_under(info, &insn.iced, mode, features);
@@ -179,13 +180,10 @@ pub fn decode_block_into(
         if !info.repeats {
             drop_ignored_repeats(&mut insn.iced);
         }
-        if insn.kind == Kind::Invalid {
-            insn.over_long = insn.len() == MAX_INSN_LEN && is_over_long(&bytes[pos..], mode);
-        }
-        block.insns.push(insn);
         block.crosses_page = crosses;
         pos = next;
         if insn.kind == Kind::Invalid {
+            insn.over_long = insn.len() == MAX_INSN_LEN && is_over_long(&bytes[pos - MAX_INSN_LEN..], mode);
             break BlockEnd::Invalid;
         }
         if info.ends_block {
