@@ -8,6 +8,7 @@
 #![forbid(unsafe_code)]
 
 mod platform;
+mod softfloat;
 mod stop;
 
 pub use platform::{HostMath, Platform};
