@@ -10,7 +10,9 @@
 
 mod addr;
 mod cpu;
+mod cpuid;
 mod fault;
+mod features;
 mod flags;
 mod fx;
 mod mode;
@@ -19,7 +21,9 @@ mod seg;
 
 pub use addr::{Gpa, Gva, PAGE_MASK, PAGE_SHIFT, PAGE_SIZE};
 pub use cpu::{CpuState, Msrs, TableReg, cr0, cr4, efer};
+pub use cpuid::CpuModel;
 pub use fault::{Fault, PfError, Vector};
+pub use features::{CpuidBit, Features};
 pub use flags::eflags;
 pub use fx::{FxState, fcw, fsw, mxcsr};
 pub use mode::Mode;

@@ -1,21 +1,40 @@
 //! Basic blocks.
 
 use crate::Kind;
-use iced_x86::{Code, ConstantOffsets, Instruction};
-use xlat86_arch::Mode;
+use crate::table::{CodeInfo, TABLE};
+use iced_x86::{Code, ConstantOffsets, Decoder, DecoderError, DecoderOptions, Instruction};
+use xlat86_arch::{Fault, Features, Mode};
 
 /// Longest legal instruction in bytes; a longer one raises #GP(0) (SDM vol. 2A, 2.3.11).
 pub const MAX_INSN_LEN: usize = 15;
 
+/// iced as a CPU without extensions that change the meaning of older encodings: 0F 0D and 0F 18 to 0F 1F are hint
+/// NOPs whatever later CPUs put there (ENDBR32, CLDEMOTE, MPX, CET), and F3 before BSF, BSR and WBINVD is ignored.
+const OPTIONS: u32 = DecoderOptions::FORCE_RESERVED_NOP
+    | DecoderOptions::NO_MPFX_0FBC
+    | DecoderOptions::NO_MPFX_0FBD
+    | DecoderOptions::NO_WBNOINVD;
+
 /// One decoded instruction.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Insn {
     /// iced's view: operands, code, flags. Its `ip32()` is the guest EIP.
+    ///
+    /// F2 and F3 prefixes that the CPU ignores are left out of it, so that it re-encodes to the same meaning on a
+    /// host whose extensions would give them one (TZCNT, LZCNT, WBNOINVD, XACQUIRE).
     pub iced: Instruction,
     /// Where displacement and immediates stand in the bytes.
     pub offsets: ConstantOffsets,
     /// Classification.
     pub kind: Kind,
+    over_long: bool,
+}
+
+impl Default for Insn {
+    fn default() -> Self {
+        let (iced, offsets) = Default::default();
+        Insn { iced, offsets, kind: Kind::Invalid, over_long: false }
+    }
 }
 
 impl Insn {
@@ -24,8 +43,9 @@ impl Insn {
     pub fn eip(&self) -> u32 {
         self.iced.ip32()
     }
-    /// Length in bytes, 1 to 15.
+    /// Length in bytes, 1 to 15. Of an invalid instruction: the bytes that had to be seen to know.
     #[must_use]
+    #[allow(clippy::len_without_is_empty, reason = "no instruction is empty")]
     pub fn len(&self) -> usize {
         self.iced.len()
     }
@@ -34,10 +54,19 @@ impl Insn {
     pub fn next_eip(&self) -> u32 {
         self.iced.next_ip32()
     }
-    /// iced's name for this encoding.
+    /// iced's name for this encoding. A code the guest's CPU lacks keeps its name and is [`Kind::Invalid`].
     #[must_use]
     pub fn code(&self) -> Code {
         self.iced.code()
+    }
+    /// What executing an invalid instruction raises; `None` for all others.
+    #[must_use]
+    pub fn fault(&self) -> Option<Fault> {
+        match (self.kind, self.over_long) {
+            (Kind::Invalid, true) => Some(Fault::gp(0)),
+            (Kind::Invalid, false) => Some(Fault::ud()),
+            _ => None,
+        }
     }
 }
 
@@ -46,7 +75,7 @@ impl Insn {
 pub enum BlockEnd {
     /// The last instruction changes EIP, or is one after which the mode may differ.
     ControlFlow,
-    /// The next instruction starts on another page.
+    /// The next instruction starts on another page or would cross into it, or the only one does cross.
     PageEnd,
     /// The instruction limit was reached.
     Limit,
@@ -58,7 +87,7 @@ pub enum BlockEnd {
 }
 
 /// A basic block: straight-line instructions up to the first that may change EIP.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Block {
     /// EIP of the first instruction.
     pub eip: u32,
@@ -70,22 +99,142 @@ pub struct Block {
     pub insns: Vec<Insn>,
     /// Why it ends.
     pub end: BlockEnd,
+    /// The block is one instruction whose bytes lie on two pages: it depends on both.
+    pub crosses_page: bool,
+}
+
+impl Default for Block {
+    fn default() -> Self {
+        Block {
+            eip: 0,
+            mode: Mode::default(),
+            len: 0,
+            insns: Vec::new(),
+            end: BlockEnd::Truncated,
+            crosses_page: false,
+        }
+    }
 }
 
 /// Decodes one instruction at the head of `bytes`; `None` when they run out inside it.
 #[must_use]
-pub fn decode_insn(bytes: &[u8], eip: u32, mode: Mode) -> Option<Insn> {
-    let _ = (bytes, eip, mode);
-    None
+pub fn decode_insn(bytes: &[u8], eip: u32, mode: Mode, features: Features) -> Option<Insn> {
+    let mut block = Block::default();
+    decode_block_into(&mut block, bytes, eip, MAX_INSN_LEN, mode, features, 1);
+    block.insns.pop()
 }
 
 /// Decodes the basic block at the head of `bytes`.
 ///
 /// `eip` is the offset of `bytes[0]` within CS and `page_left` the number of bytes from it to the end of its
-/// page (1 to 4096): no instruction after the first starts beyond, and none but the first crosses. `bytes` may reach into the next page by up to 14 bytes so that an
-/// instruction that crosses can be decoded as a block of its own. At most `limit` instructions.
+/// page (1 to 4096): no instruction after the first starts beyond, and none but the first crosses. `bytes` may reach
+/// into the next page by up to 14 bytes so that an instruction that crosses can be decoded as a block of its own.
+/// At most `limit` instructions (0 counts as 1), and one when `mode` has [`Mode::TRAP`].
 #[must_use]
-pub fn decode_block(bytes: &[u8], eip: u32, page_left: usize, mode: Mode, limit: usize) -> Block {
-    let _ = (bytes, page_left, limit);
-    Block { eip, mode, len: 0, insns: Vec::new(), end: BlockEnd::Truncated }
+pub fn decode_block(bytes: &[u8], eip: u32, page_left: usize, mode: Mode, features: Features, limit: usize) -> Block {
+    let mut block = Block::default();
+    decode_block_into(&mut block, bytes, eip, page_left, mode, features, limit);
+    block
+}
+
+/// [`decode_block`] into a block that keeps its allocation; whatever it held is replaced.
+pub fn decode_block_into(
+    block: &mut Block,
+    bytes: &[u8],
+    eip: u32,
+    page_left: usize,
+    mode: Mode,
+    features: Features,
+    limit: usize,
+) {
+    let table = &**TABLE;
+    let limit = if mode.has(Mode::TRAP) { 1 } else { limit.max(1) };
+    let mut decoder = Decoder::with_ip(mode.bitness(), bytes, u64::from(eip), OPTIONS);
+    block.eip = eip;
+    block.mode = mode;
+    block.crosses_page = false;
+    block.insns.clear();
+    let mut pos = 0;
+    block.end = loop {
+        if pos >= page_left && pos > 0 {
+            break BlockEnd::PageEnd;
+        }
+        if block.insns.len() == limit {
+            break BlockEnd::Limit;
+        }
+        let mut insn = Insn::default();
+        decoder.decode_out(&mut insn.iced);
+        let next = decoder.position();
+        if decoder.last_error() == DecoderError::NoMoreBytes {
+            // The bytes of this page are all there: it is the page that ends, not the input.
+            break if pos > 0 && bytes.len() >= page_left { BlockEnd::PageEnd } else { BlockEnd::Truncated };
+        }
+        let crosses = next > page_left;
+        if crosses && pos > 0 {
+            break BlockEnd::PageEnd;
+        }
+        let info = &table[insn.iced.code() as usize];
+        insn.kind = kind_under(info, mode, features);
+        insn.offsets = decoder.get_constant_offsets(&insn.iced);
+        if !info.repeats {
+            drop_ignored_repeats(&mut insn.iced);
+        }
+        if insn.kind == Kind::Invalid {
+            insn.over_long = insn.len() == MAX_INSN_LEN && is_over_long(&bytes[pos..], mode);
+        }
+        block.insns.push(insn);
+        block.crosses_page = crosses;
+        pos = next;
+        if insn.kind == Kind::Invalid {
+            break BlockEnd::Invalid;
+        }
+        if info.ends_block {
+            break BlockEnd::ControlFlow;
+        }
+        if crosses {
+            break BlockEnd::PageEnd;
+        }
+    };
+    block.len = pos as u32;
+}
+
+fn kind_under(info: &CodeInfo, mode: Mode, features: Features) -> Kind {
+    let real = !mode.has(Mode::PROTECTED) || mode.has(Mode::VM86);
+    if !features.contains(info.requires) || (info.protected_only && real) { Kind::Invalid } else { info.kind }
+}
+
+fn drop_ignored_repeats(iced: &mut Instruction) {
+    if iced.has_rep_prefix() || iced.has_repne_prefix() {
+        iced.set_has_rep_prefix(false);
+        iced.set_has_repne_prefix(false);
+    }
+}
+
+/// Tells an instruction that needs more than 15 bytes from an undefined one that ends exactly there; iced reports
+/// both as invalid, 15 bytes long.
+///
+/// Segment overrides, LOCK and repetitions of any prefix change no instruction's length, and nothing is 15 bytes
+/// long without one of them; so leave one out and see whether the other 14 bytes suffice.
+#[cold]
+fn is_over_long(bytes: &[u8], mode: Mode) -> bool {
+    let bytes = &bytes[..MAX_INSN_LEN];
+    let idle = |i: usize| match bytes[i] {
+        0x26 | 0x2e | 0x36 | 0x3e | 0x64 | 0x65 | 0xf0 => true,
+        b @ (0x66 | 0x67) => bytes[..i].contains(&b),
+        // The last of these counts: an earlier one is idle.
+        0xf2 | 0xf3 => bytes[i + 1..].iter().take_while(|&&b| is_prefix(b)).any(|b| matches!(b, 0xf2 | 0xf3)),
+        _ => false,
+    };
+    let prefixes = bytes.iter().take_while(|&&b| is_prefix(b)).count();
+    let Some(drop) = (0..prefixes).find(|&i| idle(i)) else { return false };
+    let mut rest = [0; MAX_INSN_LEN - 1];
+    rest[..drop].copy_from_slice(&bytes[..drop]);
+    rest[drop..].copy_from_slice(&bytes[drop + 1..]);
+    let mut decoder = Decoder::new(mode.bitness(), &rest, OPTIONS);
+    let _ = decoder.decode();
+    decoder.last_error() == DecoderError::NoMoreBytes
+}
+
+fn is_prefix(b: u8) -> bool {
+    matches!(b, 0x26 | 0x2e | 0x36 | 0x3e | 0x64..=0x67 | 0xf0 | 0xf2 | 0xf3)
 }

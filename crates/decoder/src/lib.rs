@@ -8,6 +8,9 @@
 
 mod block;
 mod kind;
+mod requires;
+mod table;
 
-pub use block::{Block, BlockEnd, Insn, MAX_INSN_LEN, decode_block, decode_insn};
-pub use kind::{Kind, kind_of};
+pub use block::{Block, BlockEnd, Insn, MAX_INSN_LEN, decode_block, decode_block_into, decode_insn};
+pub use kind::Kind;
+pub use table::{Unit, ends_block, kind_of, repeats, required_features, unit_of};

@@ -5,13 +5,21 @@
 //! and host registers; it doesn't know what a guest instruction is.
 
 mod access;
+mod arena;
+mod enter;
+mod frame;
 mod memory;
+pub mod signals;
 mod slot;
+pub mod syscall;
 mod trap;
 mod window;
 
 pub use access::AccessFault;
+pub use arena::{Arena, JumpTable};
+pub use enter::VcpuFrame;
+pub use frame::{Frame, Left};
 pub use memory::{protect_guest_page, zeroed_atomics};
-pub use slot::HostFault;
+pub use slot::{HostFault, RawSiginfo, is_pending, last as last_fault};
 pub use trap::install_fault_handlers;
 pub use window::{Scalar, Window};

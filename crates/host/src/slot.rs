@@ -1,9 +1,11 @@
 //! The per-thread slot through which signal handlers talk to safe code.
 //!
 //! This is the one thread-local of the workspace. A handler only stores here and redirects the interrupted
-//! context; whoever it redirects to reads the record.
+//! context; whoever it redirects to reads the record. Everything here is async-signal-safe: plain cells of
+//! constant-initialised thread-local storage.
 
-use core::cell::Cell;
+use core::cell::{Cell, UnsafeCell};
+use core::ops::Range;
 
 /// What the host's kernel said about a fault.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -20,16 +22,115 @@ pub struct HostFault {
     pub code: i32,
 }
 
-thread_local! {
-    static LAST_FAULT: Cell<HostFault> = const { Cell::new(HostFault { addr: 0, error: 0, trapno: 0, signal: 0, code: 0 }) };
+/// A `siginfo_t` as the host kernel delivered it.
+pub type RawSiginfo = [u8; 128];
+
+/// Signals that can be waiting at once: after the first, the kernel holds back all but the five synchronous ones.
+const PENDING: usize = 8;
+
+struct Slot {
+    fault: Cell<HostFault>,
+    /// Nonzero while `pending` holds something. Read by assembly.
+    flag: Cell<u8>,
+    count: Cell<usize>,
+    pending: UnsafeCell<[RawSiginfo; PENDING]>,
+    return_guard: Cell<(u64, u64)>,
+    stepping: Cell<bool>,
 }
 
-/// Records `fault` for the current thread. Called from signal handlers: no allocation, no lock.
+thread_local! {
+    static SLOT: Slot = const {
+        Slot {
+            fault: Cell::new(HostFault { addr: 0, error: 0, trapno: 0, signal: 0, code: 0 }),
+            flag: Cell::new(0),
+            count: Cell::new(0),
+            pending: UnsafeCell::new([[0; 128]; PENDING]),
+            return_guard: Cell::new((0, 0)),
+            stepping: Cell::new(false),
+        }
+    };
+}
+
+/// Records `fault` for the current thread.
 pub(crate) fn record(fault: HostFault) {
-    LAST_FAULT.set(fault);
+    SLOT.with(|s| s.fault.set(fault));
 }
 
 /// The most recent fault of the current thread.
-pub(crate) fn last() -> HostFault {
-    LAST_FAULT.get()
+#[must_use]
+pub fn last() -> HostFault {
+    SLOT.with(|s| s.fault.get())
+}
+
+/// Address of the byte that is nonzero while something asynchronous waits for the current thread.
+pub(crate) fn pending_flag() -> *const u8 {
+    SLOT.with(|s| s.flag.as_ptr().cast_const())
+}
+
+/// Is something asynchronous waiting for the current thread?
+#[must_use]
+pub fn is_pending() -> bool {
+    SLOT.with(|s| {
+        // SAFETY: a byte of this thread's own slot; volatile, since a handler may change it between any two instructions.
+        unsafe { s.flag.as_ptr().read_volatile() != 0 }
+    })
+}
+
+/// Queues `info`. Called from handlers, which nest only for the synchronous signals.
+pub(crate) fn push_pending(info: &RawSiginfo) {
+    SLOT.with(|s| {
+        let n = s.count.get();
+        if n < PENDING {
+            // SAFETY: only this thread touches the array, and readers block signals (`take_pending`).
+            unsafe { (*s.pending.get())[n] = *info };
+            s.count.set(n + 1);
+        }
+        s.flag.set(1);
+    });
+}
+
+/// Takes the oldest waiting signal and clears the flag when it was the last.
+pub(crate) fn pop_pending() -> Option<RawSiginfo> {
+    SLOT.with(|s| {
+        let n = s.count.get();
+        if n == 0 {
+            s.flag.set(0);
+            return None;
+        }
+        // SAFETY: as above; the caller has blocked signals.
+        let first = unsafe {
+            let q = &mut *s.pending.get();
+            let first = q[0];
+            q.copy_within(1..n, 0);
+            first
+        };
+        s.count.set(n - 1);
+        if n == 1 {
+            s.flag.set(0);
+        }
+        Some(first)
+    })
+}
+
+/// Where the current thread's return stack ends, for the fault handler.
+pub(crate) fn set_return_guard(guard: Range<u64>) {
+    SLOT.with(|s| s.return_guard.set((guard.start, guard.end)));
+}
+
+/// Is `addr` in the guard page of the current thread's return stack?
+pub(crate) fn in_return_guard(addr: u64) -> bool {
+    SLOT.with(|s| {
+        let (start, end) = s.return_guard.get();
+        (start..end).contains(&addr)
+    })
+}
+
+/// Is translated code of this thread being single-stepped to a boundary?
+pub(crate) fn stepping() -> bool {
+    SLOT.with(|s| s.stepping.get())
+}
+
+/// Sets [`stepping`].
+pub(crate) fn set_stepping(on: bool) {
+    SLOT.with(|s| s.stepping.set(on));
 }

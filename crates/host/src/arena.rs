@@ -1,0 +1,197 @@
+//! Executable memory for translated code.
+//!
+//! One mapping, writable and executable at once, so that neither inserting a block nor patching a jump needs a
+//! system call. Beside each code byte goes one bit: set where guest state is exact (a guest instruction
+//! boundary), so that a signal handler can tell without locks whether translated code may be stopped there.
+
+use crate::memory::zeroed_atomics;
+use memmap2::{MmapMut, MmapOptions};
+use std::io;
+use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
+
+/// Most arenas alive at once in a process (a process needs one; its tests several).
+const MAX_ARENAS: usize = 64;
+
+/// Ranges that hold translated code, for the signal handlers: start, end, and the address of the boundary bits.
+static RANGES: [[AtomicU64; 3]; MAX_ARENAS] = [const { [const { AtomicU64::new(0) }; 3] }; MAX_ARENAS];
+
+/// A range of executable memory.
+///
+/// Trust: the workspace's translator is the only writer of code, and it writes only code that keeps the rules of
+/// docs/translation.md. That is what makes [`crate::VcpuFrame::enter`] sound.
+#[derive(Debug)]
+pub struct Arena {
+    map: MmapMut,
+    boundary: Box<[AtomicU8]>,
+    slot: usize,
+}
+
+impl Arena {
+    /// Maps `size` bytes (rounded up to pages). The host may refuse memory that is writable and executable.
+    pub fn new(size: usize) -> io::Result<Arena> {
+        let map = MmapOptions::new().len(size.next_multiple_of(4096)).map_anon()?;
+        let (start, len) = (map.as_ptr() as u64, map.len());
+        // SAFETY: our own mapping, of which no reference exists yet.
+        let r = unsafe {
+            libc::mprotect(start as *mut libc::c_void, len, libc::PROT_READ | libc::PROT_WRITE | libc::PROT_EXEC)
+        };
+        if r != 0 {
+            return Err(io::Error::last_os_error());
+        }
+        let boundary = zeroed_atomics(len.div_ceil(8));
+        for (slot, range) in RANGES.iter().enumerate() {
+            if range[0].compare_exchange(0, start, Ordering::AcqRel, Ordering::Relaxed).is_ok() {
+                range[2].store(boundary.as_ptr() as u64, Ordering::Release);
+                range[1].store(start + len as u64, Ordering::Release);
+                return Ok(Arena { map, boundary, slot });
+            }
+        }
+        Err(io::Error::other("too many code arenas in one process"))
+    }
+
+    /// Host address of offset 0.
+    #[must_use]
+    pub fn base(&self) -> u64 {
+        self.map.as_ptr() as u64
+    }
+
+    /// Size in bytes.
+    #[must_use]
+    pub fn size(&self) -> usize {
+        self.map.len()
+    }
+
+    /// Copies `code` to `offset` and sets the boundary bits of exactly the offsets in `boundaries` (relative to `offset`,
+    /// ascending) in that range.
+    ///
+    /// # Panics
+    /// If the range isn't within the arena. Nothing may be executing there.
+    pub fn write(&self, offset: usize, code: &[u8], boundaries: impl Iterator<Item = usize>) {
+        assert!(offset + code.len() <= self.size(), "code outside the arena");
+        self.clear_boundaries(offset, code.len());
+        // SAFETY: in bounds; the arena is shared memory that is only ever accessed through raw pointers and atomics.
+        unsafe {
+            core::ptr::copy_nonoverlapping(code.as_ptr(), (self.base() as *mut u8).add(offset), code.len());
+        }
+        for b in boundaries {
+            debug_assert!(b < code.len());
+            let at = offset + b;
+            self.boundary[at / 8].fetch_or(1 << (at % 8), Ordering::Release);
+        }
+    }
+
+    fn clear_boundaries(&self, offset: usize, len: usize) {
+        for at in offset..offset + len {
+            if at.is_multiple_of(8) && at + 8 <= offset + len {
+                self.boundary[at / 8].store(0, Ordering::Release);
+            } else if !(offset.next_multiple_of(8)..(offset + len) & !7).contains(&at) {
+                self.boundary[at / 8].fetch_and(!(1 << (at % 8)), Ordering::Release);
+            }
+        }
+    }
+
+    /// Atomically replaces the 4 bytes at `offset`, which may be executing. They must not cross an 8-byte boundary: then other
+    /// CPUs fetch either the old or the new value (AMD APM vol. 2, 7.6.1; Intel SDM vol. 3A, 9.1.3).
+    ///
+    /// # Panics
+    /// If `offset` is outside the arena or crosses.
+    pub fn patch(&self, offset: usize, value: u32) {
+        assert!(offset % 8 <= 4 && offset + 4 <= self.size(), "patch site {offset:#x} is not atomic");
+        let quad = (self.base() as usize + offset) & !7;
+        let shift = (offset % 8) * 8;
+        // SAFETY: in bounds and aligned; see `write` about sharing.
+        let cell = unsafe { &*(quad as *const AtomicU64) };
+        let mask = u64::from(u32::MAX) << shift;
+        let _ = cell
+            .fetch_update(Ordering::AcqRel, Ordering::Acquire, |old| Some((old & !mask) | (u64::from(value) << shift)));
+    }
+
+    /// Copy of `len` code bytes at `offset`, for listings.
+    ///
+    /// # Panics
+    /// If the range isn't within the arena.
+    #[must_use]
+    pub fn read(&self, offset: usize, len: usize) -> Vec<u8> {
+        assert!(offset + len <= self.size());
+        // SAFETY: in bounds; bytes being patched concurrently give either value.
+        unsafe { core::slice::from_raw_parts((self.base() as *const u8).add(offset), len) }.to_vec()
+    }
+}
+
+impl Drop for Arena {
+    fn drop(&mut self) {
+        RANGES[self.slot][1].store(0, Ordering::Release);
+        RANGES[self.slot][0].store(0, Ordering::Release);
+    }
+}
+
+/// Where in translated code a host address is. Async-signal-safe.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum CodePlace {
+    Outside,
+    /// In the middle of the code for a guest instruction.
+    Inside,
+    /// At a guest instruction boundary.
+    Boundary,
+}
+
+/// Classifies `rip`. Async-signal-safe.
+pub(crate) fn place(rip: u64) -> CodePlace {
+    for [start, end, bits] in &RANGES {
+        let s = start.load(Ordering::Acquire);
+        if rip < s || s == 0 || rip >= end.load(Ordering::Acquire) {
+            continue;
+        }
+        let at = (rip - s) as usize;
+        // SAFETY: the bits outlive the registration of their range, and cover it.
+        let byte = unsafe { &*(bits.load(Ordering::Acquire) as *const AtomicU8).add(at / 8) };
+        let set = byte.load(Ordering::Acquire) >> (at % 8) & 1 == 1;
+        return if set { CodePlace::Boundary } else { CodePlace::Inside };
+    }
+    CodePlace::Outside
+}
+
+/// The flat indirect-jump table: for each guest EIP the arena offset of its translation, 0 for none.
+///
+/// 4 GB entries of 4 bytes in demand-zero memory: 16 GB of address space, one page of memory per KB of guest code that
+/// indirect jumps reach. Offset 0 of the arena holds the miss stub, so an empty entry needs no check.
+#[derive(Debug)]
+pub struct JumpTable {
+    map: MmapMut,
+}
+
+impl JumpTable {
+    /// Reserves the table. Fails under a tight RLIMIT_AS or strict overcommit.
+    pub fn new() -> io::Result<JumpTable> {
+        let map = MmapOptions::new().len(4 << 32).no_reserve_swap().map_anon()?;
+        Ok(JumpTable { map })
+    }
+
+    /// Host address of entry 0.
+    #[must_use]
+    pub fn base(&self) -> u64 {
+        self.map.as_ptr() as u64
+    }
+
+    fn entry(&self, eip: u32) -> &AtomicU32 {
+        // SAFETY: in bounds for every `eip`; only accessed atomically.
+        unsafe { &*(self.base() as *const AtomicU32).add(eip as usize) }
+    }
+
+    /// Arena offset of the translation of `eip`, 0 for none.
+    #[must_use]
+    pub fn get(&self, eip: u32) -> u32 {
+        self.entry(eip).load(Ordering::Acquire)
+    }
+
+    /// Sets the entry of `eip`.
+    pub fn set(&self, eip: u32, offset: u32) {
+        self.entry(eip).store(offset, Ordering::Release);
+    }
+
+    /// Clears every entry and gives the memory back.
+    pub fn clear(&self) {
+        // SAFETY: private anonymous memory of ours; its pages read as zero afterwards.
+        unsafe { libc::madvise(self.base() as *mut libc::c_void, self.map.len(), libc::MADV_DONTNEED) };
+    }
+}

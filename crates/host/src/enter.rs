@@ -1,0 +1,273 @@
+//! Entering and leaving translated code.
+//!
+//! Translated code runs on a stack of its own, the *return stack*, which holds nothing but host return addresses:
+//! a guest call is a host call and a guest return a host return, so that the host's return predictor works for the guest.
+//! Below it lies a guard page (overflow resets the stack, in the fault handler); at its top the address of the sentinel stub (underflow
+//! goes through the jump table). Signal handlers run on the alternate stack.
+
+use crate::frame::{Frame, Left};
+use crate::{Arena, JumpTable, slot};
+use core::arch::naked_asm;
+use core::cell::UnsafeCell;
+use core::mem::offset_of;
+use memmap2::{MmapMut, MmapOptions};
+use std::io;
+
+/// Size of the return stack: 64 Ki nested guest calls before a reset.
+const RETURN_STACK: usize = 512 << 10;
+/// Inaccessible bytes below it.
+const GUARD: usize = 4096;
+
+/// The frame of one virtual CPU with its return stack: everything needed to run translated code on this thread.
+pub struct VcpuFrame {
+    frame: Box<UnsafeCell<Frame>>,
+    stack: MmapMut,
+}
+
+impl VcpuFrame {
+    /// A frame for code in `arena`, whose offset `sentinel` holds the stub that an underflowing return reaches.
+    pub fn new(arena: &Arena, table: &JumpTable, sentinel: usize) -> io::Result<VcpuFrame> {
+        let stack = MmapOptions::new().len(GUARD + RETURN_STACK).no_reserve_swap().map_anon()?;
+        let base = stack.as_ptr() as u64;
+        // SAFETY: the lowest page of our own mapping.
+        if unsafe { libc::mprotect(base as *mut libc::c_void, GUARD, libc::PROT_NONE) } != 0 {
+            return Err(io::Error::last_os_error());
+        }
+        let mut this = VcpuFrame { frame: Frame::new(), stack };
+        // 16 bytes above the sentinel stay free, for the overshoot of a return that pops it.
+        let top = base + (GUARD + RETURN_STACK) as u64 - 64;
+        // SAFETY: in our own mapping, above the guard.
+        unsafe { (top as *mut u64).write(arena.base() + sentinel as u64) };
+        let f = this.regs();
+        f.arena = arena.base();
+        f.table = table.base();
+        f.return_top = top;
+        f.return_sp = top;
+        Ok(this)
+    }
+
+    /// The register file, between two entries.
+    pub fn regs(&mut self) -> &mut Frame {
+        self.frame.get_mut()
+    }
+
+    /// Forgets every host return address: guest returns find their way through the jump table.
+    pub fn reset_returns(&mut self) {
+        let f = self.regs();
+        f.return_sp = f.return_top;
+    }
+
+    /// Runs translated code from arena offset `offset` until it leaves; then [`Frame::left`] says why.
+    ///
+    /// Sound because of the trust stated at [`Arena`]: whatever is in the arena keeps the host's state intact.
+    pub fn enter(&mut self, arena: &Arena, offset: u32) {
+        assert!((offset as usize) < arena.size() && self.regs().arena == arena.base());
+        self.regs().left = Left::Call;
+        let guard = self.stack.as_ptr() as u64;
+        slot::set_return_guard(guard..guard + GUARD as u64);
+        // SAFETY: the frame is valid and exclusively ours; the code in the arena is trusted; all registers that the
+        // System V ABI says a callee preserves are saved and restored by the routine.
+        unsafe { enter(self.frame.get(), arena.base() + u64::from(offset), slot::pending_flag()) }
+    }
+}
+
+/// Address of the leave routine, for [`Frame::leave`].
+pub(crate) fn leave_address() -> u64 {
+    xlat86_leave as *const () as u64
+}
+
+/// Host code range in which a signal may still cancel an entry, and where to continue then.
+pub(crate) fn entering(rip: u64) -> Option<u64> {
+    let check = &raw const xlat86_enter_check as u64;
+    let committed = &raw const xlat86_enter_jump as u64;
+    (check..=committed).contains(&rip).then_some(&raw const xlat86_enter_cancel as u64)
+}
+
+/// Where the fault handler continues after recording a trap or stop.
+pub(crate) fn trap_address() -> u64 {
+    &raw const xlat86_leave_trap as u64
+}
+
+#[allow(unreachable_pub)]
+unsafe extern "C" {
+    static xlat86_enter_check: u8;
+    static xlat86_enter_jump: u8;
+    static xlat86_enter_cancel: u8;
+    static xlat86_leave_trap: u8;
+}
+
+/// Loads the guest's registers and jumps to `target`.
+#[unsafe(naked)]
+unsafe extern "C" fn enter(frame: *mut Frame, target: u64, pending: *const u8) {
+    naked_asm!(
+        "push rbx", "push rbp", "push r12", "push r13", "push r14", "push r15",
+        "mov [rdi + {host_sp}], rsp",
+        "mov r14, rdi",
+        "mov r11, rsi",
+        ".globl xlat86_enter_check, xlat86_enter_jump, xlat86_enter_cancel",
+        "xlat86_enter_check:",
+        "cmp byte ptr [rdx], 0",
+        "jne xlat86_enter_cancel",
+        "ldmxcsr [r14 + {mxcsr}]",
+        "movaps xmm0, [r14 + {xmm}]", "movaps xmm1, [r14 + {xmm} + 16]",
+        "movaps xmm2, [r14 + {xmm} + 32]", "movaps xmm3, [r14 + {xmm} + 48]",
+        "movaps xmm4, [r14 + {xmm} + 64]", "movaps xmm5, [r14 + {xmm} + 80]",
+        "movaps xmm6, [r14 + {xmm} + 96]", "movaps xmm7, [r14 + {xmm} + 112]",
+        "mov r13, [r14 + {arena}]",
+        "mov r15, [r14 + {table}]",
+        "mov rsp, [r14 + {return_sp}]",
+        // Flags without POPF (13 cycles): DF by STD, OF by an addition, the rest by SAHF.
+        "mov ecx, [r14 + {flags}]",
+        "test ecx, 0x400",
+        "jz 2f",
+        "std",
+        "2:",
+        "mov eax, ecx",
+        "shl eax, 8",
+        "shr ecx, 11",
+        "and ecx, 1",
+        "mov al, cl",
+        "add al, 0x7f",
+        "sahf",
+        "mov eax, [r14]", "mov ecx, [r14 + 4]", "mov edx, [r14 + 8]", "mov ebx, [r14 + 12]",
+        "mov r12d, [r14 + 16]", "mov ebp, [r14 + 20]", "mov esi, [r14 + 24]", "mov edi, [r14 + 28]",
+        "xlat86_enter_jump:",
+        "jmp r11",
+        "xlat86_enter_cancel:",
+        "cld",
+        "mov dword ptr [r14 + {left}], {not_entered}",
+        "mov rsp, [r14 + {host_sp}]",
+        "mov dword ptr [rsp - 8], 0x1f80",
+        "ldmxcsr [rsp - 8]",
+        "pop r15", "pop r14", "pop r13", "pop r12", "pop rbp", "pop rbx",
+        "ret",
+        host_sp = const offset_of!(Frame, host_sp),
+        mxcsr = const offset_of!(Frame, mxcsr),
+        xmm = const offset_of!(Frame, xmm),
+        arena = const offset_of!(Frame, arena),
+        table = const offset_of!(Frame, table),
+        return_sp = const offset_of!(Frame, return_sp),
+        flags = const offset_of!(Frame, flags),
+        left = const offset_of!(Frame, left),
+        not_entered = const Left::NotEntered as u32,
+    )
+}
+
+/// Called by translated code: saves its registers and returns from [`enter`].
+#[unsafe(naked)]
+unsafe extern "C" fn xlat86_leave() {
+    naked_asm!(
+        "pop qword ptr [r14 + {site}]",
+        ".globl xlat86_leave_trap",
+        "xlat86_leave_trap:",
+        "mov [r14 + {target}], r11",
+        "mov [r14 + {return_sp}], rsp",
+        "mov rsp, [r14 + {host_sp}]",
+        "pushfq",
+        "pop r11",
+        "cld",
+        "mov [r14 + {flags}], r11d",
+        "mov [r14], eax", "mov [r14 + 4], ecx", "mov [r14 + 8], edx", "mov [r14 + 12], ebx",
+        "mov [r14 + 16], r12d", "mov [r14 + 20], ebp", "mov [r14 + 24], esi", "mov [r14 + 28], edi",
+        "movaps [r14 + {xmm}], xmm0", "movaps [r14 + {xmm} + 16], xmm1",
+        "movaps [r14 + {xmm} + 32], xmm2", "movaps [r14 + {xmm} + 48], xmm3",
+        "movaps [r14 + {xmm} + 64], xmm4", "movaps [r14 + {xmm} + 80], xmm5",
+        "movaps [r14 + {xmm} + 96], xmm6", "movaps [r14 + {xmm} + 112], xmm7",
+        "stmxcsr [r14 + {mxcsr}]",
+        // The host's code runs with its own rounding mode and masks.
+        "mov dword ptr [rsp - 8], 0x1f80",
+        "ldmxcsr [rsp - 8]",
+        "pop r15", "pop r14", "pop r13", "pop r12", "pop rbp", "pop rbx",
+        "ret",
+        site = const offset_of!(Frame, site),
+        target = const offset_of!(Frame, target),
+        return_sp = const offset_of!(Frame, return_sp),
+        host_sp = const offset_of!(Frame, host_sp),
+        flags = const offset_of!(Frame, flags),
+        xmm = const offset_of!(Frame, xmm),
+        mxcsr = const offset_of!(Frame, mxcsr),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{install_fault_handlers, last_fault, signals};
+
+    /// `call [r14 + leave]`.
+    fn leave() -> [u8; 4] {
+        [0x41, 0xff, 0x56, offset_of!(Frame, leave) as u8]
+    }
+
+    fn setup(code: &[u8], boundaries: &[usize]) -> (Arena, JumpTable, VcpuFrame) {
+        install_fault_handlers();
+        signals::use_alternate_stack().unwrap();
+        let (arena, table) = (Arena::new(1 << 16).unwrap(), JumpTable::new().unwrap());
+        arena.write(64, code, boundaries.iter().copied());
+        let frame = VcpuFrame::new(&arena, &table, 0).unwrap();
+        (arena, table, frame)
+    }
+
+    #[test]
+    fn registers_and_flags_go_in_and_come_out() {
+        // lea eax, [rcx + r12]; call leave
+        let code = [&[0x42, 0x8d, 0x04, 0x21][..], &leave()].concat();
+        let (arena, _table, mut vcpu) = setup(&code, &[0]);
+        for flags in [0, 0x8d5u32, 0x400, 0x800, 0x1, 0x40] {
+            vcpu.regs().gpr = [1, 20, 3, 4, 300, 6, 7, 8];
+            vcpu.regs().flags = flags;
+            vcpu.regs().xmm = [7; 8];
+            vcpu.enter(&arena, 64);
+            assert_eq!(vcpu.regs().left, Left::Call);
+            assert_eq!(vcpu.regs().gpr, [320, 20, 3, 4, 300, 6, 7, 8]);
+            assert_eq!(vcpu.regs().flags & 0xcd5, flags);
+            assert_eq!(vcpu.regs().xmm, [7; 8]);
+            assert_eq!(vcpu.regs().site, arena.base() + 64 + code.len() as u64);
+        }
+    }
+
+    #[test]
+    fn a_fault_leaves_with_the_registers_it_found() {
+        // mov ecx, 5; mov eax, [dword 8]
+        let code = [0xb9, 5, 0, 0, 0, 0x67, 0x8b, 0x04, 0x25, 8, 0, 0, 0];
+        let (arena, _table, mut vcpu) = setup(&code, &[0, 5]);
+        vcpu.regs().gpr = [1; 8];
+        vcpu.enter(&arena, 64);
+        assert_eq!((vcpu.regs().left, vcpu.regs().site), (Left::Trap, arena.base() + 64 + 5));
+        assert_eq!(vcpu.regs().gpr, [1, 5, 1, 1, 1, 1, 1, 1]);
+        assert_eq!((last_fault().addr, last_fault().trapno), (8, 14));
+    }
+
+    #[test]
+    fn a_full_return_stack_is_dropped() {
+        // 1: inc eax; cmp eax, 200000; je 2f; call 1b; 2: call leave
+        let code =
+            [&[0xff, 0xc0, 0x3d, 0x40, 0x0d, 3, 0, 0x74, 5, 0xe8, 0xf2, 0xff, 0xff, 0xff][..], &leave()].concat();
+        let (arena, _table, mut vcpu) = setup(&code, &[0]);
+        vcpu.enter(&arena, 64);
+        assert_eq!((vcpu.regs().left, vcpu.regs().gpr[0]), (Left::Call, 200_000));
+    }
+
+    #[test]
+    fn a_signal_stops_at_a_boundary_and_before_entering() {
+        // 1: inc eax; nop; nop; jmp 1b -- a boundary only before inc.
+        let code = [0xff, 0xc0, 0x90, 0x90, 0xeb, 0xfa];
+        let (arena, _table, mut vcpu) = setup(&code, &[0]);
+        signals::watch(libc::SIGUSR1, false).unwrap();
+        // SAFETY: plain libc calls; the target thread outlives the sender, which it joins.
+        let me = unsafe { libc::pthread_self() };
+        let sender = std::thread::spawn(move || {
+            std::thread::sleep(std::time::Duration::from_millis(20));
+            // SAFETY: as above.
+            unsafe { libc::pthread_kill(me, libc::SIGUSR1) };
+        });
+        vcpu.enter(&arena, 64);
+        sender.join().unwrap();
+        assert_eq!((vcpu.regs().left, vcpu.regs().site), (Left::Stopped, arena.base() + 64));
+        vcpu.enter(&arena, 64);
+        assert_eq!(vcpu.regs().left, Left::NotEntered);
+        let info = signals::take_pending().unwrap();
+        assert_eq!(i32::from_le_bytes(info[..4].try_into().unwrap()), libc::SIGUSR1);
+        assert_eq!(signals::take_pending(), None);
+    }
+}

@@ -1,0 +1,113 @@
+//! Host signals on behalf of a guest.
+//!
+//! The embedder *watches* the signals its guest handles. One that arrives is noted, all others are blocked, and
+//! translated code leaves; the embedder then takes it with [`take_pending`], deals with it, and lets the rest in again with
+//! [`set_mask`]. So the kernel keeps every queue, and no signal is lost or reordered.
+
+use crate::slot::{self, RawSiginfo};
+use crate::trap::{self, SYNC_SIGNALS};
+use std::io;
+
+/// The bit of `sig` in a kernel signal mask.
+#[must_use]
+pub const fn bit(sig: i32) -> u64 {
+    1 << (sig - 1)
+}
+
+const fn blockable() -> u64 {
+    let mut mask = u64::MAX;
+    let mut i = 0;
+    while i < SYNC_SIGNALS.len() {
+        mask &= !bit(SYNC_SIGNALS[i]);
+        i += 1;
+    }
+    mask
+}
+
+/// Everything that may be blocked while the emulator runs.
+const BLOCKABLE: u64 = blockable();
+
+/// Blocks every asynchronous signal in the context that a handler returns to.
+pub(crate) fn block_all_in(set: &mut libc::sigset_t) {
+    // SAFETY: the kernel's signal set in a ucontext is 8 bytes at the start of the libc type.
+    unsafe { *(&raw mut *set).cast::<u64>() = BLOCKABLE };
+}
+
+/// Starts noting `sig` for [`take_pending`]. With `restart`, the kernel restarts an interrupted system call by its
+/// own rules: [`crate::syscall::interruptible`] then reports it as not started.
+pub fn watch(sig: i32, restart: bool) -> io::Result<()> {
+    if SYNC_SIGNALS.contains(&sig) {
+        trap::install_fault_handlers();
+        return Ok(());
+    }
+    trap::install(sig, trap::async_handler(), if restart { libc::SA_RESTART } else { 0 })
+}
+
+/// Stops noting `sig`: back to the default action, or ignored.
+pub fn unwatch(sig: i32, ignore: bool) -> io::Result<()> {
+    if SYNC_SIGNALS.contains(&sig) {
+        return Ok(());
+    }
+    // SAFETY: SIG_DFL and SIG_IGN are valid dispositions.
+    let r = unsafe { libc::signal(sig, if ignore { libc::SIG_IGN } else { libc::SIG_DFL }) };
+    if r == libc::SIG_ERR { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+/// The oldest noted signal of this thread, if any. All signals stay blocked until [`set_mask`].
+#[must_use]
+pub fn take_pending() -> Option<RawSiginfo> {
+    let old = swap_mask(BLOCKABLE);
+    let info = slot::pop_pending();
+    if info.is_none() {
+        swap_mask(old);
+    }
+    info
+}
+
+/// Sets the current thread's signal mask (kernel layout, bit `sig - 1`). The synchronous ones stay unblocked on the host.
+pub fn set_mask(mask: u64) {
+    swap_mask(mask & BLOCKABLE);
+}
+
+/// The current thread's signal mask on the host.
+#[must_use]
+pub fn mask() -> u64 {
+    // SAFETY: a null new set only reads.
+    unsafe { change_mask(core::ptr::null()) }
+}
+
+fn swap_mask(mask: u64) -> u64 {
+    // SAFETY: a valid 8-byte set.
+    unsafe { change_mask(&mask) }
+}
+
+/// # Safety
+/// `new` is null or points to a kernel signal set.
+unsafe fn change_mask(new: *const u64) -> u64 {
+    let mut old = 0u64;
+    // SAFETY: both sets are 8 bytes, as the last argument says. The raw call: libc's would keep its own two signals open.
+    unsafe { libc::syscall(libc::SYS_rt_sigprocmask, libc::SIG_SETMASK, new, &mut old, 8usize) };
+    old
+}
+
+/// Gives the current thread an alternate signal stack, on which all handlers run. Once per thread, before it runs guest code.
+pub fn use_alternate_stack() -> io::Result<()> {
+    thread_local! {
+        static STACK: std::cell::RefCell<Option<memmap2::MmapMut>> = const { std::cell::RefCell::new(None) };
+    }
+    STACK.with(|s| {
+        let mut s = s.borrow_mut();
+        if s.is_some() {
+            return Ok(());
+        }
+        // Room for the kernel's frame with AVX-512 state (AT_MINSIGSTKSZ, under 4 KB) many times over.
+        let map = memmap2::MmapOptions::new().len(64 << 10).no_reserve_swap().map_anon()?;
+        let st = libc::stack_t { ss_sp: map.as_ptr() as *mut _, ss_flags: 0, ss_size: map.len() };
+        // SAFETY: the stack lives as long as the thread.
+        if unsafe { libc::sigaltstack(&st, core::ptr::null_mut()) } != 0 {
+            return Err(io::Error::last_os_error());
+        }
+        *s = Some(map);
+        Ok(())
+    })
+}
