@@ -190,7 +190,8 @@ impl CpuState {
         set(self.cr0 & crate::cr0::PG != 0, Mode::PAGING);
         set(self.eflags & eflags::VM != 0, Mode::VM86);
         set(self.eflags & eflags::TF != 0, Mode::TRAP);
-        set(self.cr0 & (crate::cr0::EM | crate::cr0::TS) != 0, Mode::FPU_OFF);
+        let no_sse = self.cr4 & crate::cr4::OSFXSR == 0;
+        set(self.cr0 & (crate::cr0::EM | crate::cr0::TS) != 0 || no_sse, Mode::FPU_OFF);
         Mode(m)
     }
 }

@@ -22,7 +22,7 @@ impl Mode {
     pub const VM86: u16 = 1 << 6;
     /// EFLAGS.TF is 1: one instruction per block, #DB after it.
     pub const TRAP: u16 = 1 << 7;
-    /// CR0.EM or CR0.TS is 1: floating-point instructions may raise #NM.
+    /// CR0.EM or CR0.TS is 1, or CR4.OSFXSR is 0: some floating-point instructions raise #NM or #UD.
     pub const FPU_OFF: u16 = 1 << 8;
 
     /// A Linux user program: flat 32-bit protected mode at CPL 3.

@@ -18,3 +18,10 @@ pub enum Stop {
     /// The interpreter has no meaning for this encoding; listed in docs/unimplemented.md.
     Unimplemented(iced_x86::Code),
 }
+
+impl From<Fault> for Stop {
+    /// A fault met while executing an instruction stops it.
+    fn from(fault: Fault) -> Self {
+        Stop::Fault(fault)
+    }
+}

@@ -41,8 +41,7 @@ const SBOX: [u8; 256] = {
             n += 1;
         }
         let i = inverse;
-        table[x] =
-            i ^ i.rotate_left(1) ^ i.rotate_left(2) ^ i.rotate_left(3) ^ i.rotate_left(4) ^ 0x63;
+        table[x] = i ^ i.rotate_left(1) ^ i.rotate_left(2) ^ i.rotate_left(3) ^ i.rotate_left(4) ^ 0x63;
         x += 1;
     }
     table

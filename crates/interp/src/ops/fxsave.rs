@@ -110,7 +110,6 @@ impl Ctx<'_> {
 }
 
 fn fxsave(ctx: &mut Ctx<'_>, op: &Op) -> Exec {
-    ctx.x87_available()?;
     let at = ctx.image_address(op, Access::Write)?;
     let mut image = [0; SSE_LEN];
     pack(&ctx.cpu.fx, &mut image);
@@ -120,7 +119,6 @@ fn fxsave(ctx: &mut Ctx<'_>, op: &Op) -> Exec {
 }
 
 fn fxrstor(ctx: &mut Ctx<'_>, op: &Op) -> Exec {
-    ctx.x87_available()?;
     let at = ctx.image_address(op, Access::Read)?;
     let mut image = [0; SSE_LEN];
     ctx.mmu.read_bytes(at, &mut image)?;
@@ -146,7 +144,7 @@ fn stmxcsr(ctx: &mut Ctx<'_>, op: &Op) -> Exec {
 }
 
 fn emms(ctx: &mut Ctx<'_>, _: &Op) -> Exec {
-    ctx.x87_pending()?;
+    ctx.x87_wait()?;
     set_top(&mut ctx.cpu.fx, 0);
     ctx.cpu.fx.ftw = 0;
     Ok(())

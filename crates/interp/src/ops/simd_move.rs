@@ -234,4 +234,3 @@ fn extract(ctx: &mut Ctx<'_>, op: &Op, f: fn(usize, u128, usize) -> u128) -> Exe
     let v = f(width_of(op.b), ctx.vector(op.b), (op.imm & 0xff) as usize);
     finish_move(ctx, op, v, false)
 }
-

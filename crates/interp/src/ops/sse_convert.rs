@@ -4,7 +4,7 @@ use super::sse_float::FloatLane;
 use super::vector::{Gather, build, lane, with_lane};
 use crate::ctx::{Ctx, Exec};
 use crate::op::{Op, Operand};
-use crate::softfloat::{Env, Rounding, convert, int_to_num, num_to_int, round, Exact};
+use crate::softfloat::{Env, Exact, Rounding, convert, int_to_num, num_to_int, round};
 use crate::table::shapes;
 
 shapes!(CONVERT {

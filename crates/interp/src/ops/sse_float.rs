@@ -4,7 +4,9 @@ use super::vector::{Gather, Lane, build, lane, with_lane};
 use super::x87_arith::order_flags;
 use crate::ctx::{Ctx, Exec};
 use crate::op::Op;
-use crate::softfloat::{Env, Float, Num, Op2, Rounding, binary, compare, flag, maximum, minimum, round_to_integral, sqrt};
+use crate::softfloat::{
+    Env, Float, Num, Op2, Rounding, binary, compare, flag, maximum, minimum, round_to_integral, sqrt,
+};
 use crate::table::shapes;
 use core::cmp::Ordering;
 
@@ -212,4 +214,3 @@ fn round_lanes<T: FloatLane>(ctx: &mut Ctx<'_>, op: &Op, n: usize) -> Exec {
         (T::pack(&v), if imm & 8 != 0 { flags & !flag::PE } else { flags })
     })
 }
-

@@ -3,11 +3,11 @@
 //! Values travel as `u128` whatever the register; of an MMX value the upper half is zero going in and ignored coming out.
 //! So one row serves the MMX and the SSE form of an instruction; only functions that cross lanes need to know the width.
 
+use crate::Stop;
 use crate::ctx::{Ctx, Exec};
 use crate::op::{Op, Operand};
 use crate::ops::x87_stack::set_top;
 use crate::softfloat::{Env, flag};
-use crate::Stop;
 use xlat86_arch::{Fault, Vector, cr4};
 
 /// An element type: a two's complement integer, or the bits of a float.
@@ -74,7 +74,7 @@ impl Ctx<'_> {
     #[inline(always)]
     pub(crate) fn mmx_check(&self, op: &Op) -> Exec {
         match (op.a, op.b) {
-            (Operand::Mm(_), _) | (_, Operand::Mm(_)) => self.x87_pending(),
+            (Operand::Mm(_), _) | (_, Operand::Mm(_)) => self.x87_wait(),
             _ => Ok(()),
         }
     }
@@ -117,7 +117,7 @@ impl Ctx<'_> {
         if o != Operand::Mem {
             return Ok(self.vector(o));
         }
-        Ok(match op.code.memory_size().size() {
+        Ok(match op.mem.size {
             16 => self.load128(op, true)?,
             8 => self.load::<u64>(op)?.into(),
             4 => self.load::<u32>(op)?.into(),
@@ -144,7 +144,7 @@ impl Ctx<'_> {
             self.set_vector(o, v);
             return Ok(());
         }
-        match op.code.memory_size().size() {
+        match op.mem.size {
             16 => self.store128(op, v, aligned)?,
             8 => self.store(op, v as u64)?,
             4 => self.store(op, v as u32)?,

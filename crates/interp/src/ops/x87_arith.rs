@@ -157,7 +157,10 @@ fn fprem(ctx: &mut Ctx<'_>, op: &Op, nearest: bool) -> Exec {
         let (r, flags) = remainder(env, nearest, &ctx.st_num(0), &ctx.st_num(1));
         condition = match r.quotient {
             None => fsw::C2,
-            Some(q) => [fsw::C1, fsw::C3, fsw::C0].iter().enumerate().fold(0, |c, (i, &b)| c | if q >> i & 1 == 1 { b } else { 0 }),
+            Some(q) => [fsw::C1, fsw::C3, fsw::C0]
+                .iter()
+                .enumerate()
+                .fold(0, |c, (i, &b)| c | if q >> i & 1 == 1 { b } else { 0 }),
         };
         (r.value, flags)
     });
@@ -349,4 +352,3 @@ fn stack_fault(ctx: &mut Ctx<'_>, flags: u16, pushes: bool, binary: bool) -> Exe
     }
     Ok(())
 }
-

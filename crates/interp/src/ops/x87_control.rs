@@ -6,7 +6,7 @@ use crate::ctx::{Ctx, Exec};
 use crate::op::Op;
 use crate::softfloat::{Class, F80, Float, flag};
 use crate::table::shapes;
-use xlat86_arch::{Fault, FxState, Mode, Reg, Vector, cr0, fcw, fsw};
+use xlat86_arch::{Fault, FxState, Reg, fcw, fsw};
 
 shapes!(CONTROL {
     Fnop => touch(|_, _| ());
@@ -50,18 +50,12 @@ fn move_top(ctx: &mut Ctx<'_>, by: u8) {
     fx.fsw &= !fsw::C1;
 }
 
-/// FWAIT looks at CR0.MP where other instructions look at EM (SDM vol. 3A, table 2-2).
 fn wait(ctx: &mut Ctx<'_>, _: &Op) -> Exec {
-    let both = cr0::MP | cr0::TS;
-    if ctx.cpu.cr0 & both == both {
-        return Err(Fault::simple(Vector::NM).into());
-    }
-    ctx.x87_pending()
+    ctx.x87_wait()
 }
 
 /// An instruction that ignores pending exceptions and isn't recorded.
 fn no_wait(ctx: &mut Ctx<'_>, _: &Op, f: fn(&mut FxState)) -> Exec {
-    ctx.x87_available()?;
     f(&mut ctx.cpu.fx);
     Ok(())
 }
@@ -72,7 +66,6 @@ fn clear_exceptions(fx: &mut FxState) {
 }
 
 fn fnstcw(ctx: &mut Ctx<'_>, op: &Op) -> Exec {
-    ctx.x87_available()?;
     let v = ctx.cpu.fx.fcw;
     Ok(ctx.store::<u16>(op, v)?)
 }
@@ -96,14 +89,12 @@ pub(crate) fn set_control(fx: &mut FxState, v: u16) {
 }
 
 fn fnstsw_ax(ctx: &mut Ctx<'_>, _: &Op) -> Exec {
-    ctx.x87_available()?;
     let v = ctx.cpu.fx.fsw;
     ctx.set_gpr::<u16>(Reg::Eax as u8, v.into());
     Ok(())
 }
 
 fn fnstsw_mem(ctx: &mut Ctx<'_>, op: &Op) -> Exec {
-    ctx.x87_available()?;
     let v = ctx.cpu.fx.fsw;
     Ok(ctx.store::<u16>(op, v)?)
 }
@@ -188,11 +179,6 @@ impl Environment {
 }
 
 impl Ctx<'_> {
-    /// Do state images have the protected-mode layout? In virtual-8086 mode they have the real-mode one.
-    fn protected_images(&self) -> bool {
-        self.mode.has(Mode::PROTECTED) && !self.mode.has(Mode::VM86)
-    }
-
     fn read_environment(&mut self, op: &Op, narrow: bool) -> Result<Environment, Fault> {
         let mut image = Environment { bytes: [0; 28], word: if narrow { 2 } else { 4 } };
         let (at, len) = (self.address(op), image.len());
@@ -203,8 +189,7 @@ impl Ctx<'_> {
 
 /// FNSTENV masks all exceptions after storing, so that a handler can use the x87.
 fn fnstenv(ctx: &mut Ctx<'_>, op: &Op, narrow: bool) -> Exec {
-    ctx.x87_available()?;
-    let image = Environment::of(&ctx.cpu.fx, ctx.protected_images(), narrow);
+    let image = Environment::of(&ctx.cpu.fx, ctx.protected(), narrow);
     let at = ctx.address(op);
     ctx.write_bytes(op.mem.seg, at, &image.bytes[..image.len()])?;
     let masked = ctx.cpu.fx.fcw | fcw::MASKS;
@@ -215,15 +200,14 @@ fn fnstenv(ctx: &mut Ctx<'_>, op: &Op, narrow: bool) -> Exec {
 fn fldenv(ctx: &mut Ctx<'_>, op: &Op, narrow: bool) -> Exec {
     ctx.x87_wait()?;
     let image = ctx.read_environment(op, narrow)?;
-    let protected = ctx.protected_images();
+    let protected = ctx.protected();
     image.apply(&mut ctx.cpu.fx, protected);
     Ok(())
 }
 
 /// FNSAVE: the environment, then the registers from ST(0) on; then the x87 is as after FNINIT.
 fn fnsave(ctx: &mut Ctx<'_>, op: &Op, narrow: bool) -> Exec {
-    ctx.x87_available()?;
-    let env = Environment::of(&ctx.cpu.fx, ctx.protected_images(), narrow);
+    let env = Environment::of(&ctx.cpu.fx, ctx.protected(), narrow);
     let mut image = [0; 108];
     image[..env.len()].copy_from_slice(&env.bytes[..env.len()]);
     let end = env.len() + 80;
@@ -242,7 +226,7 @@ fn frstor(ctx: &mut Ctx<'_>, op: &Op, narrow: bool) -> Exec {
     let mut registers = [0; 80];
     let at = ctx.address(op).wrapping_add(env.len() as u32);
     ctx.read_bytes(op.mem.seg, at, &mut registers)?;
-    let protected = ctx.protected_images();
+    let protected = ctx.protected();
     env.apply(&mut ctx.cpu.fx, protected);
     for (st, from) in ctx.cpu.fx.st.iter_mut().zip(registers.chunks_exact(10)) {
         *st = [0; 16];
@@ -250,4 +234,3 @@ fn frstor(ctx: &mut Ctx<'_>, op: &Op, narrow: bool) -> Exec {
     }
     Ok(())
 }
-

@@ -7,7 +7,7 @@
 use crate::ctx::{Ctx, Exec};
 use crate::op::{Op, Operand};
 use crate::softfloat::{Env, F80, Float, Format, Num, flag};
-use xlat86_arch::{Fault, FxState, Vector, cr0, fcw, fsw};
+use xlat86_arch::{Fault, FxState, Vector, fcw, fsw};
 
 /// Stack underflow: an operand register was empty.
 pub(crate) const UNDERFLOW: u16 = flag::IE | fsw::SF;
@@ -20,7 +20,8 @@ pub(crate) const CONDITION: u16 = fsw::C0 | fsw::C1 | fsw::C2 | fsw::C3;
 /// Makes physical register `top` ST(0).
 pub(crate) fn set_top(fx: &mut FxState, top: u8) {
     let top = top & 7;
-    fx.st.rotate_left((top.wrapping_sub(fx.top()) & 7).into());
+    let by = top.wrapping_sub(fx.top()) & 7;
+    fx.st.rotate_left(by.into());
     fx.fsw = fx.fsw & !fsw::TOP | u16::from(top) << fsw::TOP_SHIFT;
 }
 
@@ -37,27 +38,13 @@ pub(crate) fn initialise(fx: &mut FxState) {
 }
 
 impl Ctx<'_> {
-    /// #NM when the x87 is disabled.
-    pub(crate) fn x87_available(&self) -> Exec {
-        match self.cpu.cr0 & (cr0::EM | cr0::TS) {
-            0 => Ok(()),
-            _ => Err(Fault::simple(Vector::NM).into()),
-        }
-    }
-
-    /// #MF when an unmasked exception is pending.
-    pub(crate) fn x87_pending(&self) -> Exec {
+    /// What a waiting x87 instruction checks first: #MF when an unmasked exception is pending.
+    #[inline]
+    pub(crate) fn x87_wait(&self) -> Exec {
         match self.cpu.fx.fsw & fsw::ES {
             0 => Ok(()),
             _ => Err(Fault::simple(Vector::MF).into()),
         }
-    }
-
-    /// What a waiting x87 instruction checks first.
-    #[inline]
-    pub(crate) fn x87_wait(&self) -> Exec {
-        self.x87_available()?;
-        self.x87_pending()
     }
 
     /// Records opcode, instruction pointer and operand pointer (SDM vol. 1, 8.1.8 and 8.1.9); an instruction without a
@@ -153,8 +140,7 @@ impl Ctx<'_> {
 
     /// Pushes `value`; a stack overflow takes precedence over `flags`.
     pub(crate) fn x87_deliver_push(&mut self, value: F80, flags: u16) {
-        let (value, flags) =
-            if self.st_empty(7) { (value, flags) } else { (F80::pack(&Num::INDEFINITE), OVERFLOW) };
+        let (value, flags) = if self.st_empty(7) { (value, flags) } else { (F80::pack(&Num::INDEFINITE), OVERFLOW) };
         if self.x87_raise(flags) & flag::PRE == 0 {
             self.st_push(value);
         }
