@@ -289,6 +289,7 @@ fn scratch() {
         if rng.below(6) == 0 {
             fx.xmm[1] = fx.xmm[3];
         }
+        fx.mxcsr_mask = 0x2ffff;
         fx.mxcsr = rng.next() as u32 & 0x6000
             | match rng.below(4) {
                 0 => rng.next() as u32 & 0x3f,

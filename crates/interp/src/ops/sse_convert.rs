@@ -41,19 +41,23 @@ fn merged(ctx: &Ctx<'_>, op: &Op, r: u128, keep: u32) -> u128 {
     ctx.vector(op.a) & !low | r & low
 }
 
+/// A conversion with an MMX register enters MMX mode before it looks at the numbers, and stays there when they raise #XM.
+fn enter_mmx(ctx: &mut Ctx<'_>, o: Operand) {
+    if let Operand::Mm(_) = o {
+        ctx.mmx_enter();
+    }
+}
+
 /// `n` doublewords to `T`.
 fn from_int<T: FloatLane>(ctx: &mut Ctx<'_>, op: &Op, n: usize, keep: u32) -> Exec {
-    // An MMX source counts as one also when it is memory, except for CVTPI2PD.
     ctx.mmx_check(op)?;
     let b = ctx.source(op, op.b)?;
     let (env, all) = (ctx.sse_env(), Gather::default());
     let r = build(n, |i| T::pack(&all.take(round(&env, T::FORMAT, Exact::of(&int_to_num(lane::<i32>(b, i).into()))))));
+    enter_mmx(ctx, op.b);
     ctx.sse_raise(all.flags())?;
     let r = merged(ctx, op, r, keep);
     ctx.set_vector(op.a, r);
-    if matches!(op.b, Operand::Mm(_)) {
-        ctx.mmx_enter();
-    }
     Ok(())
 }
 
@@ -64,6 +68,7 @@ fn to_int<T: FloatLane>(ctx: &mut Ctx<'_>, op: &Op, n: usize, truncate: bool) ->
     let (env, all) = (ctx.sse_env(), Gather::default());
     let env = if truncate { env.with_rounding(Rounding::Zero) } else { env };
     let r = build(n, |i| all.take(num_to_int(&env, &lane::<T>(b, i).unpack(), 32)) as u32);
+    enter_mmx(ctx, op.a);
     ctx.sse_raise(all.flags())?;
     ctx.set_vector(op.a, r);
     Ok(())

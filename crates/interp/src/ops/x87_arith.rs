@@ -6,7 +6,7 @@ use crate::HostMath;
 use crate::ctx::{Ctx, Exec};
 use crate::op::{Op, Operand};
 use crate::softfloat::{
-    self, Class, Env, F80, Float, Format, INTEGER_BIT, Num, Op2, binary, compare, flag, remainder, round_to_integral,
+    self, Class, Env, F80, Float, Format, Num, Op2, Quotient, binary, compare, flag, remainder, round_to_integral,
 };
 use crate::table::shapes;
 use core::cmp::Ordering;
@@ -149,22 +149,22 @@ fn fscale(ctx: &mut Ctx<'_>, op: &Op) -> Exec {
     Ok(())
 }
 
+/// FPREM and FPREM1: the quotient's low bits go to C1, C3 and C0, incompleteness to C2.
 fn fprem(ctx: &mut Ctx<'_>, op: &Op, nearest: bool) -> Exec {
     ctx.x87_wait()?;
     ctx.x87_record(op);
-    let mut condition = 0;
+    let mut outcome = Quotient::Missing;
     ctx.x87_compute(&[0, 1], 0, 0, |env, _, ctx| {
-        let (r, flags) = remainder(env, nearest, &ctx.st_num(0), &ctx.st_num(1));
-        condition = match r.quotient {
-            None => fsw::C2,
-            Some(q) => [fsw::C1, fsw::C3, fsw::C0]
-                .iter()
-                .enumerate()
-                .fold(0, |c, (i, &b)| c | if q >> i & 1 == 1 { b } else { 0 }),
-        };
-        (r.value, flags)
+        let (value, quotient, flags) = remainder(env, nearest, &ctx.st_num(0), &ctx.st_num(1));
+        outcome = quotient;
+        (value, flags)
     });
-    ctx.x87_condition(condition);
+    let bit = |q: u8, i: u8, c| if q >> i & 1 == 1 { c } else { 0 };
+    ctx.x87_condition(match outcome {
+        Quotient::Complete(q) => bit(q, 0, fsw::C1) | bit(q, 1, fsw::C3) | bit(q, 2, fsw::C0),
+        Quotient::Partial => fsw::C2,
+        Quotient::Missing => ctx.cpu.fx.fsw & (fsw::C0 | fsw::C3),
+    });
     Ok(())
 }
 
@@ -208,19 +208,18 @@ fn condition_of(order: Option<Ordering>) -> u16 {
 }
 
 impl Ctx<'_> {
-    /// Compares ST(0) with `b` (`None`: an empty register). Gives the order; `None` in the outer place when an
-    /// unmasked exception suppresses the result.
-    fn x87_compare(&mut self, b: Option<Num>, signal_quiet: bool) -> Option<Option<Ordering>> {
-        let (order, flags) = match b {
+    /// Compares ST(0) with `b` (`None`: an empty register). Gives the order and the flags.
+    fn x87_compare(&self, b: Option<Num>, signal_quiet: bool) -> (Option<Ordering>, u16) {
+        match b {
             Some(b) if !self.st_empty(0) => compare(&self.x87_env(), &self.st_num(0), &b, signal_quiet),
             _ => (None, UNDERFLOW),
-        };
-        (self.x87_raise(flags) & flag::PRE == 0).then_some(order)
+        }
     }
 
     fn fcom(&mut self, b: Option<Num>, signal_quiet: bool, pops: u8) {
-        if let Some(order) = self.x87_compare(b, signal_quiet) {
-            self.x87_condition(condition_of(order));
+        let (order, flags) = self.x87_compare(b, signal_quiet);
+        self.x87_condition(condition_of(order));
+        if self.x87_raise(flags) & flag::PRE == 0 {
             self.st_pop(pops);
         }
     }
@@ -266,8 +265,12 @@ fn fcomi(ctx: &mut Ctx<'_>, op: &Op, signal_quiet: bool, pops: u8) -> Exec {
     ctx.x87_wait()?;
     ctx.x87_record(op);
     let b = ctx.st_operand(st_number(op.b));
-    if let Some(order) = ctx.x87_compare(b, signal_quiet) {
-        ctx.set_status(order_flags(order));
+    let (order, flags) = ctx.x87_compare(b, signal_quiet);
+    // Without a stack fault C1 stays as it was.
+    let c1 = ctx.cpu.fx.fsw & fsw::C1;
+    let unmasked = ctx.x87_raise(if flags & fsw::SF == 0 { flags | c1 } else { flags });
+    ctx.set_status(order_flags(order));
+    if unmasked & flag::PRE == 0 {
         ctx.st_pop(pops);
     }
     Ok(())
@@ -294,7 +297,7 @@ fn fxam(ctx: &mut Ctx<'_>, op: &Op) -> Exec {
         Class::QNan | Class::SNan => fsw::C0,
         Class::Infinity => fsw::C2 | fsw::C0,
         Class::Zero => fsw::C3,
-        Class::Finite if n.denormal && ctx.st(0).sig & INTEGER_BIT == 0 => fsw::C3 | fsw::C2,
+        Class::Finite if n.denormal => fsw::C3 | fsw::C2,
         Class::Finite => fsw::C2,
     };
     ctx.x87_condition(class | if n.sign { fsw::C1 } else { 0 });
@@ -307,6 +310,10 @@ fn transcendental(ctx: &mut Ctx<'_>, op: &Op, how: HostMath) -> Exec {
     ctx.x87_record(op);
     let pushes = matches!(how, HostMath::Fptan | HostMath::Fsincos);
     let binary = matches!(how, HostMath::Fyl2x | HostMath::Fyl2xp1 | HostMath::Fpatan);
+    let trigonometric = !binary && how != HostMath::F2xm1;
+    if trigonometric {
+        ctx.cpu.fx.fsw &= !fsw::C2;
+    }
     if ctx.st_empty(0) || (binary && ctx.st_empty(1)) {
         return stack_fault(ctx, UNDERFLOW, pushes, binary);
     }
@@ -316,13 +323,10 @@ fn transcendental(ctx: &mut Ctx<'_>, op: &Op, how: HostMath) -> Exec {
     let (a, b) = (ctx.st(0).to_bytes(), ctx.st(1).to_bytes());
     let (first, second, sw) = ctx.platform.x87(how, a, b, ctx.cpu.fx.fcw);
     let unmasked = ctx.x87_raise(sw);
-    if !matches!(how, HostMath::F2xm1) && !binary {
-        let c2 = sw & fsw::C2;
-        ctx.cpu.fx.fsw = ctx.cpu.fx.fsw & !fsw::C2 | c2;
-        if c2 != 0 {
-            // Out of range: the operand stays.
-            return Ok(());
-        }
+    if trigonometric && sw & fsw::C2 != 0 {
+        // Out of range: the operand stays.
+        ctx.cpu.fx.fsw |= fsw::C2;
+        return Ok(());
     }
     if unmasked & flag::PRE != 0 {
         return Ok(());

@@ -12,8 +12,11 @@ shapes!(CONTROL {
     Fnop => touch(|_, _| ());
     Fincstp => touch(|ctx, _| move_top(ctx, 1));
     Fdecstp => touch(|ctx, _| move_top(ctx, 7));
-    Ffree => touch(|ctx, op| ctx.st_free(st_number(op.a)));
-    Ffreep => touch(|ctx, op| { ctx.st_free(st_number(op.a)); ctx.st_pop(1); });
+    Ffree => touch(free);
+    Ffreep => touch(|ctx, op| {
+        free(ctx, op);
+        ctx.st_pop(1);
+    });
     Wait => wait();
     Fninit => no_wait(initialise);
     Fnclex => no_wait(clear_exceptions);
@@ -41,6 +44,11 @@ fn touch(ctx: &mut Ctx<'_>, op: &Op, f: fn(&mut Ctx<'_>, &Op)) -> Exec {
     ctx.x87_record(op);
     f(ctx, op);
     Ok(())
+}
+
+fn free(ctx: &mut Ctx<'_>, op: &Op) {
+    ctx.st_free(st_number(op.a));
+    ctx.cpu.fx.fsw &= !fsw::C1;
 }
 
 fn move_top(ctx: &mut Ctx<'_>, by: u8) {

@@ -172,7 +172,8 @@ fn store(ctx: &mut Ctx<'_>, op: &Op, len: usize, to: Store, pops: u8) -> Exec {
         ctx.probe_write(op, len as u32)?;
     }
     ctx.x87_record(op);
-    ctx.x87_raise(flags);
+    // What isn't stored isn't rounded either.
+    ctx.x87_raise(if stores { flags } else { flags & !(flag::PE | flag::UP) });
     if stores {
         ctx.st_pop(pops);
     }
@@ -223,12 +224,9 @@ fn fcmov(ctx: &mut Ctx<'_>, op: &Op, flags: u32, set: bool) -> Exec {
     let i = st_number(op.b);
     if ctx.st_empty(0) || ctx.st_empty(i) {
         ctx.x87_deliver(0, &Num::INDEFINITE, UNDERFLOW, 0);
-    } else {
-        ctx.x87_raise(0);
-        if ctx.flag(flags) == set {
-            let v = ctx.st(i);
-            ctx.set_st(0, v);
-        }
+    } else if ctx.flag(flags) == set {
+        let v = ctx.st(i);
+        ctx.set_st(0, v);
     }
     Ok(())
 }

@@ -138,10 +138,11 @@ impl Ctx<'_> {
         }
     }
 
-    /// Pushes `value`; a stack overflow takes precedence over `flags`.
+    /// Pushes `value`, also when a denormal operand's exception is unmasked. A full stack matters only when the value is there.
     pub(crate) fn x87_deliver_push(&mut self, value: F80, flags: u16) {
-        let (value, flags) = if self.st_empty(7) { (value, flags) } else { (F80::pack(&Num::INDEFINITE), OVERFLOW) };
-        if self.x87_raise(flags) & flag::PRE == 0 {
+        let overflow = flags & fsw::SF == 0 && !self.st_empty(7);
+        let (value, flags) = if overflow { (F80::pack(&Num::INDEFINITE), OVERFLOW) } else { (value, flags) };
+        if self.x87_raise(flags) & flag::IE == 0 {
             self.st_push(value);
         }
     }

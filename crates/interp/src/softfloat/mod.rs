@@ -19,7 +19,7 @@ mod tests;
 pub(crate) use arith::{Op2, binary, compare, maximum, minimum, sqrt};
 pub(crate) use convert::{BCD_INDEFINITE, bcd_to_num, convert, int_to_num, num_to_bcd, num_to_int, round_to_integral};
 pub(crate) use format::{F80, Float};
-pub(crate) use remainder::{extract, remainder, scale};
+pub(crate) use remainder::{Quotient, extract, remainder, scale};
 pub(crate) use round::round;
 
 use xlat86_arch::{fcw, mxcsr};

@@ -4,76 +4,55 @@ use super::nan::propagate;
 use super::round::round;
 use super::{Class, Env, Exact, Format, Num, flag};
 
-/// The outcome of a remainder step.
+/// How far a remainder step came.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct Partial {
-    pub(crate) value: Num,
-    /// The low three bits of the quotient; `None` when the reduction is incomplete.
-    pub(crate) quotient: Option<u8>,
+pub(crate) enum Quotient {
+    /// To the end; the quotient's low three bits.
+    Complete(u8),
+    /// The value is smaller than before but not yet the remainder.
+    Partial,
+    /// There is none: a NaN, or an exception.
+    Missing,
 }
 
 /// One step of the remainder of `a` by `b`: with the quotient rounded to nearest (FPREM1) or truncated (FPREM).
 ///
 /// Exponents 64 or more apart are reduced by a part only (SDM vol. 2A, FPREM): the difference less a multiple of 32.
-pub(crate) fn remainder(env: &Env, nearest: bool, a: &Num, b: &Num) -> (Partial, u16) {
-    let whole = |value| Partial { value, quotient: Some(0) };
+pub(crate) fn remainder(env: &Env, nearest: bool, a: &Num, b: &Num) -> (Num, Quotient, u16) {
     if let Some((n, flags)) = propagate(env, a, b) {
-        return (whole(n), flags);
+        return (n, Quotient::Missing, flags);
     }
     if a.is_infinite() || b.is_zero() {
-        return (whole(Num::INDEFINITE), flag::IE);
+        return (Num::INDEFINITE, Quotient::Missing, flag::IE);
     }
     let denormal = if a.denormal || b.denormal { flag::DE } else { 0 };
-    if env.unmasked(denormal) != 0 || a.is_zero() {
-        return (whole(*a), denormal);
+    if env.unmasked(denormal) != 0 {
+        return (*a, Quotient::Missing, denormal);
     }
+    let (exact, quotient) = divide(nearest, a, b);
+    // The remainder is exact, but it may be tiny.
+    let (n, flags) = round(env, Format::F80, exact);
+    (n, quotient, flags | denormal)
+}
+
+fn divide(nearest: bool, a: &Num, b: &Num) -> (Exact, Quotient) {
     let d = a.exp - b.exp;
-    if b.is_infinite() || d < -1 {
-        // Smaller than half of b: its own remainder. It may still be a tiny result.
-        let (value, flags) = round(env, Format::F80, Exact::of(a));
-        return (whole(value), flags | denormal);
+    if a.is_zero() || b.is_infinite() || d < -1 {
+        // Less than half of b: its own remainder.
+        return (Exact::of(a), Quotient::Complete(0));
     }
-    let steps = if d < 64 { d } else { 32 + d % 32 };
-    let (quotient, rest) = long_division(a.sig, b.sig, steps);
-    // What remains is rest * 2^(b.exp-63), or, of a partial reduction, that scaled by the steps not taken.
-    let scale = if d < 64 { b.exp } else { a.exp - steps };
-    let mut n = Exact::Done(Num::zero(a.sign));
-    let mut quotient = quotient;
-    if nearest && d < 64 {
-        // Compare the remainder with half the divisor. With d == -1 the quotient is 0 and `rest` counts half units.
-        let (r2, b2) = if d == -1 { (u128::from(a.sig), u128::from(b.sig) << 1) } else { (rest, u128::from(b.sig)) };
-        let twice = r2 << 1;
-        if twice > b2 || (twice == b2 && quotient & 1 == 1) {
-            quotient += 1;
-            n = exact(!a.sign, if d == -1 { scale - 1 } else { scale }, b2 - r2);
-        } else {
-            n = exact_or(n, a.sign, if d == -1 { scale - 1 } else { scale }, r2);
-        }
-    } else if d == -1 {
-        n = Exact::of(a);
-    } else {
-        n = exact_or(n, a.sign, scale, rest);
+    // Both in units of 2^unit, the quotient below 2^65.
+    let steps = if d < 64 { d.max(0) } else { 32 + d % 32 };
+    let (n, divisor, unit) = (u128::from(a.sig) << steps, u128::from(b.sig) << i32::from(d < 0), a.exp - 63 - steps);
+    let (mut quotient, mut rest, mut sign) = (n / divisor, n % divisor, a.sign);
+    if nearest && d < 64 && (2 * rest > divisor || (2 * rest == divisor && quotient & 1 == 1)) {
+        (quotient, rest, sign) = (quotient + 1, divisor - rest, !sign);
     }
-    let (value, flags) = round(env, Format::F80, n);
-    (Partial { value, quotient: (d < 64).then_some(quotient as u8 & 7) }, flags | denormal)
-}
-
-/// floor(a * 2^steps / b) modulo 2^64, and the rest; `steps` below 64. For a negative `steps` the quotient is 0.
-fn long_division(a: u64, b: u64, steps: i32) -> (u64, u128) {
-    if steps < 0 {
-        return (0, 0);
-    }
-    let n = u128::from(a) << steps;
-    ((n / u128::from(b)) as u64, n % u128::from(b))
-}
-
-fn exact(sign: bool, exp: i32, sig: u128) -> Exact {
-    let shift = sig.leading_zeros();
-    Exact::Finite { sign, exp: exp + 64 - shift as i32, sig: sig << shift }
-}
-
-fn exact_or(zero: Exact, sign: bool, exp: i32, sig: u128) -> Exact {
-    if sig == 0 { zero } else { exact(sign, exp, sig) }
+    let exact = match rest.leading_zeros() {
+        128 => Exact::Done(Num::zero(a.sign)),
+        shift => Exact::Finite { sign, exp: unit + 127 - shift as i32, sig: rest << shift },
+    };
+    (exact, if d < 64 { Quotient::Complete(quotient as u8 & 7) } else { Quotient::Partial })
 }
 
 /// FSCALE: `a` times two to the power of `b` truncated (SDM vol. 2A, table 3-30).

@@ -80,10 +80,10 @@ pub(crate) fn round(env: &Env, f: Format, x: Exact) -> (Num, u16) {
 
 fn overflow(env: &Env, f: Format, n: Num, flags: u16) -> (Num, u16) {
     if env.unmasked(flag::OE) != 0 {
-        let exp = n.exp - BIAS_ADJUST;
-        if exp <= f.emax {
-            return (Num { exp, ..n }, flags | flag::OE);
-        }
+        return match n.exp - BIAS_ADJUST {
+            exp if exp <= f.emax => (Num { exp, ..n }, flags | flag::OE),
+            _ => (Num::infinity(n.sign), flag::OE | flag::PE | flag::UP),
+        };
     }
     let to_infinity = match env.rounding {
         Rounding::Nearest => true,
