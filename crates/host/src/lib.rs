@@ -6,20 +6,22 @@
 
 mod access;
 mod arena;
+mod clock;
 mod enter;
 pub mod fpu;
 mod frame;
 mod memory;
 mod scratch;
 pub mod signals;
-pub mod silicon;
 mod slot;
 pub mod syscall;
 mod trap;
 mod window;
+mod x87;
 
 pub use access::AccessFault;
 pub use arena::{Arena, JumpTable};
+pub use clock::tsc;
 pub use enter::VcpuFrame;
 pub use frame::{Frame, Left};
 pub use memory::{protect_guest_page, zeroed_atomics};
@@ -27,3 +29,4 @@ pub use scratch::{scratch_low, scratch_window};
 pub use slot::{HostFault, RawSiginfo, last as last_fault, with_pending};
 pub use trap::install_fault_handlers;
 pub use window::{Scalar, Window};
+pub use x87::{Transcendental, X87Result, approximate, transcendental};

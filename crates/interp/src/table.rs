@@ -58,6 +58,20 @@ macro_rules! wide {
 }
 pub(crate) use {wide, widths};
 
+/// A family's rows: mnemonics, then single codes, each with a function and the arguments that make it a handler.
+macro_rules! shapes {
+    ($name:ident { $($m:ident => $f:ident $(::<$($t:ty),*>)? ($($arg:expr),* $(,)?);)* }
+     codes { $($c:ident => $cf:ident $(::<$($ct:ty),*>)? ($($carg:expr),* $(,)?);)* }) => {
+        pub(crate) const $name: &[$crate::table::Row] = &[
+            $($crate::table::all(iced_x86::Mnemonic::$m,
+                $crate::table::Meaning::Any(|ctx, op| $f $(::<$($t),*>)? (ctx, op, $($arg),*))),)*
+            $($crate::table::one(iced_x86::Code::$c,
+                $crate::table::Meaning::Any(|ctx, op| $cf $(::<$($ct),*>)? (ctx, op, $($carg),*))),)*
+        ];
+    };
+}
+pub(crate) use shapes;
+
 /// Every family's rows.
 fn rows() -> impl Iterator<Item = &'static Row> {
     ops::FAMILIES.iter().copied().flatten()

@@ -1,6 +1,6 @@
 //! What the host's silicon answers for the interpreter.
 
-use xlat86_host::silicon::{self, Transcendental};
+use xlat86_host::{Transcendental, approximate, transcendental};
 use xlat86_interp::{HostMath, Platform};
 
 /// The surroundings of a CPU whose system is elsewhere (a user program): no ports, descriptors from a small table, software interrupts
@@ -29,7 +29,7 @@ impl Platform for UserPlatform {
     }
     fn port_out(&mut self, _port: u16, _size: u8, _value: u32) {}
     fn tsc(&mut self) -> u64 {
-        silicon::tsc()
+        xlat86_host::tsc()
     }
     fn x87(&mut self, op: HostMath, st0: [u8; 10], st1: [u8; 10], fcw: u16) -> ([u8; 10], [u8; 10], u16) {
         let op = match op {
@@ -42,10 +42,12 @@ impl Platform for UserPlatform {
             HostMath::Fcos => Transcendental::Fcos,
             HostMath::Fsincos => Transcendental::Fsincos,
         };
-        silicon::x87(op, st0, st1, fcw)
+        let r = transcendental(op, st0, st1, fcw);
+        let second = if matches!(op, Transcendental::Fptan | Transcendental::Fsincos) { r.pushed } else { r.old[1] };
+        (r.old[0], second, r.fsw)
     }
     fn approx(&mut self, rsqrt: bool, x: f32) -> f32 {
-        silicon::approx(rsqrt, x)
+        approximate(rsqrt, x)
     }
     fn descriptor(&mut self, selector: u16) -> Option<Option<u64>> {
         let table: &[u64] = if selector & 4 == 0 { &self.gdt } else { &self.ldt };
