@@ -37,6 +37,8 @@ struct Resident {
     size: u32,
     region: usize,
     eip: u32,
+    /// Guest EIP after the last instruction.
+    end: u32,
     marks: Vec<Mark>,
     exits: Vec<Exit>,
     landings: Vec<Landing>,
@@ -57,6 +59,19 @@ pub enum Place {
     Miss,
     /// Inside the code for a guest instruction.
     Inside(Mark),
+}
+
+/// What is known about the unit that translates a guest address, from there to its end.
+#[derive(Clone, Debug)]
+pub struct BlockInfo {
+    /// Guest instructions.
+    pub insns: u32,
+    /// Guest bytes.
+    pub len: u32,
+    /// The first of them leaves, or may.
+    pub leaves: bool,
+    /// Host code.
+    pub code: Vec<u8>,
 }
 
 /// There is no room: evict, then insert again.
@@ -206,6 +221,22 @@ impl Cache {
         Some(offset)
     }
 
+    /// Describes the translation of `eip`.
+    #[must_use]
+    pub fn block_at(&self, eip: u32) -> Option<BlockInfo> {
+        let (id, offset) = self.find(eip)?;
+        let u = self.unit(id);
+        let boundaries = u.marks.iter().filter(|m| m.boundary && m.host >= offset - u.base);
+        let first_ends = boundaries.clone().nth(1).map_or(u.size, |m| m.host);
+        let leaves = u.exits.iter().any(|x| x.site <= first_ends && x.eip == eip && x.kind.is_leave());
+        Some(BlockInfo {
+            insns: boundaries.count() as u32,
+            len: u.end.wrapping_sub(eip),
+            leaves,
+            code: self.arena.read(offset as usize, (u.base + u.size - offset) as usize),
+        })
+    }
+
     /// Lets indirect jumps to `eip` find its translation.
     pub fn publish(&mut self, eip: u32) {
         if let Some((id, offset)) = self.find(eip) {
@@ -251,6 +282,7 @@ impl Cache {
             size,
             region: self.current,
             eip: unit.eip,
+            end: unit.eip.wrapping_add(unit.len),
             marks: unit.marks,
             linked: vec![None; unit.exits.len()],
             exits: unit.exits,

@@ -28,7 +28,7 @@ mod unit;
 #[cfg(test)]
 mod tests;
 
-pub use cache::{Cache, CacheStats, Full, Place};
+pub use cache::{BlockInfo, Cache, CacheStats, Full, Place};
 pub use config::{AddressForm, Config};
 pub use stubs::Stub;
 pub use unit::{Exit, ExitKind, Fix, Mark, Source, Unit, translate};

@@ -48,7 +48,8 @@ pub(crate) fn emit(e: &mut Emitter<'_>, insn: &Insn, bytes: &[u8]) -> Next {
             popf(e, insn);
             Next::FallThrough
         }
-        Code::Rdtsc => e.plain(insn, bytes),
+        // A replay would read another time.
+        Code::Rdtsc if e.config.extended => e.plain(insn, bytes),
         Code::Mov_rm16_Sreg | Code::Mov_r32m16_Sreg => {
             let from = selector(i.op1_register());
             if i.op0_kind() == OpKind::Memory {

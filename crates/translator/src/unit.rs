@@ -67,6 +67,13 @@ pub enum ExitKind {
     },
 }
 
+impl ExitKind {
+    /// Does the instruction itself leave (rather than the jump that it makes)?
+    pub(crate) const fn is_leave(self) -> bool {
+        matches!(self, ExitKind::Interpret | ExitKind::SoftInt { .. })
+    }
+}
+
 /// A place where translated code leaves: the return address of its call of the leave routine.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Exit {

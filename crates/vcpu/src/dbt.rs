@@ -13,7 +13,7 @@ use xlat86_translator::{ExitKind, Fix, Place};
 const UNUSABLE_BASE: u32 = 0xffff_f000;
 
 /// What to do after translated code has left.
-enum Then {
+pub(crate) enum Then {
     /// Go on at EIP, and spare the next one this leave.
     Connect(Connect),
     /// The interpreter executes the instruction at EIP.
@@ -26,7 +26,6 @@ enum Then {
 impl Vcpu {
     pub(crate) fn run_translated(&mut self) -> Exit {
         let process = self.process.clone();
-        let arena = process.cache().arena().clone();
         let mut connect = None;
         loop {
             if Self::pending() {
@@ -34,39 +33,52 @@ impl Vcpu {
                 return Exit::Interrupted;
             }
             process.world.go_inside(&self.me);
-            let mode = self.state.mode();
-            let code = process.code_at(self.state.eip, mode, &self.me, connect.take());
+            let code = process.code_at(self.state.eip, self.state.mode(), &self.me, connect.take());
             let then = match code {
-                Some(offset) => {
-                    if process.evictions() != self.evictions_seen {
-                        self.evictions_seen = process.evictions();
-                        self.frame_mut().reset_returns();
-                    }
-                    self.to_frame();
-                    self.stats.entries += 1;
-                    self.frame.as_mut().expect("translating").enter(&arena, offset);
-                    self.from_frame();
-                    self.after_leaving()
-                }
+                Some(offset) => self.enter_at(offset),
                 None => Then::Interpret,
             };
-            let exit = match then {
-                Then::Connect(how) => {
-                    connect = Some(how);
-                    continue;
-                }
-                Then::Interpret => {
-                    process.world.come_out(&self.me);
-                    self.interpret_one()
-                }
-                Then::Faulted => self.after_fault(),
-                Then::Exit(exit) => Some(exit),
-            };
-            process.world.come_out(&self.me);
-            if let Some(exit) = exit {
+            if let Some(exit) = self.follow(then, &mut connect) {
+                process.world.come_out(&self.me);
                 return exit;
             }
         }
+    }
+
+    /// Runs translated code from arena offset `offset` until it leaves.
+    pub(crate) fn enter_at(&mut self, offset: u32) -> Then {
+        let evictions = self.process.evictions();
+        if evictions != self.evictions_seen {
+            self.evictions_seen = evictions;
+            self.frame_mut().reset_returns();
+        }
+        self.to_frame();
+        self.stats.entries += 1;
+        let arena = self.arena.as_ref().expect("translating");
+        self.frame.as_mut().expect("translating").enter(arena, offset);
+        self.from_frame();
+        self.after_leaving()
+    }
+
+    /// Does what is to be done after leaving. `None`: go on at EIP.
+    pub(crate) fn follow(&mut self, then: Then, connect: &mut Option<Connect>) -> Option<Exit> {
+        match then {
+            Then::Connect(how) => {
+                *connect = Some(how);
+                None
+            }
+            Then::Interpret => {
+                self.process.world.come_out(&self.me);
+                self.interpret_one()
+            }
+            Then::Faulted => self.after_fault(),
+            Then::Exit(exit) => Some(exit),
+        }
+    }
+
+    /// Why translated code was last left.
+    pub(crate) fn left(&mut self) -> Left {
+        self.frame_mut().regs().left
     }
 
     fn frame_mut(&mut self) -> &mut xlat86_host::VcpuFrame {

@@ -10,6 +10,7 @@ mod config;
 mod dbt;
 mod exit;
 mod fx;
+mod lockstep;
 mod platform;
 mod process;
 mod stats;

@@ -1,7 +1,7 @@
 //! What the CPUs of one guest share.
 
 use crate::world::{Member, World};
-use crate::{Config, Engine, Error, Stats};
+use crate::{Config, Engine, Error, Stats, lockstep};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use xlat86_arch::{Gva, Mode, PAGE_SIZE};
@@ -33,7 +33,10 @@ pub struct Process {
 
 impl Process {
     /// A guest over `space`. Fails when the host refuses memory for the translation cache.
-    pub fn new(space: Arc<FlatSpace>, config: Config) -> Result<Arc<Process>, Error> {
+    pub fn new(space: Arc<FlatSpace>, mut config: Config) -> Result<Arc<Process>, Error> {
+        if config.engine == Engine::Lockstep {
+            config.translator = lockstep::config(&config.translator);
+        }
         let cache = match config.engine {
             Engine::Interp => None,
             Engine::Dbt | Engine::Lockstep => Some(Mutex::new(

@@ -28,6 +28,8 @@ pub struct Stats {
     pub interpreted: u64,
     /// Writes to pages holding translated code.
     pub code_writes: u64,
+    /// Blocks compared in lockstep.
+    pub lockstep_blocks: u64,
 }
 
 impl Stats {
@@ -43,6 +45,7 @@ impl Stats {
         self.return_mismatches += o.return_mismatches;
         self.interpreted += o.interpreted;
         self.code_writes += o.code_writes;
+        self.lockstep_blocks += o.lockstep_blocks;
     }
 }
 
@@ -50,7 +53,7 @@ impl fmt::Display for Stats {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let c = &self.cache;
         let per = |a: f64, b: u64| if b == 0 { 0.0 } else { a / b as f64 };
-        let rows: [(&str, String); 18] = [
+        let rows: [(&str, String); 19] = [
             ("units translated", c.units.to_string()),
             ("guest instructions translated", c.insns.to_string()),
             ("host bytes per guest byte", format!("{:.2}", per(c.host_bytes as f64, c.guest_bytes))),
@@ -69,6 +72,7 @@ impl fmt::Display for Stats {
             ("return mismatches", self.return_mismatches.to_string()),
             ("instructions interpreted", self.interpreted.to_string()),
             ("writes to translated pages", self.code_writes.to_string()),
+            ("blocks compared in lockstep", self.lockstep_blocks.to_string()),
         ];
         for (name, value) in rows {
             writeln!(f, "{name:<44}{value:>16}")?;

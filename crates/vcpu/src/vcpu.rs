@@ -7,7 +7,7 @@ use crate::{Engine, Error, Exit, Process, Stats};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use xlat86_arch::{CpuState, Fault, FxState, Gva, PfError, Vector};
-use xlat86_host::{HostFault, VcpuFrame, with_pending};
+use xlat86_host::{Arena, HostFault, VcpuFrame, with_pending};
 use xlat86_interp::{Interp, Stop};
 use xlat86_softmmu::Mmu;
 use xlat86_translator::{Place, Stub};
@@ -22,6 +22,7 @@ pub struct Vcpu {
     pub(crate) platform: UserPlatform,
     /// The register file of translated code; `None` when the engine doesn't translate.
     pub(crate) frame: Option<VcpuFrame>,
+    pub(crate) arena: Option<Arc<Arena>>,
     pub(crate) fx_home: Home,
     pub(crate) last_fault: HostFault,
     pub(crate) evictions_seen: u64,
@@ -46,14 +47,13 @@ impl Vcpu {
         xlat86_host::install_fault_handlers();
         xlat86_host::signals::use_alternate_stack().map_err(host("no memory for a signal stack"))?;
         let config = process.config();
-        let frame = match config.engine {
-            Engine::Interp => None,
-            Engine::Dbt | Engine::Lockstep => {
-                let cache = process.cache();
-                let frame = VcpuFrame::new(cache.arena(), cache.table(), Stub::Sentinel.offset());
-                Some(frame.map_err(host("no memory for a return stack"))?)
-            }
-        };
+        let (mut frame, mut arena) = (None, None);
+        if config.engine != Engine::Interp {
+            let cache = process.cache();
+            let made = VcpuFrame::new(cache.arena(), cache.table(), Stub::Sentinel.offset());
+            frame = Some(made.map_err(host("no memory for a return stack"))?);
+            arena = Some(cache.arena().clone());
+        }
         Ok(Vcpu {
             process: process.clone(),
             me: process.world.join(),
@@ -62,6 +62,7 @@ impl Vcpu {
             interp: Interp::new(config.model),
             platform: UserPlatform::new(),
             frame,
+            arena,
             fx_home: Home::State,
             last_fault: HostFault::default(),
             evictions_seen: process.evictions(),
@@ -150,7 +151,8 @@ impl Vcpu {
     pub fn run(&mut self) -> Exit {
         match self.process.config().engine {
             Engine::Interp => self.run_interpreter(),
-            Engine::Dbt | Engine::Lockstep => self.run_translated(),
+            Engine::Dbt => self.run_translated(),
+            Engine::Lockstep => self.run_lockstep(),
         }
     }
 
