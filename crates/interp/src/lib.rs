@@ -18,6 +18,7 @@ mod platform;
 mod run;
 mod stack;
 mod stop;
+mod system;
 mod table;
 mod width;
 
