@@ -25,3 +25,4 @@ mod width;
 pub use platform::{HostMath, Platform};
 pub use run::Interp;
 pub use stop::Stop;
+pub use system::interrupt::Event;

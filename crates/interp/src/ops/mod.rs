@@ -31,6 +31,7 @@ pub(crate) const FAMILIES: &[&[Row]] = &[
     stack::ROWS,
     string::ROWS,
     system::control::ROWS,
+    system::far::ROWS,
     system::interrupt::ROWS,
     system::segment::ROWS,
 ];
