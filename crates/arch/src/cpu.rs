@@ -153,6 +153,8 @@ impl CpuState {
         cpu.cr0 = cr0::PE | cr0::MP | cr0::ET | cr0::NE | cr0::WP | cr0::AM | cr0::PG;
         cpu.cr4 = cr4::PSE | cr4::PAE | cr4::PGE | cr4::OSFXSR | cr4::OSXMMEXCPT;
         cpu.msr.efer = crate::efer::NXE;
+        // No I/O permission map.
+        cpu.tr.limit = 0;
         cpu.cpl = 3;
         cpu.gpr = [0; 8];
         cpu.fx = FxState::INIT;

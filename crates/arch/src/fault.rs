@@ -126,4 +126,33 @@ impl Fault {
     pub const fn pf(addr: Gva, error: u32) -> Self {
         Fault { vector: Vector::PF, error: Some(error), addr }
     }
+
+    /// What the CPU delivers when this fault comes up while delivering an exception with vector `first` (SDM vol. 3A,
+    /// 6.15, table 6-5): itself, #DF, or nothing (`None`) when `first` was #DF and the CPU shuts down.
+    #[must_use]
+    pub fn after(self, first: Vector) -> Option<Fault> {
+        let contributory = |v: Vector| matches!(v.0, 0 | 10..=13);
+        let double = match first {
+            Vector::DF => return None,
+            Vector::PF => contributory(self.vector) || self.vector == Vector::PF,
+            _ => contributory(first) && contributory(self.vector),
+        };
+        Some(if double { Self::with_error(Vector::DF, 0) } else { self })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn faults_double_by_class() {
+        let (gp, pf) = (Fault::gp(0), Fault::pf(Gva(0), 0));
+        assert_eq!(gp.after(Vector::UD), Some(gp));
+        assert_eq!(pf.after(Vector::GP), Some(pf));
+        assert_eq!(gp.after(Vector::NP).unwrap().vector, Vector::DF);
+        assert_eq!(gp.after(Vector::PF).unwrap().vector, Vector::DF);
+        assert_eq!(pf.after(Vector::PF).unwrap().vector, Vector::DF);
+        assert_eq!(gp.after(Vector::DF), None);
+    }
 }

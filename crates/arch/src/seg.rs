@@ -112,6 +112,18 @@ impl Segment {
         Segment { base, limit, selector, attr: SegAttr(attr) }
     }
 
+    /// Are the `len` (at least 1) bytes at `offset` within the limit? A limit of 4 GB never ends.
+    #[must_use]
+    pub const fn contains(&self, offset: u32, len: u32) -> bool {
+        let last = offset.wrapping_add(len - 1);
+        if self.attr.expand_down() {
+            let top = if self.attr.db() { u32::MAX } else { 0xffff };
+            offset > self.limit && last <= top && last >= offset
+        } else {
+            self.limit == u32::MAX || (last <= self.limit && last >= offset)
+        }
+    }
+
     /// Base 0, limit 4 GB, not expand-down, present: an access through it needs no check beyond its type.
     #[must_use]
     pub const fn is_flat(&self) -> bool {

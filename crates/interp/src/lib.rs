@@ -19,9 +19,11 @@ mod run;
 mod softfloat;
 mod stack;
 mod stop;
+mod system;
 mod table;
 mod width;
 
 pub use platform::{HostMath, Platform};
 pub use run::Interp;
 pub use stop::Stop;
+pub use system::interrupt::Event;

@@ -54,14 +54,7 @@ impl Ctx<'_> {
                 return Err(Fault::gp(0));
             }
         }
-        let last = offset.wrapping_add(len - 1);
-        let inside = if s.attr.expand_down() {
-            let top = if s.attr.db() { u32::MAX } else { 0xffff };
-            offset > s.limit && last <= top && last >= offset
-        } else {
-            s.limit == u32::MAX || (last <= s.limit && last >= offset)
-        };
-        if !inside {
+        if !s.contains(offset, len) {
             return Err(violation);
         }
         let at = Gva(s.base.wrapping_add(offset));

@@ -3,7 +3,7 @@
 use crate::cache::{Cache, fetch_one};
 use crate::ctx::{Ctx, Exec};
 use crate::op::Op;
-use crate::{Platform, Stop};
+use crate::{Event, Platform, Stop};
 use std::sync::atomic::AtomicBool;
 use xlat86_arch::{CpuModel, CpuState, Fault, Gva, Mode, Vector};
 use xlat86_softmmu::Mmu;
@@ -82,6 +82,22 @@ impl Interp {
                 result.err().unwrap_or(Stop::Budget)
             }
             Err(fault) => Stop::Fault(fault),
+        }
+    }
+
+    /// Delivers `event` through the IDT, as the CPU does between two instructions or on a fault.
+    ///
+    /// [`Stop::Budget`]: the handler's first instruction is next. [`Stop::Fault`]: delivery itself faulted and changed
+    /// nothing. The embedder may resolve the fault and try again, or deliver what [`Fault::after`] makes of both.
+    pub fn deliver(&mut self, cpu: &mut CpuState, mmu: &mut Mmu, platform: &mut dyn Platform, event: Event) -> Stop {
+        let never = AtomicBool::new(false);
+        let mut ctx = Ctx::new(cpu, mmu, platform, self.model, &never);
+        match ctx.deliver(event) {
+            Ok(()) => {
+                ctx.cpu.halted = false;
+                Stop::Budget
+            }
+            Err(stop) => stop,
         }
     }
 

@@ -103,6 +103,7 @@ pub(crate) const ROWS: &[Row] = &[
     one(Code::Movsx_r32_rm8, any(movsx::<u8, u32>)),
     one(Code::Movsx_r16_rm16, any(movsx::<u16, u16>)),
     one(Code::Movsx_r32_rm16, any(movsx::<u16, u32>)),
+    all(Movnti, wide!(mov)),
     all(Movbe, wide!(movbe)),
     all(Lea, wide!(lea)),
     all(Xchg, widths!(xchg)),
