@@ -186,7 +186,7 @@ fn landing(e: &mut Emitter<'_>, address: u32) {
 
 fn ret(e: &mut Emitter<'_>, extra: i32) -> Next {
     e.load(R11, HostMem::stack(0));
-    dynasm!(e.buf ; .arch x64 ; lea r12d, [r12 + 4 + extra]);
+    e.move_esp(4 + extra);
     if e.config.return_pairing {
         dynasm!(e.buf ; .arch x64 ; ret);
     } else {

@@ -213,6 +213,7 @@ impl Emitter<'_> {
 
     /// Resolves jumps: inside the unit directly, others through an exit behind the code, which chaining bypasses.
     fn finish(mut self, eip: u32, len: u32) -> Unit {
+        let body = self.buf.pos() as u32;
         for j in core::mem::take(&mut self.jumps) {
             let inside = crate::unit::entry(&self.marks, j.target).filter(|_| !j.call && self.config.chaining);
             let to = match inside {
@@ -231,6 +232,7 @@ impl Emitter<'_> {
             eip,
             len,
             insns: self.insns.len() as u32,
+            body,
             code: self.buf.bytes,
             marks: self.marks,
             exits: self.exits,

@@ -16,6 +16,7 @@ mod config;
 mod emit;
 mod flags;
 mod legacy;
+mod listing;
 mod operand;
 mod reencode;
 mod sensitive;
@@ -30,5 +31,6 @@ mod tests;
 
 pub use cache::{BlockInfo, Cache, CacheStats, Full, Place};
 pub use config::{AddressForm, Config};
+pub use listing::{Columns, listing};
 pub use stubs::Stub;
 pub use unit::{Exit, ExitKind, Fix, Mark, Source, Unit, translate};

@@ -54,14 +54,14 @@ pub(crate) fn emit(e: &mut Emitter<'_>, insn: &Insn, bytes: &[u8]) -> Next {
             let from = selector(i.op1_register());
             if i.op0_kind() == OpKind::Memory {
                 let mem = operand::prepare(&mut e.buf, i, 0);
-                dynasm!(e.buf ; .arch x64 ; movzx r9d, WORD [r14 + from]);
+                dynasm!(e.buf ; .arch x64 ; movzx r9d, WORD [BYTE r14 + from]);
                 e.access(0x89, operand::R9, mem, true);
             } else {
                 let r = operand::host_reg(i.op0_register().number() as u8);
                 if i.op0_register().is_gpr16() {
-                    dynasm!(e.buf ; .arch x64 ; mov Rw(r), WORD [r14 + from]);
+                    dynasm!(e.buf ; .arch x64 ; mov Rw(r), WORD [BYTE r14 + from]);
                 } else {
-                    dynasm!(e.buf ; .arch x64 ; movzx Rd(r), WORD [r14 + from]);
+                    dynasm!(e.buf ; .arch x64 ; movzx Rd(r), WORD [BYTE r14 + from]);
                 }
             }
             Next::FallThrough
@@ -69,7 +69,7 @@ pub(crate) fn emit(e: &mut Emitter<'_>, insn: &Insn, bytes: &[u8]) -> Next {
         Code::Pushd_ES | Code::Pushd_CS | Code::Pushd_SS | Code::Pushd_DS | Code::Pushd_FS | Code::Pushd_GS => {
             // Current processors write the selector's two bytes only (SDM vol. 2B, PUSH).
             let from = selector(i.op0_register());
-            dynasm!(e.buf ; .arch x64 ; movzx r8d, WORD [r14 + from]);
+            dynasm!(e.buf ; .arch x64 ; movzx r8d, WORD [BYTE r14 + from]);
             e.access(0x89, R8, HostMem::stack(-4), true);
             e.move_esp(-4);
             Next::FallThrough
@@ -82,8 +82,8 @@ pub(crate) fn emit(e: &mut Emitter<'_>, insn: &Insn, bytes: &[u8]) -> Next {
 }
 
 /// Frame offset of a segment register's selector.
-fn selector(r: Register) -> i32 {
-    offset_of!(Frame, selector) as i32 + 2 * r.number() as i32
+fn selector(r: Register) -> i8 {
+    offset_of!(Frame, selector) as i8 + 2 * r.number() as i8
 }
 
 /// The live flags come from the host's flags register, the others from the frame; put together without disturbing the former.
@@ -94,7 +94,7 @@ fn pushf(e: &mut Emitter<'_>) {
         ; mov r9d, eflags::LIVE as i32
         ; pext r8d, r8d, r9d
         ; pdep r8d, r8d, r9d
-        ; mov r9d, [r14 + offset_of!(Frame, system_flags) as i32]
+        ; mov r9d, [BYTE r14 + offset_of!(Frame, system_flags) as i8]
         ; lea r8d, [r8 + r9]
     );
     e.store(HostMem::stack(-4), R8);
@@ -107,7 +107,7 @@ fn popf(e: &mut Emitter<'_>, insn: &Insn) {
     // The flags are free: POPF replaces them all.
     dynasm!(e.buf ; .arch x64
         ; mov r9d, r8d
-        ; xor r9d, [r14 + offset_of!(Frame, system_flags) as i32]
+        ; xor r9d, [BYTE r14 + offset_of!(Frame, system_flags) as i8]
         ; test r9d, POPF_SYSTEM as i32
     );
     e.buf.bytes.extend_from_slice(&[0x74, 0]);

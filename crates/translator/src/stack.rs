@@ -31,7 +31,8 @@ pub(crate) fn emit(e: &mut Emitter<'_>, insn: &Insn, _bytes: &[u8]) -> Next {
         Code::Enterd_imm16_imm8 if i.immediate8_2nd() & 31 == 0 => {
             e.store(HostMem::stack(-4), Reg::Ebp as u8);
             let frame = -4 - i32::from(i.immediate16());
-            dynasm!(e.buf ; .arch x64 ; lea ebp, [r12 - 4] ; lea r12d, [r12 + frame]);
+            dynasm!(e.buf ; .arch x64 ; lea ebp, [r12 - 4]);
+            e.move_esp(frame);
         }
         _ => return e.interpret(insn),
     }

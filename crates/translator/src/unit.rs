@@ -103,6 +103,8 @@ pub struct Unit {
     pub insns: u32,
     /// Host code.
     pub code: Vec<u8>,
+    /// Offset behind the guest instructions' code, where the exits of unchained jumps begin.
+    pub(crate) body: u32,
     /// Ascending in both `host` and `eip`.
     pub marks: Vec<Mark>,
     /// Ascending in `site`.
@@ -113,6 +115,12 @@ pub struct Unit {
 }
 
 impl Unit {
+    /// Offset behind the code of the guest instructions: there the exits of unchained jumps stand.
+    #[must_use]
+    pub fn exits_start(&self) -> u32 {
+        self.body
+    }
+
     /// Offset of the code for the guest instruction at `eip`, if one starts there.
     #[must_use]
     pub fn entry(&self, eip: u32) -> Option<u32> {
