@@ -14,6 +14,7 @@ mod buf;
 mod cache;
 mod config;
 mod emit;
+mod esp;
 mod flags;
 mod legacy;
 mod listing;

@@ -41,11 +41,6 @@ impl HostMem {
         HostMem { base: Some(reg), index: None, disp }
     }
 
-    /// Guest stack memory at `disp` bytes from ESP.
-    pub(crate) const fn stack(disp: i32) -> Self {
-        Self::at(R12, disp)
-    }
-
     fn uses_extended(&self) -> bool {
         self.base.is_some_and(|r| r >= 8) || self.index.is_some_and(|(r, _)| r >= 8)
     }

@@ -24,3 +24,4 @@ pub use stats::Stats;
 pub use vcpu::Vcpu;
 pub use xlat86_host::HostFault;
 pub use xlat86_interp::Platform;
+pub use xlat86_translator::{AddressForm, CacheStats, Columns, Config as TranslatorConfig};
