@@ -16,7 +16,10 @@ use syscalls::Errno;
 use xlat86_arch::{PAGE_MASK, PAGE_SIZE};
 
 /// Bytes of a file that decide what it is, as many as the kernel looks at.
-pub const HEAD: usize = 256;
+pub(crate) const HEAD: usize = 256;
+
+/// An old name of the same machine, which the kernel takes too.
+const EM_486: elf::Machine = elf::Machine(6);
 
 /// What is wrong with an ELF file.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
@@ -63,7 +66,7 @@ struct Segment {
 
 /// What the headers of an i386 ELF program say.
 #[derive(Clone, Debug)]
-pub struct Image {
+pub(crate) struct Image {
     position_independent: bool,
     entry: u32,
     phoff: u32,
@@ -78,7 +81,7 @@ pub struct Image {
 
 /// Where an image ended up.
 #[derive(Clone, Copy, Debug)]
-pub struct Loaded {
+pub(crate) struct Loaded {
     /// Entry point.
     pub entry: u32,
     /// Difference between memory and file addresses.
@@ -97,24 +100,24 @@ fn io_errno(e: &io::Error) -> Errno {
 
 impl Image {
     /// Reads the headers of `file`, whose first bytes are `head`.
-    pub fn read(file: &File, head: &[u8]) -> Result<Image, Bad> {
+    pub(crate) fn read(file: &File, head: &[u8]) -> Result<Image, Bad> {
         if head.len() < 4 || head[..4] != elf::ELFMAG {
             return Err(Bad::NotElf);
         }
-        match head.get(4) {
-            Some(&elf::ELFCLASS64) if pod::from_bytes::<FileHeader64<LE>>(head).is_ok() => return Err(Bad::Elf64),
-            Some(&elf::ELFCLASS32) => {}
+        match head.get(4).map(|&c| elf::FileClass(c)) {
+            Some(elf::ELFCLASS64) if pod::from_bytes::<FileHeader64<LE>>(head).is_ok() => return Err(Bad::Elf64),
+            Some(elf::ELFCLASS32) => {}
             _ => return Err(Bad::Damaged("the file header is cut off or has an unknown class")),
         }
         let (h, _) =
             pod::from_bytes::<FileHeader32<LE>>(head).map_err(|()| Bad::Damaged("the file header is cut off"))?;
         let machine = h.e_machine.get(LE);
-        if machine != elf::EM_386 && machine != 6 {
-            return Err(Bad::Machine(machine));
+        if machine != elf::EM_386 && machine != EM_486 {
+            return Err(Bad::Machine(machine.0));
         }
         let typ = h.e_type.get(LE);
         if typ != elf::ET_EXEC && typ != elf::ET_DYN {
-            return Err(Bad::Type(typ));
+            return Err(Bad::Type(typ.0));
         }
         let phnum = h.e_phnum.get(LE);
         let size = usize::from(phnum) * size_of::<ProgramHeader32<LE>>();
@@ -148,7 +151,7 @@ impl Image {
         let flags = p.p_flags.get(LE);
         match p.p_type.get(LE) {
             elf::PT_LOAD => {
-                let bit = |f: u32, prot: i32| if flags & f != 0 { prot as u32 } else { 0 };
+                let bit = |f: elf::ProgramFlags, prot: i32| if flags.0 & f.0 != 0 { prot as u32 } else { 0 };
                 self.segments.push(Segment {
                     vaddr: p.p_vaddr.get(LE),
                     filesz: p.p_filesz.get(LE),
@@ -172,7 +175,7 @@ impl Image {
                 path.truncate(path.iter().position(|&b| b == 0).unwrap_or(path.len()));
                 self.interp = CString::new(path).ok();
             }
-            elf::PT_GNU_STACK => self.exec_stack = Some(flags & elf::PF_X != 0),
+            elf::PT_GNU_STACK => self.exec_stack = Some(flags.0 & elf::PF_X.0 != 0),
             elf::PT_PHDR => self.phdr_vaddr = Some(p.p_vaddr.get(LE)),
             _ => {}
         }
@@ -208,12 +211,12 @@ impl Image {
     }
 
     /// True for a program that may be placed anywhere.
-    pub fn is_position_independent(&self) -> bool {
+    pub(crate) fn is_position_independent(&self) -> bool {
         self.position_independent
     }
 
     /// Maps the image. `main` says that it is the program, not its interpreter.
-    pub fn map(&self, file: &File, mm: &Mm, guest: &Guest, main: bool) -> Result<Loaded, Errno> {
+    pub(crate) fn map(&self, file: &File, mm: &Mm, guest: &Guest, main: bool) -> Result<Loaded, Errno> {
         let (first, size) = self.extent();
         let bias = if !self.position_independent {
             0
@@ -279,7 +282,7 @@ fn read_exact(file: &File, to: &mut [u8], at: u32, short: &'static str) -> Resul
 }
 
 /// The first [`HEAD`] bytes of `file`, fewer if it is shorter.
-pub fn head(file: &File) -> Result<Vec<u8>, Errno> {
+pub(crate) fn head(file: &File) -> Result<Vec<u8>, Errno> {
     let mut buf = vec![0; HEAD];
     let mut n = 0;
     while n < HEAD {

@@ -10,7 +10,7 @@ use xlat86_vcpu::Process;
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
 /// Longest path the kernel takes, with its terminating zero.
-pub const PATH_MAX: usize = 4096;
+pub(crate) const PATH_MAX: usize = 4096;
 /// Longest string among a program's arguments (`MAX_ARG_STRLEN`).
 const ARG_MAX: usize = 131_072;
 

@@ -76,7 +76,7 @@ fn spread(args: &[Arg<'_>]) -> [u64; 6] {
 }
 
 /// Makes a host system call to its end. A signal that arrives meanwhile makes a blocking call give `EINTR`.
-pub fn call(nr: Sysno, args: &[Arg<'_>]) -> Result<u64, Errno> {
+pub(crate) fn call(nr: Sysno, args: &[Arg<'_>]) -> Result<u64, Errno> {
     if ADDRESS_CALLS.contains(&nr) {
         return Err(Errno::ENOSYS);
     }
@@ -84,7 +84,7 @@ pub fn call(nr: Sysno, args: &[Arg<'_>]) -> Result<u64, Errno> {
 }
 
 /// Makes a host system call on behalf of the guest: not started when a signal waits for the guest.
-pub fn interruptible(nr: Sysno, args: &[Arg<'_>]) -> Result<Result<u64, Errno>, NotStarted> {
+pub(crate) fn interruptible(nr: Sysno, args: &[Arg<'_>]) -> Result<Result<u64, Errno>, NotStarted> {
     if ADDRESS_CALLS.contains(&nr) {
         return Ok(Err(Errno::ENOSYS));
     }
@@ -101,7 +101,7 @@ fn raw(nr: Sysno, a: [u64; 6]) -> Result<u64, Errno> {
 }
 
 /// The guest's window: the host's low 4 GB.
-pub fn low_window() -> xlat86_host::Window {
+pub(crate) fn low_window() -> xlat86_host::Window {
     xlat86_host::install_fault_handlers();
     // SAFETY: the emulator is a position-independent program, loaded far above 4 GB with everything the C library maps; only
     // this file maps below, and only for the guest. The handlers have just been installed.
@@ -109,16 +109,16 @@ pub fn low_window() -> xlat86_host::Window {
 }
 
 /// A value of the emulator's own auxiliary vector, 0 if absent.
-pub fn auxv(kind: u64) -> u64 {
+pub(crate) fn auxv(kind: u64) -> u64 {
     // SAFETY: reads a table of the C library.
     unsafe { libc::getauxval(kind) }
 }
 
 /// Host mapping flag: fail rather than replace.
-pub const MAP_FIXED_NOREPLACE: u32 = libc::MAP_FIXED_NOREPLACE as u32;
+pub(crate) const MAP_FIXED_NOREPLACE: u32 = libc::MAP_FIXED_NOREPLACE as u32;
 
 /// Maps `len` bytes at exactly `addr`; `flags` holds `MAP_FIXED` or `MAP_FIXED_NOREPLACE`, `prot` never execution.
-pub fn map(addr: u32, len: u32, prot: u32, flags: u32, fd: i32, offset: u64) -> Result<(), Errno> {
+pub(crate) fn map(addr: u32, len: u32, prot: u32, flags: u32, fd: i32, offset: u64) -> Result<(), Errno> {
     let fixed = libc::MAP_FIXED as u32 | MAP_FIXED_NOREPLACE;
     if flags & fixed == 0 || u64::from(addr) + u64::from(len) > 1 << 32 {
         return Err(Errno::EINVAL);
@@ -134,38 +134,38 @@ pub fn map(addr: u32, len: u32, prot: u32, flags: u32, fd: i32, offset: u64) -> 
 }
 
 /// Unmaps guest pages.
-pub fn unmap(addr: u32, len: u32) -> Result<(), Errno> {
+pub(crate) fn unmap(addr: u32, len: u32) -> Result<(), Errno> {
     raw(Sysno::munmap, [addr.into(), len.into(), 0, 0, 0, 0]).map(drop)
 }
 
 /// Changes the protection of guest pages; execution stays off on the host.
-pub fn protect(addr: u32, len: u32, prot: u32) -> Result<(), Errno> {
+pub(crate) fn protect(addr: u32, len: u32, prot: u32) -> Result<(), Errno> {
     let prot = u64::from(prot & !(libc::PROT_EXEC as u32));
     raw(Sysno::mprotect, [addr.into(), len.into(), prot, 0, 0, 0]).map(drop)
 }
 
 /// Moves or resizes guest pages to exactly `new`.
-pub fn remap(old: u32, old_len: u32, new_len: u32, flags: u32, new: u32) -> Result<u32, Errno> {
+pub(crate) fn remap(old: u32, old_len: u32, new_len: u32, flags: u32, new: u32) -> Result<u32, Errno> {
     raw(Sysno::mremap, [old.into(), old_len.into(), new_len.into(), flags.into(), new.into(), 0]).map(|v| v as u32)
 }
 
 /// Advice on guest pages.
-pub fn advise(addr: u32, len: u32, advice: u32) -> Result<(), Errno> {
+pub(crate) fn advise(addr: u32, len: u32, advice: u32) -> Result<(), Errno> {
     raw(Sysno::madvise, [addr.into(), len.into(), advice.into(), 0, 0, 0]).map(drop)
 }
 
 /// Attaches a System V segment at exactly `addr`.
-pub fn shm_attach(id: u32, addr: u32, flags: u32) -> Result<(), Errno> {
+pub(crate) fn shm_attach(id: u32, addr: u32, flags: u32) -> Result<(), Errno> {
     raw(Sysno::shmat, [Arg::int(id).0, addr.into(), u64::from(flags & !0o100_000), 0, 0, 0]).map(drop)
 }
 
 /// Detaches the System V segment at `addr`.
-pub fn shm_detach(addr: u32) -> Result<(), Errno> {
+pub(crate) fn shm_detach(addr: u32) -> Result<(), Errno> {
     raw(Sysno::shmdt, [addr.into(), 0, 0, 0, 0, 0]).map(drop)
 }
 
 /// The host's answer to reading `clock`, through its vDSO: no kernel entry for the usual ones.
-pub fn clock_gettime(clock: i32) -> Result<(i64, i64), Errno> {
+pub(crate) fn clock_gettime(clock: i32) -> Result<(i64, i64), Errno> {
     let mut ts = libc::timespec { tv_sec: 0, tv_nsec: 0 };
     // SAFETY: `ts` is ours.
     match unsafe { libc::clock_gettime(clock, &mut ts) } {
@@ -175,7 +175,7 @@ pub fn clock_gettime(clock: i32) -> Result<(i64, i64), Errno> {
 }
 
 /// Which of the two processes after a fork this is.
-pub enum Forked {
+pub(crate) enum Forked {
     /// The child.
     Child,
     /// The parent, with the child's pid.
@@ -183,7 +183,7 @@ pub enum Forked {
 }
 
 /// Forks the process. Only the calling thread lives on in the child.
-pub fn fork() -> Result<Forked, Errno> {
+pub(crate) fn fork() -> Result<Forked, Errno> {
     // SAFETY: the C library's fork keeps its own locks consistent; the caller holds this process's.
     match unsafe { libc::fork() } {
         0 => Ok(Forked::Child),
@@ -193,7 +193,7 @@ pub fn fork() -> Result<Forked, Errno> {
 }
 
 /// Forks with flags of clone (namespaces, another exit signal), and a descriptor for the child if asked for.
-pub fn fork_with(flags: u64, pidfd: Option<&mut u32>) -> Result<Forked, Errno> {
+pub(crate) fn fork_with(flags: u64, pidfd: Option<&mut u32>) -> Result<Forked, Errno> {
     let fd_flag = if pidfd.is_some() { libc::CLONE_PIDFD as u64 } else { 0 };
     let fd_at = pidfd.map_or(0, |p| Arg::output(p).0);
     let flags = flags & !(libc::CLONE_VM | libc::CLONE_VFORK | libc::CLONE_SETTLS) as u32 as u64 | fd_flag;
@@ -209,7 +209,7 @@ pub fn fork_with(flags: u64, pidfd: Option<&mut u32>) -> Result<Forked, Errno> {
 /// result is the exit status.
 ///
 /// The child uses the caller's thread-locals, which is sound because the caller stands still.
-pub fn vfork(flags: i32, child: &mut dyn FnMut() -> i32) -> Result<u32, Errno> {
+pub(crate) fn vfork(flags: i32, child: &mut dyn FnMut() -> i32) -> Result<u32, Errno> {
     const STACK: usize = 1 << 20;
     extern "C" fn enter(arg: *mut libc::c_void) -> libc::c_int {
         // SAFETY: `arg` is the reference that `vfork` passed; its caller waits for us.
@@ -247,13 +247,13 @@ fn new_stack(len: usize) -> Result<Stack, Errno> {
 }
 
 /// Ends the process, all threads of it, without running anything else.
-pub fn exit_group(status: i32) -> ! {
+pub(crate) fn exit_group(status: i32) -> ! {
     // SAFETY: ends the process.
     unsafe { libc::_exit(status) }
 }
 
 /// Ends only the calling thread. For the main thread the process lives on while others do.
-pub fn exit_thread(status: i32) -> ! {
+pub(crate) fn exit_thread(status: i32) -> ! {
     loop {
         // SAFETY: ends the thread; its Rust frames are never returned to, and own nothing that others wait for.
         unsafe { libc::syscall(libc::SYS_exit, i64::from(status)) };
@@ -261,7 +261,7 @@ pub fn exit_thread(status: i32) -> ! {
 }
 
 /// Replaces this process by another program. Returns only on failure.
-pub fn execve(path: &CStr, argv: &[std::ffi::CString], envp: &[std::ffi::CString]) -> Errno {
+pub(crate) fn execve(path: &CStr, argv: &[std::ffi::CString], envp: &[std::ffi::CString]) -> Errno {
     let list = |v: &[std::ffi::CString]| v.iter().map(|s| s.as_ptr()).chain([std::ptr::null()]).collect::<Vec<_>>();
     let (argv, envp) = (list(argv), list(envp));
     // SAFETY: null-terminated lists of null-terminated strings, alive during the call.
@@ -270,7 +270,7 @@ pub fn execve(path: &CStr, argv: &[std::ffi::CString], envp: &[std::ffi::CString
 }
 
 /// Restores the default action of `sig`, opens the mask for it and sends it to this process: how a guest dies of it.
-pub fn die_by_signal(sig: i32) -> ! {
+pub(crate) fn die_by_signal(sig: i32) -> ! {
     // SAFETY: plain calls; the core would be the emulator's, not the guest's, so none is written.
     unsafe {
         let none = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
@@ -284,13 +284,13 @@ pub fn die_by_signal(sig: i32) -> ! {
 }
 
 /// Takes the default action of a signal that stops the process (SIGSTOP, SIGTSTP, SIGTTIN, SIGTTOU) and comes back.
-pub fn stop_process() {
+pub(crate) fn stop_process() {
     // SAFETY: stops this process until SIGCONT.
     unsafe { libc::kill(libc::getpid(), libc::SIGSTOP) };
 }
 
 /// What this process was started with, noted before the Rust runtime changed it.
-pub mod inherited {
+pub(crate) mod inherited {
     use std::sync::atomic::{AtomicU8, Ordering};
 
     static SIGPIPE_IGNORED: AtomicU8 = AtomicU8::new(0);
@@ -319,7 +319,7 @@ pub mod inherited {
     };
 
     /// Undoes what the Rust runtime did, just before the guest starts.
-    pub fn restore() {
+    pub(crate) fn restore() {
         // SAFETY: SIG_DFL is a valid disposition; the descriptors are those the runtime opened.
         unsafe {
             if SIGPIPE_IGNORED.load(Ordering::Relaxed) == 0 {
@@ -334,7 +334,7 @@ pub mod inherited {
     }
 
     /// True when this process was started with `sig` ignored.
-    pub fn ignored(sig: i32) -> bool {
+    pub(crate) fn ignored(sig: i32) -> bool {
         if sig == libc::SIGPIPE {
             return SIGPIPE_IGNORED.load(Ordering::Relaxed) != 0;
         }
@@ -348,7 +348,7 @@ pub mod inherited {
 }
 
 /// A file for a descriptor that a host call has just created for the emulator itself.
-pub fn own_fd(fd: i32) -> std::fs::File {
+pub(crate) fn own_fd(fd: i32) -> std::fs::File {
     use std::os::fd::FromRawFd;
     // SAFETY: the caller passes on a descriptor fresh from the kernel, which nobody else owns.
     unsafe { std::fs::File::from_raw_fd(fd) }

@@ -147,11 +147,11 @@ static TABLE: &[(u32, &str, Kind)] = &[
 ];
 
 /// The name of a request, for traces.
-pub fn name(request: u32) -> Option<&'static str> {
+pub(crate) fn name(request: u32) -> Option<&'static str> {
     TABLE.iter().find(|r| r.0 == request).map(|r| r.1)
 }
 
-pub fn ioctl(t: &mut Task, fd: u32, request: u32, arg: u32) -> SysResult {
+pub(crate) fn ioctl(t: &mut Task, fd: u32, request: u32, arg: u32) -> SysResult {
     let Some(&(_, _, kind)) = TABLE.iter().find(|r| r.0 == request) else {
         // What the kernel says for a bad descriptor comes first.
         host::call(Sysno::fcntl, &[Arg::int(fd), Arg::uint(libc::F_GETFD as u32)])?;
@@ -189,7 +189,8 @@ fn interfaces(t: &mut Task, fd: u32, request: u32, arg: u32) -> SysResult {
     let mut list = vec![0u8; count as usize * 40];
     let pointer = if at == 0 { 0 } else { Arg::output(list.as_mut_slice()).raw() };
     let mut conf = [u64::from(count * 40), pointer];
-    let r: Result<u32, Stop> = t.host_blocking(Sysno::ioctl, &[Arg::int(fd), Arg::uint(request), Arg::output(&mut conf)]);
+    let r: Result<u32, Stop> =
+        t.host_blocking(Sysno::ioctl, &[Arg::int(fd), Arg::uint(request), Arg::output(&mut conf)]);
     let r = r?;
     let found = conf[0] as u32 / 40;
     for (i, req) in list.chunks_exact(40).take(found as usize).enumerate() {

@@ -44,6 +44,9 @@ pub use options::Options;
 
 use syscalls::Errno;
 
+/// Exit status when the emulator itself is at fault (`EX_SOFTWARE`).
+pub const EXIT_BUG: i32 = 70;
+
 /// Why a system call gives no value.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Stop {

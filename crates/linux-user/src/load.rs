@@ -17,7 +17,7 @@ use std::ffi::{CStr, CString};
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 use syscalls::{Errno, Sysno};
-use xlat86_arch::{CpuState, PAGE_SIZE, Reg};
+use xlat86_arch::{CpuModel, CpuState, PAGE_SIZE, Reg};
 use xlat86_softmmu::FlatSpace;
 use xlat86_vcpu::{Process, Vcpu};
 
@@ -136,7 +136,7 @@ fn load(
     mm.set_brk(heap);
     let (vdso_base, entry) = vdso::map(&mm, &mem).map_err(memory("the vDSO"))?;
 
-    let auxv = auxv(&main, loader.as_ref(), vdso_base, entry.vsyscall);
+    let auxv = auxv(options.config.model, &main, loader.as_ref(), vdso_base, entry.vsyscall);
     let placed = contents(&argv, &envp, execfn, auxv).place(&mem).map_err(memory("the initial stack"))?;
 
     let mut vcpu = Vcpu::new(&process)?;
@@ -145,8 +145,17 @@ fn load(
     state.eip = loader.as_ref().map_or(main.entry, |l| l.entry);
     state.set_reg(Reg::Esp, placed.esp);
 
-    let shared =
-        Arc::new(Shared { options, sysroot, exe: path, placed, trace, vdso: entry, started: Instant::now(), threads: Default::default(), process });
+    let shared = Arc::new(Shared {
+        options,
+        sysroot,
+        exe: path,
+        placed,
+        trace,
+        vdso: entry,
+        started: Instant::now(),
+        threads: Default::default(),
+        process,
+    });
     Ok(Task {
         vcpu,
         mem,
@@ -170,15 +179,15 @@ fn contents<'a>(argv: &'a [CString], envp: &'a [CString], execfn: &'a CStr, auxv
     Contents { argv, envp, execfn, random, auxv }
 }
 
-/// The auxiliary vector in the kernel's order (`ARCH_DLINFO` first).
-fn auxv(main: &Loaded, loader: Option<&Loaded>, vdso: u32, vsyscall: u32) -> Vec<(u32, u32)> {
+/// The auxiliary vector in the kernel's order (`ARCH_DLINFO` first). AT_HWCAP is CPUID.1:EDX.
+fn auxv(model: &CpuModel, main: &Loaded, loader: Option<&Loaded>, vdso: u32, vsyscall: u32) -> Vec<(u32, u32)> {
     const AT_SYSINFO: u64 = 32;
     let same = |kind: u64| host::auxv(kind) as u32;
     [
         (AT_SYSINFO, vsyscall),
         (libc::AT_SYSINFO_EHDR, vdso),
         (libc::AT_MINSIGSTKSZ, same(libc::AT_MINSIGSTKSZ)),
-        (libc::AT_HWCAP, HWCAP),
+        (libc::AT_HWCAP, model.cpuid(1, 0)[3]),
         (libc::AT_PAGESZ, PAGE_SIZE),
         (libc::AT_CLKTCK, 100),
         (libc::AT_PHDR, main.phdr),
@@ -200,6 +209,3 @@ fn auxv(main: &Loaded, loader: Option<&Loaded>, vdso: u32, vsyscall: u32) -> Vec
     .map(|(k, v)| (k as u32, v))
     .to_vec()
 }
-
-/// AT_HWCAP: CPUID.1:EDX of the guest's CPU.
-const HWCAP: u32 = 0x178b_fbff;

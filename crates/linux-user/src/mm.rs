@@ -17,9 +17,9 @@ use xlat86_softmmu::{FlatSpace, Prot};
 use xlat86_vcpu::Process;
 
 /// First address a 32-bit process on a 64-bit kernel can't have (`IA32_PAGE_OFFSET`).
-pub const TASK_SIZE: u32 = 0xffff_e000;
+pub(crate) const TASK_SIZE: u32 = 0xffff_e000;
 /// Where position-independent programs with an interpreter are loaded (`ELF_ET_DYN_BASE` seen by a 32-bit process).
-pub const ET_DYN_BASE: u32 = 0x5655_5000;
+pub(crate) const ET_DYN_BASE: u32 = 0x5655_5000;
 /// Bottom-up search begins here when top-down found nothing (`TASK_UNMAPPED_BASE`).
 const UNMAPPED_BASE: u32 = (TASK_SIZE / 3 + PAGE_MASK) & !PAGE_MASK;
 /// Lowest address handed out without MAP_FIXED.
@@ -373,7 +373,8 @@ impl Mm {
         let bottom = TASK_SIZE - initial;
         let prot = PROT_READ | PROT_WRITE | if executable { PROT_EXEC } else { 0 };
         let flags = (libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_GROWSDOWN | libc::MAP_STACK) as u32;
-        let r = Request { addr: bottom, len: initial, prot, flags: flags | host::MAP_FIXED_NOREPLACE, fd: -1, offset: 0 };
+        let r =
+            Request { addr: bottom, len: initial, prot, flags: flags | host::MAP_FIXED_NOREPLACE, fd: -1, offset: 0 };
         self.place(&mut m, r, bottom, initial)?;
         // The pages it may grow into get their protection now, and stay out of the search for room.
         let reach = stack_limit().clamp(u64::from(initial), u64::from(TASK_SIZE - m.mmap_base)) as u32 & !PAGE_MASK;

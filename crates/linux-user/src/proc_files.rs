@@ -9,7 +9,7 @@ use syscalls::{Errno, Sysno};
 use xlat86_arch::{Gva, PAGE_SIZE};
 
 /// Opens the guest's version of a file of /proc/self, if `path` names one.
-pub fn open(t: &Task, path: u32, flags: u32) -> Result<Option<u32>, Errno> {
+pub(crate) fn open(t: &Task, path: u32, flags: u32) -> Result<Option<u32>, Errno> {
     let mut start = [0u8; 6];
     if t.mem.read_bytes(path, &mut start).is_err() || &start != b"/proc/" {
         return Ok(None);
@@ -40,7 +40,12 @@ fn memory_file(contents: &[u8], flags: u32) -> Result<u32, Errno> {
     let fd = host::call(Sysno::memfd_create, &[Arg::cstr(c"proc"), Arg::uint(cloexec)])?;
     let mut done = 0;
     while done < contents.len() {
-        let args = [Arg::int(fd as u32), Arg::input(&contents[done..]), Arg::wide((contents.len() - done) as u64), Arg::wide(done as u64)];
+        let args = [
+            Arg::int(fd as u32),
+            Arg::input(&contents[done..]),
+            Arg::wide((contents.len() - done) as u64),
+            Arg::wide(done as u64),
+        ];
         done += host::call(Sysno::pwrite64, &args)? as usize;
     }
     Ok(fd as u32)
@@ -49,7 +54,8 @@ fn memory_file(contents: &[u8], flags: u32) -> Result<u32, Errno> {
 /// The host's map below 4 GB, with the guest's execute permission and names, and neighbours that differ only by write
 /// protection for translated code joined again.
 fn maps(t: &Task) -> Result<String, Errno> {
-    let host = std::fs::read_to_string("/proc/self/maps").map_err(|e| Errno::new(e.raw_os_error().unwrap_or(libc::EIO)))?;
+    let host =
+        std::fs::read_to_string("/proc/self/maps").map_err(|e| Errno::new(e.raw_os_error().unwrap_or(libc::EIO)))?;
     let mut out: Vec<Line> = Vec::new();
     for line in host.lines().filter_map(Line::parse) {
         for part in line.split_by_guest(t) {
@@ -101,7 +107,8 @@ impl Line {
                 perms[1] = if p.write { b'w' } else { b'-' };
                 perms[2] = if p.exec { b'x' } else { b'-' };
             }
-            let name = named.iter().find(|(r, _)| r.contains(&at) && self.inode == 0).map_or(self.name.as_str(), |(_, n)| n);
+            let name =
+                named.iter().find(|(r, _)| r.contains(&at) && self.inode == 0).map_or(self.name.as_str(), |(_, n)| n);
             let offset = if self.inode == 0 { 0 } else { self.offset + u64::from(at - self.start) };
             let end = at + PAGE_SIZE;
             match parts.last_mut() {

@@ -13,7 +13,7 @@ use std::os::unix::ffi::OsStrExt;
 use syscalls::{Errno, Sysno};
 
 /// A file that can be executed.
-pub enum Program {
+pub(crate) enum Program {
     /// An i386 ELF program.
     Guest(Box<GuestProgram>),
     /// A 64-bit program: the host's business.
@@ -26,7 +26,7 @@ pub enum Program {
 }
 
 /// An i386 program ready to be mapped.
-pub struct GuestProgram {
+pub(crate) struct GuestProgram {
     /// Its file.
     pub file: File,
     /// Its headers.
@@ -46,7 +46,7 @@ pub enum Refused {
     #[error("{}: {}", .0.to_string_lossy(), describe(*.1))]
     File(CString, Errno),
     /// Its contents won't do.
-    #[error("{}: {1}", .0.to_string_lossy())]
+    #[error("{}: {}", .0.to_string_lossy(), .1)]
     Bad(CString, Bad),
     /// The interpreter it asks for can't be used.
     #[error("{}: needs the program interpreter {}, which {}; give a directory that has it with -L DIR (an i386 root file system)",
@@ -88,7 +88,7 @@ impl Refused {
 const MAX_DEPTH: usize = 5;
 
 /// Finds out what executing `path` with `argv` means. `path` is the guest's; `host_path` overrides where it is opened.
-pub fn resolve(sysroot: Option<&Sysroot>, path: &CStr, argv: Vec<CString>) -> Result<Program, Refused> {
+pub(crate) fn resolve(sysroot: Option<&Sysroot>, path: &CStr, argv: Vec<CString>) -> Result<Program, Refused> {
     let mut argv = if argv.is_empty() { vec![CString::default()] } else { argv };
     let mut path = path.to_owned();
     for _ in 0..MAX_DEPTH {
@@ -189,7 +189,7 @@ fn parse_script(line: &[u8]) -> Option<(CString, Option<CString>)> {
 }
 
 /// The path to execute for a path argument of execve that names /proc/self/exe.
-pub fn substitute(shared: &Shared, path: CString) -> CString {
+pub(crate) fn substitute(shared: &Shared, path: CString) -> CString {
     if Shared::is_proc_self(&path, "exe") { shared.exe.clone() } else { path }
 }
 

@@ -8,14 +8,14 @@ use std::ops::Range;
 
 /// Disjoint, merged ranges of page numbers.
 #[derive(Default, Debug, Clone)]
-pub struct RangeSet {
+pub(crate) struct RangeSet {
     /// start -> end
     ranges: BTreeMap<u32, u32>,
 }
 
 impl RangeSet {
     /// Adds `r`, merging it with what it overlaps or touches.
-    pub fn insert(&mut self, r: Range<u32>) {
+    pub(crate) fn insert(&mut self, r: Range<u32>) {
         if r.is_empty() {
             return;
         }
@@ -32,7 +32,7 @@ impl RangeSet {
     }
 
     /// Removes `r`, splitting ranges that stick out of it.
-    pub fn remove(&mut self, r: Range<u32>) {
+    pub(crate) fn remove(&mut self, r: Range<u32>) {
         if r.is_empty() {
             return;
         }
@@ -51,27 +51,18 @@ impl RangeSet {
     }
 
     /// True when no page of `r` is in the set.
-    pub fn is_free(&self, r: Range<u32>) -> bool {
+    pub(crate) fn is_free(&self, r: Range<u32>) -> bool {
         self.ranges.range(..r.end).next_back().is_none_or(|(_, &e)| e <= r.start)
     }
 
-    /// True when every page of `r` is in the set.
-    pub fn covers(&self, r: Range<u32>) -> bool {
-        self.ranges.range(..=r.start).next_back().is_some_and(|(_, &e)| e >= r.end)
-    }
-
     /// The parts of `r` that are in the set.
-    pub fn within(&self, r: Range<u32>) -> Vec<Range<u32>> {
+    pub(crate) fn within(&self, r: Range<u32>) -> Vec<Range<u32>> {
         let first = self.ranges.range(..=r.start).next_back().map_or(r.start, |(&s, _)| s);
-        self.ranges
-            .range(first..r.end)
-            .map(|(&s, &e)| s.max(r.start)..e.min(r.end))
-            .filter(|x| !x.is_empty())
-            .collect()
+        self.ranges.range(first..r.end).map(|(&s, &e)| s.max(r.start)..e.min(r.end)).filter(|x| !x.is_empty()).collect()
     }
 
     /// Start of the highest gap of `count` pages inside `room`.
-    pub fn gap_top_down(&self, count: u32, room: Range<u32>) -> Option<u32> {
+    pub(crate) fn gap_top_down(&self, count: u32, room: Range<u32>) -> Option<u32> {
         let mut top = room.end;
         for (&s, &e) in self.ranges.range(..room.end).rev() {
             if e < top && top - e >= count {
@@ -84,7 +75,7 @@ impl RangeSet {
     }
 
     /// Start of the lowest gap of `count` pages inside `room`.
-    pub fn gap_bottom_up(&self, count: u32, room: Range<u32>) -> Option<u32> {
+    pub(crate) fn gap_bottom_up(&self, count: u32, room: Range<u32>) -> Option<u32> {
         let mut at = room.start;
         for r in self.within(room.clone()) {
             if r.start - at.min(r.start) >= count {
@@ -109,7 +100,7 @@ mod tests {
     #[test]
     fn ranges_merge_and_split() {
         let mut s = set(&[(10, 20), (30, 40), (20, 30)]);
-        assert!(s.covers(10..40));
+        assert_eq!(s.within(0..100), [10..40]);
         s.remove(15..35);
         assert_eq!(s.within(0..100), [10..15, 35..40]);
         assert!(s.is_free(15..35) && !s.is_free(14..16) && !s.is_free(34..36));
@@ -143,7 +134,11 @@ mod tests {
             let a = next(64);
             let b = a + next(65 - a);
             let add = next(2) == 0;
-            if add { s.insert(a..b) } else { s.remove(a..b) }
+            if add {
+                s.insert(a..b)
+            } else {
+                s.remove(a..b)
+            }
             map[a as usize..b as usize].fill(add);
             let (c, d) = (next(32), 33 + next(31));
             let n = 1 + next(12);
@@ -151,7 +146,6 @@ mod tests {
             assert_eq!(s.gap_top_down(n, c..d), (c..=d.saturating_sub(n)).rev().find(|p| *p + n <= d && fits(p)));
             assert_eq!(s.gap_bottom_up(n, c..d), (c..=d.saturating_sub(n)).find(|p| *p + n <= d && fits(p)));
             assert_eq!(s.is_free(c..d), map[c as usize..d as usize].iter().all(|m| !m));
-            assert_eq!(s.covers(c..d), map[c as usize..d as usize].iter().all(|m| *m));
         }
     }
 }

@@ -4,7 +4,9 @@
 //! synchronous signals, whose blocking is kept here). This file does what `arch/x86/kernel/signal_32.c` does when a signal is
 //! taken: build a frame, redirect the registers; and the way back in sigreturn.
 
-use crate::abi::{FsaveHead, HostSiginfo, RtSigframe, SI_KERNEL, Sigaction, Sigcontext, Siginfo, Sigframe, StackT, U64, Ucontext};
+use crate::abi::{
+    FsaveHead, HostSiginfo, RtSigframe, SI_KERNEL, Sigaction, Sigcontext, Sigframe, Siginfo, StackT, U64, Ucontext,
+};
 use crate::host_unsafe as host;
 use crate::task::Task;
 use syscalls::Errno;
@@ -13,11 +15,11 @@ use xlat86_host::signals;
 use zerocopy::{FromBytes, IntoBytes};
 
 /// Number of signals.
-pub const NSIG: usize = 64;
+pub(crate) const NSIG: usize = 64;
 /// Default action.
-pub const SIG_DFL: u32 = 0;
+pub(crate) const SIG_DFL: u32 = 0;
 /// Ignore.
-pub const SIG_IGN: u32 = 1;
+pub(crate) const SIG_IGN: u32 = 1;
 
 pub(crate) const SA_NOCLDSTOP: u32 = 1;
 pub(crate) const SA_NOCLDWAIT: u32 = 2;
@@ -37,8 +39,16 @@ const USER32_CS: u32 = 0x23;
 const USER_DS: u32 = 0x2b;
 
 /// EFLAGS bits that sigreturn takes from the frame (`FIX_EFLAGS`).
-const FIX_EFLAGS: u32 =
-    eflags::AC | eflags::OF | eflags::DF | eflags::TF | eflags::SF | eflags::ZF | eflags::AF | eflags::PF | eflags::CF | eflags::RF;
+const FIX_EFLAGS: u32 = eflags::AC
+    | eflags::OF
+    | eflags::DF
+    | eflags::TF
+    | eflags::SF
+    | eflags::ZF
+    | eflags::AF
+    | eflags::PF
+    | eflags::CF
+    | eflags::RF;
 
 /// Signals that can't be caught, blocked or ignored.
 const UNBLOCKABLE: u64 = signals::bit(libc::SIGKILL) | signals::bit(libc::SIGSTOP);
@@ -77,6 +87,11 @@ impl Actions {
         }
         a
     }
+}
+
+/// Does a signal wait for this thread?
+pub(crate) fn waiting() -> bool {
+    xlat86_host::with_pending(|flag| flag.load(std::sync::atomic::Ordering::Relaxed))
 }
 
 /// What the kernel does by default.
@@ -125,7 +140,7 @@ fn math_code(unmasked: u32) -> u32 {
 impl Task {
     /// Takes all signals that wait for this thread.
     pub fn deliver_pending(&mut self) {
-        while xlat86_host::is_pending() {
+        while waiting() {
             let Some(raw) = signals::take_pending() else { return };
             let info = HostSiginfo::read_from_bytes(raw.as_bytes()).unwrap_or_default();
             self.deliver(info.signo as i32, Siginfo::from(&info), false);
@@ -216,7 +231,13 @@ impl Task {
     /// The state word of the alternate stack as sigaltstack reports it.
     pub fn altstack_flags(&self, esp: u32) -> u32 {
         let a = &self.signals.altstack;
-        let state = if a.size == 0 { SS_DISABLE } else if self.on_altstack(esp) { SS_ONSTACK } else { 0 };
+        let state = if a.size == 0 {
+            SS_DISABLE
+        } else if self.on_altstack(esp) {
+            SS_ONSTACK
+        } else {
+            0
+        };
         state | a.flags & SS_AUTODISARM
     }
 
@@ -370,7 +391,9 @@ impl Task {
             }
         };
         *self.vcpu.fx_mut() = fx;
-        for (seg, sel) in [(Seg::Gs, sc.gs), (Seg::Fs, sc.fs), (Seg::Es, sc.es), (Seg::Ds, sc.ds), (Seg::Ss, sc.ss), (Seg::Cs, sc.cs)] {
+        for (seg, sel) in
+            [(Seg::Gs, sc.gs), (Seg::Fs, sc.fs), (Seg::Es, sc.es), (Seg::Ds, sc.ds), (Seg::Ss, sc.ss), (Seg::Cs, sc.cs)]
+        {
             // The kernel forces RPL 3 on the non-null ones.
             let sel = sel as u16;
             let force = matches!(seg, Seg::Cs | Seg::Ss) || sel & !3 != 0;

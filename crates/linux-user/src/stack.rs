@@ -10,17 +10,17 @@
 
 use crate::guest::Guest;
 use crate::mm::TASK_SIZE;
-use std::ffi::CString;
+use std::ffi::{CStr, CString};
 use syscalls::Errno;
 
 /// Everything that goes on the stack.
-pub struct Contents<'a> {
+pub(crate) struct Contents<'a> {
     /// Arguments, the first being the program's name.
     pub argv: &'a [CString],
     /// Environment strings.
     pub envp: &'a [CString],
     /// Path given to execve (AT_EXECFN).
-    pub execfn: &'a CString,
+    pub execfn: &'a CStr,
     /// AT_RANDOM's bytes.
     pub random: [u8; 16],
     /// The auxiliary vector, without AT_NULL. Values of AT_RANDOM, AT_EXECFN and AT_PLATFORM are filled in here.
@@ -43,19 +43,19 @@ const PLATFORM: &[u8] = b"i686\0";
 
 impl Contents<'_> {
     /// An upper bound of the space needed, in bytes.
-    pub fn size(&self) -> usize {
+    pub(crate) fn size(&self) -> usize {
         let strings = |v: &[CString]| v.iter().map(|s| s.as_bytes_with_nul().len() + 4).sum::<usize>();
-        strings(self.argv) + strings(self.envp) + self.execfn.as_bytes_with_nul().len() + 8 * self.auxv.len() + 256
+        strings(self.argv) + strings(self.envp) + self.execfn.to_bytes_with_nul().len() + 8 * self.auxv.len() + 256
     }
 
     /// Writes the stack; it must be mapped.
-    pub fn place(mut self, guest: &Guest) -> Result<Placed, Errno> {
+    pub(crate) fn place(mut self, guest: &Guest) -> Result<Placed, Errno> {
         let mut p = TASK_SIZE - 8;
         let mut push = |bytes: &[u8]| {
             p -= bytes.len() as u32;
             guest.write_bytes(p, bytes).map(|()| p)
         };
-        let execfn = push(self.execfn.as_bytes_with_nul())?;
+        let execfn = push(self.execfn.to_bytes_with_nul())?;
         let mut strings = |v: &[CString]| -> Result<Vec<u32>, Errno> {
             let mut at: Vec<u32> = v.iter().rev().map(|s| push(s.as_bytes_with_nul())).collect::<Result<_, _>>()?;
             at.reverse();
@@ -89,10 +89,6 @@ impl Contents<'_> {
         words.extend(self.auxv.iter().flat_map(|&(k, v)| [k, v]));
         let esp = (random - 4 * words.len() as u32) & !15;
         guest.write(esp, words.as_slice())?;
-        Ok(Placed {
-            esp,
-            auxv: (esp + 4 * auxv_index, 8 * self.auxv.len() as u32),
-            args: (args_start, args_end),
-        })
+        Ok(Placed { esp, auxv: (esp + 4 * auxv_index, 8 * self.auxv.len() as u32), args: (args_start, args_end) })
     }
 }

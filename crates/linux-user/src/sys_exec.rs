@@ -15,12 +15,12 @@ use syscalls::{Errno, Sysno};
 /// The kernel's limit on arguments and environment together: a quarter of the stack limit, at least this.
 const ARG_MAX: usize = 131_072;
 
-pub fn execve(t: &mut Task, a: [u32; 6]) -> SysResult {
+pub(crate) fn execve(t: &mut Task, a: [u32; 6]) -> SysResult {
     let path = t.mem.path(a[0])?;
     exec(t, path, a[1], a[2])
 }
 
-pub fn execveat(t: &mut Task, a: [u32; 6]) -> SysResult {
+pub(crate) fn execveat(t: &mut Task, a: [u32; 6]) -> SysResult {
     let path = t.mem.path(a[1])?;
     let flags = a[4] as i32;
     if flags & !(libc::AT_EMPTY_PATH | libc::AT_SYMLINK_NOFOLLOW) != 0 {
@@ -42,7 +42,8 @@ pub fn execveat(t: &mut Task, a: [u32; 6]) -> SysResult {
         CString::new(p).map_err(|_| Errno::EINVAL)?
     };
     if flags & libc::AT_SYMLINK_NOFOLLOW != 0 {
-        let is_link = std::fs::symlink_metadata(OsString::from_vec(path.to_bytes().to_vec())).is_ok_and(|m| m.is_symlink());
+        let is_link =
+            std::fs::symlink_metadata(OsString::from_vec(path.to_bytes().to_vec())).is_ok_and(|m| m.is_symlink());
         if is_link {
             return Err(Errno::ELOOP.into());
         }

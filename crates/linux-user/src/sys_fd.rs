@@ -14,7 +14,7 @@ const IOV_MAX: u32 = 1024;
 // --- scatter and gather ---
 
 /// The host's form of an iovec array; memory that the kernel will write is announced.
-pub fn read_iovecs(t: &Task, at: u32, count: u32, written: bool) -> Result<Vec<HostIovec>, Errno> {
+pub(crate) fn read_iovecs(t: &Task, at: u32, count: u32, written: bool) -> Result<Vec<HostIovec>, Errno> {
     if count > IOV_MAX {
         return Err(Errno::EINVAL);
     }
@@ -44,11 +44,11 @@ fn vectored(t: &mut Task, nr: Sysno, a: [u32; 6], reads: bool, rest: &[Arg<'_>])
     t.host_blocking(nr, &args)
 }
 
-pub fn readv(t: &mut Task, a: [u32; 6]) -> SysResult {
+pub(crate) fn readv(t: &mut Task, a: [u32; 6]) -> SysResult {
     vectored(t, Sysno::readv, a, true, &[])
 }
 
-pub fn writev(t: &mut Task, a: [u32; 6]) -> SysResult {
+pub(crate) fn writev(t: &mut Task, a: [u32; 6]) -> SysResult {
     vectored(t, Sysno::writev, a, false, &[])
 }
 
@@ -57,23 +57,23 @@ fn offset(a: &[u32; 6]) -> Arg<'static> {
     Arg::wide(u64::from(a[3]) | u64::from(a[4]) << 32)
 }
 
-pub fn preadv(t: &mut Task, a: [u32; 6]) -> SysResult {
+pub(crate) fn preadv(t: &mut Task, a: [u32; 6]) -> SysResult {
     vectored(t, Sysno::preadv, a, true, &[offset(&a), Arg::NULL])
 }
 
-pub fn pwritev(t: &mut Task, a: [u32; 6]) -> SysResult {
+pub(crate) fn pwritev(t: &mut Task, a: [u32; 6]) -> SysResult {
     vectored(t, Sysno::pwritev, a, false, &[offset(&a), Arg::NULL])
 }
 
-pub fn preadv2(t: &mut Task, a: [u32; 6]) -> SysResult {
+pub(crate) fn preadv2(t: &mut Task, a: [u32; 6]) -> SysResult {
     vectored(t, Sysno::preadv2, a, true, &[offset(&a), Arg::NULL, Arg::uint(a[5])])
 }
 
-pub fn pwritev2(t: &mut Task, a: [u32; 6]) -> SysResult {
+pub(crate) fn pwritev2(t: &mut Task, a: [u32; 6]) -> SysResult {
     vectored(t, Sysno::pwritev2, a, false, &[offset(&a), Arg::NULL, Arg::uint(a[5])])
 }
 
-pub fn vmsplice(t: &mut Task, a: [u32; 6]) -> SysResult {
+pub(crate) fn vmsplice(t: &mut Task, a: [u32; 6]) -> SysResult {
     vectored(t, Sysno::vmsplice, a, true, &[Arg::uint(a[3])])
 }
 
@@ -96,13 +96,13 @@ fn told(fd: u32, position: u64) -> u64 {
     if position >= 0x7fff_ffff && is_directory(fd) { positions::shorten(position as i64).into() } else { position }
 }
 
-pub fn lseek(t: &mut Task, a: [u32; 6]) -> SysResult {
+pub(crate) fn lseek(t: &mut Task, a: [u32; 6]) -> SysResult {
     let p = seek(t, a[0], (a[1] as i32).into(), a[2])?;
     // Positions beyond 31 bits have moved, but can't be told.
     i32::try_from(told(a[0], p)).map(|p| p as u32).map_err(|_| Errno::EOVERFLOW.into())
 }
 
-pub fn llseek(t: &mut Task, a: [u32; 6]) -> SysResult {
+pub(crate) fn llseek(t: &mut Task, a: [u32; 6]) -> SysResult {
     let offset = u64::from(a[2]) | u64::from(a[1]) << 32;
     let p = seek(t, a[0], offset as i64, a[4])?;
     t.mem.write(a[3], &told(a[0], p))?;
@@ -117,12 +117,12 @@ fn offset_pointer(t: &Task, at: u32) -> Arg<'static> {
     Arg::uint(at)
 }
 
-pub fn sendfile64(t: &mut Task, a: [u32; 6]) -> SysResult {
+pub(crate) fn sendfile64(t: &mut Task, a: [u32; 6]) -> SysResult {
     let offset = offset_pointer(t, a[2]);
     t.host_blocking(Sysno::sendfile, &[Arg::int(a[0]), Arg::int(a[1]), offset, Arg::uint(a[3])])
 }
 
-pub fn sendfile(t: &mut Task, a: [u32; 6]) -> SysResult {
+pub(crate) fn sendfile(t: &mut Task, a: [u32; 6]) -> SysResult {
     let Some(offset) = t.mem.read_opt::<u32>(a[2])? else {
         return t.host_blocking(Sysno::sendfile, &[Arg::int(a[0]), Arg::int(a[1]), Arg::NULL, Arg::uint(a[3])]);
     };
@@ -133,14 +133,17 @@ pub fn sendfile(t: &mut Task, a: [u32; 6]) -> SysResult {
     Ok(r)
 }
 
-pub fn splice(t: &mut Task, a: [u32; 6]) -> SysResult {
+pub(crate) fn splice(t: &mut Task, a: [u32; 6]) -> SysResult {
     let (from, to) = (offset_pointer(t, a[1]), offset_pointer(t, a[3]));
     t.host_blocking(Sysno::splice, &[Arg::int(a[0]), from, Arg::int(a[2]), to, Arg::uint(a[4]), Arg::uint(a[5])])
 }
 
-pub fn copy_file_range(t: &mut Task, a: [u32; 6]) -> SysResult {
+pub(crate) fn copy_file_range(t: &mut Task, a: [u32; 6]) -> SysResult {
     let (from, to) = (offset_pointer(t, a[1]), offset_pointer(t, a[3]));
-    t.host_blocking(Sysno::copy_file_range, &[Arg::int(a[0]), from, Arg::int(a[2]), to, Arg::uint(a[4]), Arg::uint(a[5])])
+    t.host_blocking(
+        Sysno::copy_file_range,
+        &[Arg::int(a[0]), from, Arg::int(a[2]), to, Arg::uint(a[4]), Arg::uint(a[5])],
+    )
 }
 
 // --- fcntl ---
@@ -151,7 +154,7 @@ const SETLKW64: u32 = 14;
 const OFD_GETLK: u32 = libc::F_OFD_GETLK as u32;
 const OFD_SETLKW: u32 = libc::F_OFD_SETLKW as u32;
 
-trait GuestFlock: zerocopy::FromBytes + zerocopy::IntoBytes + zerocopy::Immutable {
+trait GuestFlock: Sized + zerocopy::FromBytes + zerocopy::IntoBytes + zerocopy::Immutable {
     fn to_host(&self) -> HostFlock;
     fn from_host(h: &HostFlock) -> Result<Self, Errno>;
 }
@@ -159,7 +162,14 @@ trait GuestFlock: zerocopy::FromBytes + zerocopy::IntoBytes + zerocopy::Immutabl
 impl GuestFlock for Flock {
     fn to_host(&self) -> HostFlock {
         let wide = |v: u32| i64::from(v as i32);
-        HostFlock { typ: self.typ, whence: self.whence, start: wide(self.start), len: wide(self.len), pid: self.pid, ..HostFlock::default() }
+        HostFlock {
+            typ: self.typ,
+            whence: self.whence,
+            start: wide(self.start),
+            len: wide(self.len),
+            pid: self.pid,
+            ..HostFlock::default()
+        }
     }
     fn from_host(h: &HostFlock) -> Result<Self, Errno> {
         // A lock that begins too far off can't be reported; one that ends there is shown as reaching to the end.
@@ -191,7 +201,7 @@ fn lock<T: GuestFlock>(t: &mut Task, fd: u32, cmd: u32, at: u32) -> SysResult {
 /// F_GETLK; the two that set follow it. The same numbers on both sides.
 const GETLK_HOST: u32 = libc::F_GETLK as u32;
 
-pub fn fcntl64(t: &mut Task, a: [u32; 6]) -> SysResult {
+pub(crate) fn fcntl64(t: &mut Task, a: [u32; 6]) -> SysResult {
     let [fd, cmd, arg, ..] = a;
     match cmd {
         5..=7 => lock::<Flock>(t, fd, cmd, arg),
@@ -224,13 +234,13 @@ fn pass(t: &mut Task, fd: u32, cmd: u32, arg: u32) -> SysResult {
 }
 
 /// The older call knows no 64-bit locks.
-pub fn fcntl(t: &mut Task, a: [u32; 6]) -> SysResult {
+pub(crate) fn fcntl(t: &mut Task, a: [u32; 6]) -> SysResult {
     match a[1] {
         GETLK64..=SETLKW64 | OFD_GETLK..=OFD_SETLKW => Err(Errno::EINVAL.into()),
         _ => fcntl64(t, a),
     }
 }
 
-pub fn ioctl(t: &mut Task, a: [u32; 6]) -> SysResult {
+pub(crate) fn ioctl(t: &mut Task, a: [u32; 6]) -> SysResult {
     ioctl::ioctl(t, a[0], a[1], a[2])
 }

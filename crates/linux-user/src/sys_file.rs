@@ -34,7 +34,8 @@ fn open_at(t: &mut Task, dir: u32, path: u32, flags: u32, mode: u32) -> SysResul
     {
         return Ok(fd);
     }
-    let fd = t.host_blocking(Sysno::openat, &[Arg::int(dir), path_arg(&found, path), Arg::uint(flags), Arg::uint(mode)])?;
+    let fd =
+        t.host_blocking(Sysno::openat, &[Arg::int(dir), path_arg(&found, path), Arg::uint(flags), Arg::uint(mode)])?;
     if small && too_large(fd) {
         let _ = host::call(Sysno::close, &[Arg::int(fd)]);
         return Err(Errno::EOVERFLOW.into());
@@ -49,18 +50,27 @@ fn too_large(fd: u32) -> bool {
         && s.size > i64::from(i32::MAX)
 }
 
-pub fn open(t: &mut Task, a: [u32; 6]) -> SysResult {
+pub(crate) fn open(t: &mut Task, a: [u32; 6]) -> SysResult {
     open_at(t, CWD, a[0], a[1], a[2])
 }
 
-pub fn openat(t: &mut Task, a: [u32; 6]) -> SysResult {
+pub(crate) fn openat(t: &mut Task, a: [u32; 6]) -> SysResult {
     open_at(t, a[0], a[1], a[2], a[3])
 }
 
-pub fn openat2(t: &mut Task, a: [u32; 6]) -> SysResult {
+pub(crate) fn openat2(t: &mut Task, a: [u32; 6]) -> SysResult {
     let found = if a[3] >= 24 {
-        let how: [u64; 3] = [0u32, 8, 16].map(|o| t.mem.read(a[2].wrapping_add(o))).into_iter().collect::<Result<Vec<_>, _>>()?.try_into().unwrap_or_default();
-        if only_reads(how[0] as u32) && how[2] == 0 { t.lookup(a[1], how[0] & libc::O_NOFOLLOW as u64 == 0)? } else { None }
+        let how: [u64; 3] = [0u32, 8, 16]
+            .map(|o| t.mem.read(a[2].wrapping_add(o)))
+            .into_iter()
+            .collect::<Result<Vec<_>, _>>()?
+            .try_into()
+            .unwrap_or_default();
+        if only_reads(how[0] as u32) && how[2] == 0 {
+            t.lookup(a[1], how[0] & libc::O_NOFOLLOW as u64 == 0)?
+        } else {
+            None
+        }
     } else {
         None
     };
@@ -106,47 +116,47 @@ fn of_path(path: u32, flags: u32) -> Of {
     Of::Path { dir: CWD, path, flags }
 }
 
-pub fn stat64(t: &mut Task, a: [u32; 6]) -> SysResult {
+pub(crate) fn stat64(t: &mut Task, a: [u32; 6]) -> SysResult {
     stat_as::<Stat64>(t, of_path(a[0], 0), a[1])
 }
 
-pub fn lstat64(t: &mut Task, a: [u32; 6]) -> SysResult {
+pub(crate) fn lstat64(t: &mut Task, a: [u32; 6]) -> SysResult {
     stat_as::<Stat64>(t, of_path(a[0], NOFOLLOW), a[1])
 }
 
-pub fn fstat64(t: &mut Task, a: [u32; 6]) -> SysResult {
+pub(crate) fn fstat64(t: &mut Task, a: [u32; 6]) -> SysResult {
     stat_as::<Stat64>(t, Of::Fd(a[0]), a[1])
 }
 
-pub fn fstatat64(t: &mut Task, a: [u32; 6]) -> SysResult {
+pub(crate) fn fstatat64(t: &mut Task, a: [u32; 6]) -> SysResult {
     stat_as::<Stat64>(t, Of::Path { dir: a[0], path: a[1], flags: a[3] }, a[2])
 }
 
-pub fn stat(t: &mut Task, a: [u32; 6]) -> SysResult {
+pub(crate) fn stat(t: &mut Task, a: [u32; 6]) -> SysResult {
     stat_as::<Stat>(t, of_path(a[0], 0), a[1])
 }
 
-pub fn lstat(t: &mut Task, a: [u32; 6]) -> SysResult {
+pub(crate) fn lstat(t: &mut Task, a: [u32; 6]) -> SysResult {
     stat_as::<Stat>(t, of_path(a[0], NOFOLLOW), a[1])
 }
 
-pub fn fstat(t: &mut Task, a: [u32; 6]) -> SysResult {
+pub(crate) fn fstat(t: &mut Task, a: [u32; 6]) -> SysResult {
     stat_as::<Stat>(t, Of::Fd(a[0]), a[1])
 }
 
-pub fn oldstat(t: &mut Task, a: [u32; 6]) -> SysResult {
+pub(crate) fn oldstat(t: &mut Task, a: [u32; 6]) -> SysResult {
     stat_as::<OldStat>(t, of_path(a[0], 0), a[1])
 }
 
-pub fn oldlstat(t: &mut Task, a: [u32; 6]) -> SysResult {
+pub(crate) fn oldlstat(t: &mut Task, a: [u32; 6]) -> SysResult {
     stat_as::<OldStat>(t, of_path(a[0], NOFOLLOW), a[1])
 }
 
-pub fn oldfstat(t: &mut Task, a: [u32; 6]) -> SysResult {
+pub(crate) fn oldfstat(t: &mut Task, a: [u32; 6]) -> SysResult {
     stat_as::<OldStat>(t, Of::Fd(a[0]), a[1])
 }
 
-pub fn statx(t: &mut Task, a: [u32; 6]) -> SysResult {
+pub(crate) fn statx(t: &mut Task, a: [u32; 6]) -> SysResult {
     let found = t.lookup(a[1], a[2] & NOFOLLOW == 0)?;
     t.mem.prepare_write(a[4], 256);
     let args = [Arg::int(a[0]), path_arg(&found, a[1]), Arg::uint(a[2]), Arg::uint(a[3]), Arg::uint(a[4])];
@@ -183,23 +193,23 @@ fn put_statfs64(t: &mut Task, path: Option<u32>, fd: u32, size: u32, to: u32) ->
     Ok(0)
 }
 
-pub fn statfs(t: &mut Task, a: [u32; 6]) -> SysResult {
+pub(crate) fn statfs(t: &mut Task, a: [u32; 6]) -> SysResult {
     put_statfs(t, Some(a[0]), 0, a[1])
 }
 
-pub fn fstatfs(t: &mut Task, a: [u32; 6]) -> SysResult {
+pub(crate) fn fstatfs(t: &mut Task, a: [u32; 6]) -> SysResult {
     put_statfs(t, None, a[0], a[1])
 }
 
-pub fn statfs64(t: &mut Task, a: [u32; 6]) -> SysResult {
+pub(crate) fn statfs64(t: &mut Task, a: [u32; 6]) -> SysResult {
     put_statfs64(t, Some(a[0]), 0, a[1], a[2])
 }
 
-pub fn fstatfs64(t: &mut Task, a: [u32; 6]) -> SysResult {
+pub(crate) fn fstatfs64(t: &mut Task, a: [u32; 6]) -> SysResult {
     put_statfs64(t, None, a[0], a[1], a[2])
 }
 
-pub fn ustat(t: &mut Task, a: [u32; 6]) -> SysResult {
+pub(crate) fn ustat(t: &mut Task, a: [u32; 6]) -> SysResult {
     // struct ustat: 32-bit tfree and tinode here, 64-bit tinode on the host; then two 6-byte names.
     let mut h = [0u8; 32];
     host::call(Sysno::ustat, &[Arg::uint(a[0]), Arg::output(&mut h)])?;
@@ -230,15 +240,15 @@ fn read_link(t: &mut Task, dir: u32, path: u32, to: u32, size: u32) -> SysResult
     t.host_blocking(Sysno::readlinkat, &[Arg::int(dir), path_arg(&found, path), Arg::uint(to), Arg::uint(size)])
 }
 
-pub fn readlink(t: &mut Task, a: [u32; 6]) -> SysResult {
+pub(crate) fn readlink(t: &mut Task, a: [u32; 6]) -> SysResult {
     read_link(t, CWD, a[0], a[1], a[2])
 }
 
-pub fn readlinkat(t: &mut Task, a: [u32; 6]) -> SysResult {
+pub(crate) fn readlinkat(t: &mut Task, a: [u32; 6]) -> SysResult {
     read_link(t, a[0], a[1], a[2], a[3])
 }
 
-pub fn name_to_handle_at(t: &mut Task, a: [u32; 6]) -> SysResult {
+pub(crate) fn name_to_handle_at(t: &mut Task, a: [u32; 6]) -> SysResult {
     let found = t.lookup(a[1], a[4] & libc::AT_SYMLINK_FOLLOW as u32 != 0)?;
     t.mem.prepare_write(a[2], 8 + 128);
     t.mem.prepare_write(a[3], 4);
@@ -250,7 +260,7 @@ pub fn name_to_handle_at(t: &mut Task, a: [u32; 6]) -> SysResult {
 
 /// Directory positions of 64 bits (ext4 hands out hashes) under names of 31 bits, as a 32-bit process gets them: its C library
 /// refuses larger ones. A name stays good for lseek as long as the process lives.
-pub mod positions {
+pub(crate) mod positions {
     use std::collections::HashMap;
     use std::sync::{Mutex, OnceLock};
 
@@ -260,7 +270,7 @@ pub mod positions {
     }
 
     /// The name of `position`.
-    pub fn shorten(position: i64) -> u32 {
+    pub(crate) fn shorten(position: i64) -> u32 {
         if (0..0x7fff_ffff).contains(&position) {
             return position as u32;
         }
@@ -277,7 +287,7 @@ pub mod positions {
     }
 
     /// The position that `name` stands for.
-    pub fn lengthen(name: i64) -> i64 {
+    pub(crate) fn lengthen(name: i64) -> i64 {
         if name == 0x7fff_ffff {
             return i64::MAX;
         }
@@ -309,14 +319,21 @@ fn entries(mut b: &[u8]) -> impl Iterator<Item = Dirent<'_>> {
 }
 
 /// Reads entries and writes them by `encode`, as many as fit in `room` bytes; the rest is given back by seeking.
-fn directory(t: &mut Task, fd: u32, to: u32, room: u32, encode: fn(&Dirent<'_>) -> Result<Vec<u8>, Errno>) -> SysResult {
+fn directory(
+    t: &mut Task,
+    fd: u32,
+    to: u32,
+    room: u32,
+    encode: fn(&Dirent<'_>) -> Result<Vec<u8>, Errno>,
+) -> SysResult {
     // A host entry is never smaller than the guest's, so a buffer of the guest's size never overfills by much.
     let mut buf = vec![0u8; (room as usize).clamp(280, 1 << 20)];
     let mut start = 0u64;
     if let Ok(at) = host::call(Sysno::lseek, &[Arg::int(fd), Arg::NULL, Arg::uint(libc::SEEK_CUR as u32)]) {
         start = at;
     }
-    let n = t.host_blocking(Sysno::getdents64, &[Arg::int(fd), Arg::output(buf.as_mut_slice()), Arg::uint(buf_len(room))])?;
+    let n =
+        t.host_blocking(Sysno::getdents64, &[Arg::int(fd), Arg::output(buf.as_mut_slice()), Arg::uint(buf_len(room))])?;
     let mut out = Vec::new();
     let mut last = start;
     for e in entries(&buf[..n as usize]) {
@@ -339,7 +356,7 @@ fn buf_len(room: u32) -> u32 {
     room.clamp(280, 1 << 20)
 }
 
-pub fn getdents64(t: &mut Task, a: [u32; 6]) -> SysResult {
+pub(crate) fn getdents64(t: &mut Task, a: [u32; 6]) -> SysResult {
     directory(t, a[0], a[1], a[2], |e| {
         let len = (19 + e.name.len() + 1).next_multiple_of(8);
         let mut b = Vec::with_capacity(len);
@@ -367,12 +384,12 @@ fn old_dirent(e: &Dirent<'_>) -> Result<Vec<u8>, Errno> {
     Ok(b)
 }
 
-pub fn getdents(t: &mut Task, a: [u32; 6]) -> SysResult {
+pub(crate) fn getdents(t: &mut Task, a: [u32; 6]) -> SysResult {
     directory(t, a[0], a[1], a[2], old_dirent)
 }
 
 /// One entry, with the name's length where reclen is.
-pub fn readdir(t: &mut Task, a: [u32; 6]) -> SysResult {
+pub(crate) fn readdir(t: &mut Task, a: [u32; 6]) -> SysResult {
     let mut buf = vec![0u8; 512];
     let fd = Arg::int(a[0]);
     let n = t.host_blocking(Sysno::getdents64, &[fd, Arg::output(buf.as_mut_slice()), Arg::uint(512)])?;

@@ -32,15 +32,15 @@ fn futex_with<T: GuestTime>(t: &mut Task, a: [u32; 6]) -> SysResult {
     t.host_blocking(Sysno::futex, &args)
 }
 
-pub fn futex(t: &mut Task, a: [u32; 6]) -> SysResult {
+pub(crate) fn futex(t: &mut Task, a: [u32; 6]) -> SysResult {
     futex_with::<Timespec32>(t, a)
 }
 
-pub fn futex64(t: &mut Task, a: [u32; 6]) -> SysResult {
+pub(crate) fn futex64(t: &mut Task, a: [u32; 6]) -> SysResult {
     futex_with::<Timespec64>(t, a)
 }
 
-pub fn futex_waitv(t: &mut Task, a: [u32; 6]) -> SysResult {
+pub(crate) fn futex_waitv(t: &mut Task, a: [u32; 6]) -> SysResult {
     let timeout = read_timeout::<Timespec64>(t, a[3])?;
     let timeout = timeout.as_ref().map_or(Arg::NULL, Arg::input);
     t.host_blocking(Sysno::futex_waitv, &[Arg::uint(a[0]), Arg::uint(a[1]), Arg::uint(a[2]), timeout, Arg::int(a[4])])
@@ -49,7 +49,7 @@ pub fn futex_waitv(t: &mut Task, a: [u32; 6]) -> SysResult {
 /// Size of the guest's `struct robust_list_head`: a pointer, an offset, a pointer.
 const HEAD: u32 = 12;
 
-pub fn set_robust_list(t: &mut Task, a: [u32; 6]) -> SysResult {
+pub(crate) fn set_robust_list(t: &mut Task, a: [u32; 6]) -> SysResult {
     if a[1] != HEAD {
         return Err(Errno::EINVAL.into());
     }
@@ -57,7 +57,7 @@ pub fn set_robust_list(t: &mut Task, a: [u32; 6]) -> SysResult {
     Ok(0)
 }
 
-pub fn get_robust_list(t: &mut Task, a: [u32; 6]) -> SysResult {
+pub(crate) fn get_robust_list(t: &mut Task, a: [u32; 6]) -> SysResult {
     let me = host::call(Sysno::gettid, &[])? as u32;
     if a[0] != 0 && a[0] != me {
         // Other threads' lists are theirs; the kernel too asks for ptrace rights.

@@ -17,18 +17,18 @@ fn set(nr: Sysno, ids: &[u32]) -> SysResult {
 
 /// Declares calls that only widen or narrow their ids.
 macro_rules! narrow {
-    (get: $($name:ident = $nr:ident,)* set: $($sname:ident = $snr:ident $n:literal,)*) => {
+    (get { $($name:ident = $nr:ident,)* } set { $($sname:ident = $snr:ident $n:literal,)* }) => {
         $(pub fn $name(_: &mut Task, _: [u32; 6]) -> SysResult { get(Sysno::$nr) })*
         $(pub fn $sname(_: &mut Task, a: [u32; 6]) -> SysResult { set(Sysno::$snr, &a[..$n]) })*
     };
 }
 narrow! {
-    get:
+    get {
     getuid16 = getuid,
     getgid16 = getgid,
     geteuid16 = geteuid,
     getegid16 = getegid,
-    set:
+    } set {
     setuid16 = setuid 1,
     setgid16 = setgid 1,
     setreuid16 = setreuid 2,
@@ -37,6 +37,7 @@ narrow! {
     setresgid16 = setresgid 3,
     setfsuid16 = setfsuid 1,
     setfsgid16 = setfsgid 1,
+    }
 }
 
 fn chown(t: &mut Task, nr: Sysno, a: [u32; 6]) -> SysResult {
@@ -44,15 +45,15 @@ fn chown(t: &mut Task, nr: Sysno, a: [u32; 6]) -> SysResult {
     t.host_blocking(nr, &[what, Arg::int(wide_id(a[1])), Arg::int(wide_id(a[2]))])
 }
 
-pub fn chown16(t: &mut Task, a: [u32; 6]) -> SysResult {
+pub(crate) fn chown16(t: &mut Task, a: [u32; 6]) -> SysResult {
     chown(t, Sysno::chown, a)
 }
 
-pub fn lchown16(t: &mut Task, a: [u32; 6]) -> SysResult {
+pub(crate) fn lchown16(t: &mut Task, a: [u32; 6]) -> SysResult {
     chown(t, Sysno::lchown, a)
 }
 
-pub fn fchown16(t: &mut Task, a: [u32; 6]) -> SysResult {
+pub(crate) fn fchown16(t: &mut Task, a: [u32; 6]) -> SysResult {
     chown(t, Sysno::fchown, a)
 }
 
@@ -66,11 +67,11 @@ fn get_three(t: &mut Task, nr: Sysno, a: [u32; 6]) -> SysResult {
     Ok(0)
 }
 
-pub fn getresuid16(t: &mut Task, a: [u32; 6]) -> SysResult {
+pub(crate) fn getresuid16(t: &mut Task, a: [u32; 6]) -> SysResult {
     get_three(t, Sysno::getresuid, a)
 }
 
-pub fn getresgid16(t: &mut Task, a: [u32; 6]) -> SysResult {
+pub(crate) fn getresgid16(t: &mut Task, a: [u32; 6]) -> SysResult {
     get_three(t, Sysno::getresgid, a)
 }
 
@@ -86,20 +87,20 @@ fn groups(count: u32) -> Result<(u32, Vec<u32>), Errno> {
     Ok((got, v))
 }
 
-pub fn getgroups(t: &mut Task, a: [u32; 6]) -> SysResult {
+pub(crate) fn getgroups(t: &mut Task, a: [u32; 6]) -> SysResult {
     let (n, v) = groups(a[0].min(NGROUPS_MAX as u32))?;
     t.mem.write(a[1], v.as_slice())?;
     Ok(n)
 }
 
-pub fn getgroups16(t: &mut Task, a: [u32; 6]) -> SysResult {
+pub(crate) fn getgroups16(t: &mut Task, a: [u32; 6]) -> SysResult {
     let (n, v) = groups(if (a[0] as i32) < 0 { a[0] } else { a[0].min(NGROUPS_MAX as u32) })?;
     let v: Vec<u16> = v.into_iter().map(low_id).collect();
     t.mem.write(a[1], v.as_slice())?;
     Ok(n)
 }
 
-pub fn setgroups16(t: &mut Task, a: [u32; 6]) -> SysResult {
+pub(crate) fn setgroups16(t: &mut Task, a: [u32; 6]) -> SysResult {
     let n = a[0] as usize;
     if n > NGROUPS_MAX {
         return Err(Errno::EINVAL.into());

@@ -30,7 +30,7 @@ fn control<D: Ds>(t: &mut Task, nr: Sysno, before: &[Arg<'_>], cmd: u32, at: u32
 }
 
 /// The multiplexed call: number and version in the first argument.
-pub fn ipc(t: &mut Task, a: [u32; 6]) -> SysResult {
+pub(crate) fn ipc(t: &mut Task, a: [u32; 6]) -> SysResult {
     let [call, first, second, third, ptr, fifth] = a;
     let old_layout = |cmd: u32| cmd & IPC_64 == 0 && matches!(cmd, IPC_SET | IPC_STAT);
     match (call & 0xffff, call >> 16) {
@@ -74,11 +74,11 @@ fn semtimedop<T: GuestTime>(t: &mut Task, a: [u32; 6]) -> SysResult {
     t.host_blocking(Sysno::semtimedop, &[Arg::int(a[0]), Arg::uint(a[1]), Arg::uint(a[2]), timeout])
 }
 
-pub fn semtimedop64(t: &mut Task, a: [u32; 6]) -> SysResult {
+pub(crate) fn semtimedop64(t: &mut Task, a: [u32; 6]) -> SysResult {
     semtimedop::<Timespec64>(t, a)
 }
 
-pub fn semctl(t: &mut Task, a: [u32; 6]) -> SysResult {
+pub(crate) fn semctl(t: &mut Task, a: [u32; 6]) -> SysResult {
     const GETALL: u32 = 13;
     const SEM_STAT: u32 = 18;
     const SEM_INFO: u32 = 19;
@@ -107,7 +107,7 @@ impl Task {
 
 // --- shared memory ---
 
-pub fn shmctl(t: &mut Task, a: [u32; 6]) -> SysResult {
+pub(crate) fn shmctl(t: &mut Task, a: [u32; 6]) -> SysResult {
     const SHM_STAT: u32 = 13;
     const SHM_INFO: u32 = 14;
     const SHM_STAT_ANY: u32 = 15;
@@ -133,14 +133,14 @@ pub fn shmctl(t: &mut Task, a: [u32; 6]) -> SysResult {
     }
 }
 
-pub fn shmat(t: &mut Task, a: [u32; 6]) -> SysResult {
+pub(crate) fn shmat(t: &mut Task, a: [u32; 6]) -> SysResult {
     let mut h = HostShmidDs::default();
     host::call(Sysno::shmctl, &[Arg::int(a[0]), Arg::uint(IPC_STAT), Arg::output(&mut h)])?;
     let len = u32::try_from(h.segsz).map_err(|_| Errno::ENOMEM)?;
     Ok(t.mm.shm_attach(a[0], a[1], len, a[2])?)
 }
 
-pub fn shmdt(t: &mut Task, a: [u32; 6]) -> SysResult {
+pub(crate) fn shmdt(t: &mut Task, a: [u32; 6]) -> SysResult {
     t.mm.shm_detach(a[0])?;
     Ok(0)
 }
@@ -151,7 +151,7 @@ pub fn shmdt(t: &mut Task, a: [u32; 6]) -> SysResult {
 const MSG_MAX: u32 = 16 << 20;
 
 /// A message on the host: a type of 8 bytes, then the text.
-pub fn msgsnd(t: &mut Task, a: [u32; 6]) -> SysResult {
+pub(crate) fn msgsnd(t: &mut Task, a: [u32; 6]) -> SysResult {
     let [id, at, size, flags, ..] = a;
     if size > MSG_MAX {
         return Err(Errno::EINVAL.into());
@@ -163,7 +163,7 @@ pub fn msgsnd(t: &mut Task, a: [u32; 6]) -> SysResult {
     t.host_blocking(Sysno::msgsnd, &[Arg::int(id), Arg::input(buf.as_slice()), Arg::uint(size), Arg::uint(flags)])
 }
 
-pub fn msgrcv(t: &mut Task, a: [u32; 6]) -> SysResult {
+pub(crate) fn msgrcv(t: &mut Task, a: [u32; 6]) -> SysResult {
     let [id, at, size, typ, flags, _] = a;
     if size as i32 > MSG_MAX as i32 || (size as i32) < 0 {
         return Err(Errno::EINVAL.into());
@@ -176,7 +176,7 @@ pub fn msgrcv(t: &mut Task, a: [u32; 6]) -> SysResult {
     Ok(n)
 }
 
-pub fn msgctl(t: &mut Task, a: [u32; 6]) -> SysResult {
+pub(crate) fn msgctl(t: &mut Task, a: [u32; 6]) -> SysResult {
     const MSG_STAT: u32 = 11;
     const MSG_INFO: u32 = 12;
     const MSG_STAT_ANY: u32 = 13;
@@ -197,13 +197,13 @@ fn read_attr(t: &Task, at: u32) -> Result<Option<[i64; 8]>, Errno> {
     Ok(t.mem.read_opt::<[u32; 8]>(at)?.map(|a| a.map(|v| i64::from(v as i32))))
 }
 
-pub fn mq_open(t: &mut Task, a: [u32; 6]) -> SysResult {
+pub(crate) fn mq_open(t: &mut Task, a: [u32; 6]) -> SysResult {
     let attr = if a[1] & libc::O_CREAT as u32 != 0 { read_attr(t, a[3])? } else { None };
     let attr = attr.as_ref().map_or(Arg::NULL, Arg::input);
     t.host_blocking(Sysno::mq_open, &[Arg::uint(a[0]), Arg::uint(a[1]), Arg::uint(a[2]), attr])
 }
 
-pub fn mq_getsetattr(t: &mut Task, a: [u32; 6]) -> SysResult {
+pub(crate) fn mq_getsetattr(t: &mut Task, a: [u32; 6]) -> SysResult {
     let new = read_attr(t, a[1])?;
     let mut old = [0i64; 8];
     let args = [Arg::int(a[0]), new.as_ref().map_or(Arg::NULL, Arg::input), Arg::output(&mut old)];
@@ -212,7 +212,7 @@ pub fn mq_getsetattr(t: &mut Task, a: [u32; 6]) -> SysResult {
     Ok(r)
 }
 
-pub fn mq_notify(t: &mut Task, a: [u32; 6]) -> SysResult {
+pub(crate) fn mq_notify(t: &mut Task, a: [u32; 6]) -> SysResult {
     let event = if a[1] == 0 { None } else { Some(sigevent(t, a[1])?) };
     t.host_blocking(Sysno::mq_notify, &[Arg::int(a[0]), event.as_ref().map_or(Arg::NULL, Arg::input)])
 }
@@ -234,18 +234,18 @@ fn timedreceive<T: GuestTime>(t: &mut Task, a: [u32; 6]) -> SysResult {
     queue_transfer(t, Sysno::mq_timedreceive, a, timeout)
 }
 
-pub fn mq_timedsend(t: &mut Task, a: [u32; 6]) -> SysResult {
+pub(crate) fn mq_timedsend(t: &mut Task, a: [u32; 6]) -> SysResult {
     timedsend::<Timespec32>(t, a)
 }
 
-pub fn mq_timedsend64(t: &mut Task, a: [u32; 6]) -> SysResult {
+pub(crate) fn mq_timedsend64(t: &mut Task, a: [u32; 6]) -> SysResult {
     timedsend::<Timespec64>(t, a)
 }
 
-pub fn mq_timedreceive(t: &mut Task, a: [u32; 6]) -> SysResult {
+pub(crate) fn mq_timedreceive(t: &mut Task, a: [u32; 6]) -> SysResult {
     timedreceive::<Timespec32>(t, a)
 }
 
-pub fn mq_timedreceive64(t: &mut Task, a: [u32; 6]) -> SysResult {
+pub(crate) fn mq_timedreceive64(t: &mut Task, a: [u32; 6]) -> SysResult {
     timedreceive::<Timespec64>(t, a)
 }

@@ -17,20 +17,20 @@ fn names() -> Result<Utsname, Errno> {
     Ok(u)
 }
 
-pub fn uname(t: &mut Task, a: [u32; 6]) -> SysResult {
+pub(crate) fn uname(t: &mut Task, a: [u32; 6]) -> SysResult {
     t.mem.write(a[0], &names()?)?;
     Ok(0)
 }
 
 /// Five names of 65 bytes.
-pub fn olduname(t: &mut Task, a: [u32; 6]) -> SysResult {
+pub(crate) fn olduname(t: &mut Task, a: [u32; 6]) -> SysResult {
     let u = names()?;
     t.mem.write_bytes(a[0], &zerocopy::IntoBytes::as_bytes(&u)[..325])?;
     Ok(0)
 }
 
 /// Five names of 9 bytes.
-pub fn oldolduname(t: &mut Task, a: [u32; 6]) -> SysResult {
+pub(crate) fn oldolduname(t: &mut Task, a: [u32; 6]) -> SysResult {
     let u = names()?;
     let mut b = [0u8; 45];
     for (to, from) in b.chunks_exact_mut(9).zip([u.sysname, u.nodename, u.release, u.version, u.machine]) {
@@ -40,14 +40,14 @@ pub fn oldolduname(t: &mut Task, a: [u32; 6]) -> SysResult {
     Ok(0)
 }
 
-pub fn sysinfo(t: &mut Task, a: [u32; 6]) -> SysResult {
+pub(crate) fn sysinfo(t: &mut Task, a: [u32; 6]) -> SysResult {
     let mut h = HostSysinfo::default();
     host::call(Sysno::sysinfo, &[Arg::output(&mut h)])?;
     t.mem.write(a[0], &Sysinfo::from(&h))?;
     Ok(0)
 }
 
-pub fn personality(t: &mut Task, a: [u32; 6]) -> SysResult {
+pub(crate) fn personality(t: &mut Task, a: [u32; 6]) -> SysResult {
     const READ_IMPLIES_EXEC: u32 = 0x0040_0000;
     if a[0] != u32::MAX {
         t.mm.set_read_implies_exec(a[0] & READ_IMPLIES_EXEC != 0);
@@ -59,7 +59,7 @@ pub fn personality(t: &mut Task, a: [u32; 6]) -> SysResult {
 
 // --- thread-local storage ---
 
-pub fn set_thread_area(t: &mut Task, a: [u32; 6]) -> SysResult {
+pub(crate) fn set_thread_area(t: &mut Task, a: [u32; 6]) -> SysResult {
     let mut d: UserDesc = t.mem.read(a[0])?;
     let first = u32::from(TLS_FIRST);
     if d.entry == u32::MAX {
@@ -79,7 +79,7 @@ pub fn set_thread_area(t: &mut Task, a: [u32; 6]) -> SysResult {
     Ok(0)
 }
 
-pub fn get_thread_area(t: &mut Task, a: [u32; 6]) -> SysResult {
+pub(crate) fn get_thread_area(t: &mut Task, a: [u32; 6]) -> SysResult {
     let entry: u32 = t.mem.read(a[0])?;
     let first = u32::from(TLS_FIRST);
     if !(first..first + 3).contains(&entry) {
@@ -91,7 +91,7 @@ pub fn get_thread_area(t: &mut Task, a: [u32; 6]) -> SysResult {
 }
 
 /// Reading gives an empty table; writing isn't there yet.
-pub fn modify_ldt(_: &mut Task, a: [u32; 6]) -> SysResult {
+pub(crate) fn modify_ldt(_: &mut Task, a: [u32; 6]) -> SysResult {
     match a[0] {
         0 => Ok(0),
         _ => Err(Errno::ENOSYS.into()),
@@ -139,7 +139,7 @@ fn prctl_option(op: u32) -> Result<Option_, Errno> {
     })
 }
 
-pub fn prctl(t: &mut Task, a: [u32; 6]) -> SysResult {
+pub(crate) fn prctl(t: &mut Task, a: [u32; 6]) -> SysResult {
     match prctl_option(a[0])? {
         Option_::Out(n) => t.mem.prepare_write(a[1], n),
         Option_::Pass => {}
@@ -148,7 +148,7 @@ pub fn prctl(t: &mut Task, a: [u32; 6]) -> SysResult {
     t.host_blocking(Sysno::prctl, &args)
 }
 
-pub fn seccomp(t: &mut Task, a: [u32; 6]) -> SysResult {
+pub(crate) fn seccomp(t: &mut Task, a: [u32; 6]) -> SysResult {
     const GET_ACTION_AVAIL: u32 = 2;
     if a[0] != GET_ACTION_AVAIL {
         return Err(Errno::EINVAL.into());
@@ -156,7 +156,7 @@ pub fn seccomp(t: &mut Task, a: [u32; 6]) -> SysResult {
     t.host_blocking(Sysno::seccomp, &[Arg::uint(a[0]), Arg::uint(a[1]), Arg::uint(a[2])])
 }
 
-pub fn ptrace(t: &mut Task, a: [u32; 6]) -> SysResult {
+pub(crate) fn ptrace(t: &mut Task, a: [u32; 6]) -> SysResult {
     let _ = t;
     const TRACEME: u32 = 0;
     if a[0] != TRACEME {
@@ -165,7 +165,7 @@ pub fn ptrace(t: &mut Task, a: [u32; 6]) -> SysResult {
     Ok(host::call(Sysno::ptrace, &[Arg::NULL, Arg::NULL, Arg::NULL, Arg::NULL])? as u32)
 }
 
-pub fn keyctl(t: &mut Task, a: [u32; 6]) -> SysResult {
+pub(crate) fn keyctl(t: &mut Task, a: [u32; 6]) -> SysResult {
     // Those whose structures differ: INSTANTIATE_IOV, DH_COMPUTE, PKEY_*.
     if matches!(a[0], 20 | 23..=28) {
         return Err(Errno::EOPNOTSUPP.into());
@@ -177,12 +177,12 @@ pub fn keyctl(t: &mut Task, a: [u32; 6]) -> SysResult {
     t.host_blocking(Sysno::keyctl, &args)
 }
 
-pub fn mount(t: &mut Task, a: [u32; 6]) -> SysResult {
+pub(crate) fn mount(t: &mut Task, a: [u32; 6]) -> SysResult {
     let args: Vec<Arg<'_>> = a[..5].iter().map(|&v| Arg::uint(v)).collect();
     t.host_blocking(Sysno::mount, &args)
 }
 
-pub fn umount(t: &mut Task, a: [u32; 6]) -> SysResult {
+pub(crate) fn umount(t: &mut Task, a: [u32; 6]) -> SysResult {
     t.host_blocking(Sysno::umount2, &[Arg::uint(a[0]), Arg::NULL])
 }
 
@@ -202,10 +202,10 @@ fn process_vm(t: &mut Task, nr: Sysno, a: [u32; 6], writes_local: bool) -> SysRe
     t.host_blocking(nr, &args)
 }
 
-pub fn process_vm_readv(t: &mut Task, a: [u32; 6]) -> SysResult {
+pub(crate) fn process_vm_readv(t: &mut Task, a: [u32; 6]) -> SysResult {
     process_vm(t, Sysno::process_vm_readv, a, true)
 }
 
-pub fn process_vm_writev(t: &mut Task, a: [u32; 6]) -> SysResult {
+pub(crate) fn process_vm_writev(t: &mut Task, a: [u32; 6]) -> SysResult {
     process_vm(t, Sysno::process_vm_writev, a, false)
 }

@@ -7,16 +7,16 @@ use crate::task::Task;
 use syscalls::{Errno, Sysno};
 use xlat86_arch::PAGE_MASK;
 
-pub fn brk(t: &mut Task, a: [u32; 6]) -> SysResult {
+pub(crate) fn brk(t: &mut Task, a: [u32; 6]) -> SysResult {
     Ok(t.mm.brk(a[0]))
 }
 
-pub fn mmap2(t: &mut Task, a: [u32; 6]) -> SysResult {
+pub(crate) fn mmap2(t: &mut Task, a: [u32; 6]) -> SysResult {
     let [addr, len, prot, flags, fd, page] = a;
     Ok(t.mm.map(Request { addr, len, prot, flags, fd: fd as i32, offset: u64::from(page) << 12 })?)
 }
 
-pub fn old_mmap(t: &mut Task, a: [u32; 6]) -> SysResult {
+pub(crate) fn old_mmap(t: &mut Task, a: [u32; 6]) -> SysResult {
     let [addr, len, prot, flags, fd, offset]: [u32; 6] = t.mem.read(a[0])?;
     if offset & PAGE_MASK != 0 {
         return Err(Errno::EINVAL.into());
@@ -24,28 +24,28 @@ pub fn old_mmap(t: &mut Task, a: [u32; 6]) -> SysResult {
     Ok(t.mm.map(Request { addr, len, prot, flags, fd: fd as i32, offset: offset.into() })?)
 }
 
-pub fn munmap(t: &mut Task, a: [u32; 6]) -> SysResult {
+pub(crate) fn munmap(t: &mut Task, a: [u32; 6]) -> SysResult {
     t.mm.unmap(a[0], a[1])?;
     Ok(0)
 }
 
-pub fn mprotect(t: &mut Task, a: [u32; 6]) -> SysResult {
+pub(crate) fn mprotect(t: &mut Task, a: [u32; 6]) -> SysResult {
     t.mm.protect(a[0], a[1], a[2])?;
     Ok(0)
 }
 
-pub fn pkey_mprotect(t: &mut Task, a: [u32; 6]) -> SysResult {
+pub(crate) fn pkey_mprotect(t: &mut Task, a: [u32; 6]) -> SysResult {
     if a[3] as i32 != -1 {
         return Err(Errno::EINVAL.into());
     }
     mprotect(t, a)
 }
 
-pub fn mremap(t: &mut Task, a: [u32; 6]) -> SysResult {
+pub(crate) fn mremap(t: &mut Task, a: [u32; 6]) -> SysResult {
     Ok(t.mm.remap(a[0], a[1], a[2], a[3], a[4])?)
 }
 
-pub fn madvise(t: &mut Task, a: [u32; 6]) -> SysResult {
+pub(crate) fn madvise(t: &mut Task, a: [u32; 6]) -> SysResult {
     t.mm.advise(a[0], a[1], a[2])?;
     Ok(0)
 }
@@ -58,33 +58,33 @@ fn range(t: &mut Task, nr: Sysno, a: [u32; 6]) -> SysResult {
     t.host_blocking(nr, &[Arg::uint(a[0]), Arg::uint(a[1]), Arg::uint(a[2])])
 }
 
-pub fn msync(t: &mut Task, a: [u32; 6]) -> SysResult {
+pub(crate) fn msync(t: &mut Task, a: [u32; 6]) -> SysResult {
     range(t, Sysno::msync, a)
 }
 
-pub fn mlock(t: &mut Task, a: [u32; 6]) -> SysResult {
+pub(crate) fn mlock(t: &mut Task, a: [u32; 6]) -> SysResult {
     range(t, Sysno::mlock, [a[0], a[1], 0, 0, 0, 0])
 }
 
-pub fn mlock2(t: &mut Task, a: [u32; 6]) -> SysResult {
+pub(crate) fn mlock2(t: &mut Task, a: [u32; 6]) -> SysResult {
     range(t, Sysno::mlock2, a)
 }
 
-pub fn munlock(t: &mut Task, a: [u32; 6]) -> SysResult {
+pub(crate) fn munlock(t: &mut Task, a: [u32; 6]) -> SysResult {
     range(t, Sysno::munlock, [a[0], a[1], 0, 0, 0, 0])
 }
 
-pub fn mlockall(_: &mut Task, _: [u32; 6]) -> SysResult {
+pub(crate) fn mlockall(_: &mut Task, _: [u32; 6]) -> SysResult {
     Ok(0)
 }
 
-pub fn mincore(t: &mut Task, a: [u32; 6]) -> SysResult {
+pub(crate) fn mincore(t: &mut Task, a: [u32; 6]) -> SysResult {
     let pages = a[1].div_ceil(4096);
     t.mem.prepare_write(a[2], pages);
     range(t, Sysno::mincore, a)
 }
 
 /// Placement advice for machines with several memory nodes: taken, and of no consequence.
-pub fn numa_noop(_: &mut Task, _: [u32; 6]) -> SysResult {
+pub(crate) fn numa_noop(_: &mut Task, _: [u32; 6]) -> SysResult {
     Ok(0)
 }

@@ -1,11 +1,13 @@
 //! Sockets: message headers, control messages and the multiplexed `socketcall`.
 
-use crate::abi::{Cmsghdr, GuestTime, HostCmsghdr, HostIovec, HostMsghdr, HostTimespec, Msghdr, Timespec32, Timespec64};
+use crate::SysResult;
+use crate::abi::{
+    Cmsghdr, GuestTime, HostCmsghdr, HostIovec, HostMsghdr, HostTimespec, Msghdr, Timespec32, Timespec64,
+};
 use crate::host_unsafe::{self as host, Arg};
 use crate::sys_fd::read_iovecs;
 use crate::table;
 use crate::task::Task;
-use crate::SysResult;
 use syscalls::{Errno, Sysno};
 use zerocopy::{FromBytes, IntoBytes};
 
@@ -33,7 +35,7 @@ const CALLS: [(u32, usize); 20] = [
     (345, 4), // sendmmsg
 ];
 
-pub fn socketcall(t: &mut Task, a: [u32; 6]) -> SysResult {
+pub(crate) fn socketcall(t: &mut Task, a: [u32; 6]) -> SysResult {
     let call = a[0] as usize;
     let &(nr, words) = call.checked_sub(1).and_then(|i| CALLS.get(i)).ok_or(Errno::EINVAL)?;
     let mut args = [0; 6];
@@ -65,19 +67,19 @@ fn with_address(t: &mut Task, nr: Sysno, before: &[Arg<'_>], at: u32, len: u32, 
     t.host_blocking(nr, &args)
 }
 
-pub fn accept4(t: &mut Task, a: [u32; 6]) -> SysResult {
+pub(crate) fn accept4(t: &mut Task, a: [u32; 6]) -> SysResult {
     with_address(t, Sysno::accept4, &[Arg::int(a[0])], a[1], a[2], &[Arg::uint(a[3])])
 }
 
-pub fn getsockname(t: &mut Task, a: [u32; 6]) -> SysResult {
+pub(crate) fn getsockname(t: &mut Task, a: [u32; 6]) -> SysResult {
     with_address(t, Sysno::getsockname, &[Arg::int(a[0])], a[1], a[2], &[])
 }
 
-pub fn getpeername(t: &mut Task, a: [u32; 6]) -> SysResult {
+pub(crate) fn getpeername(t: &mut Task, a: [u32; 6]) -> SysResult {
     with_address(t, Sysno::getpeername, &[Arg::int(a[0])], a[1], a[2], &[])
 }
 
-pub fn recvfrom(t: &mut Task, a: [u32; 6]) -> SysResult {
+pub(crate) fn recvfrom(t: &mut Task, a: [u32; 6]) -> SysResult {
     t.mem.prepare_write(a[1], a[2]);
     let before = [Arg::int(a[0]), Arg::uint(a[1]), Arg::uint(a[2]), Arg::uint(a[3])];
     with_address(t, Sysno::recvfrom, &before, a[4], a[5], &[])
@@ -98,7 +100,7 @@ fn timeout_option(level: u32, option: u32) -> Option<(u32, bool)> {
     TIMEOUTS.iter().find(|o| o.0 == option).map(|o| (o.1, o.2))
 }
 
-pub fn getsockopt(t: &mut Task, a: [u32; 6]) -> SysResult {
+pub(crate) fn getsockopt(t: &mut Task, a: [u32; 6]) -> SysResult {
     let [fd, level, option, at, len_at, _] = a;
     let len: u32 = t.mem.read(len_at)?;
     let Some((host_option, wide)) = timeout_option(level, option) else {
@@ -122,7 +124,7 @@ pub fn getsockopt(t: &mut Task, a: [u32; 6]) -> SysResult {
     Ok(0)
 }
 
-pub fn setsockopt(t: &mut Task, a: [u32; 6]) -> SysResult {
+pub(crate) fn setsockopt(t: &mut Task, a: [u32; 6]) -> SysResult {
     let [fd, level, option, at, len, _] = a;
     let base = [Arg::int(fd), Arg::int(level), Arg::int(option)];
     if let Some((host_option, wide)) = timeout_option(level, option) {
@@ -131,7 +133,10 @@ pub fn setsockopt(t: &mut Task, a: [u32; 6]) -> SysResult {
             true => t.mem.read::<HostTimespec>(at)?,
             false => t.mem.read::<Timespec32>(at)?.to_host(),
         };
-        return t.host_blocking(Sysno::setsockopt, &[base[0], base[1], Arg::int(host_option), Arg::input(&time), Arg::uint(16)]);
+        return t.host_blocking(
+            Sysno::setsockopt,
+            &[base[0], base[1], Arg::int(host_option), Arg::input(&time), Arg::uint(16)],
+        );
     }
     if level == SOL_SOCKET && FILTERS.contains(&option) {
         let [count, program]: [u32; 2] = t.mem.read(at)?;
@@ -266,13 +271,13 @@ fn to_guest_control(mut host: &[u8], room: usize) -> (Vec<u8>, bool) {
     (out, false)
 }
 
-pub fn sendmsg(t: &mut Task, a: [u32; 6]) -> SysResult {
+pub(crate) fn sendmsg(t: &mut Task, a: [u32; 6]) -> SysResult {
     let (_, mut m) = Message::read(t, a[1], false)?;
     m.point();
     t.host_blocking(Sysno::sendmsg, &[Arg::int(a[0]), Arg::input(&m.header), Arg::uint(a[2])])
 }
 
-pub fn recvmsg(t: &mut Task, a: [u32; 6]) -> SysResult {
+pub(crate) fn recvmsg(t: &mut Task, a: [u32; 6]) -> SysResult {
     let (g, mut m) = Message::read(t, a[1], true)?;
     m.point();
     let r = t.host_blocking(Sysno::recvmsg, &[Arg::int(a[0]), Arg::output(&mut m.header), Arg::uint(a[2])])?;
@@ -284,7 +289,12 @@ pub fn recvmsg(t: &mut Task, a: [u32; 6]) -> SysResult {
 const MMSG: u32 = size_of::<Msghdr>() as u32 + 4;
 
 /// One message after the other: the count so far hides a later error, as in the kernel.
-fn each(t: &mut Task, a: [u32; 6], one: fn(&mut Task, [u32; 6]) -> SysResult, until: impl Fn(u32) -> bool) -> SysResult {
+fn each(
+    t: &mut Task,
+    a: [u32; 6],
+    one: fn(&mut Task, [u32; 6]) -> SysResult,
+    until: impl Fn(u32) -> bool,
+) -> SysResult {
     let mut flags = a[3];
     for i in 0..a[2].min(1024) {
         let at = a[1].wrapping_add(i * MMSG);
@@ -305,7 +315,7 @@ fn each(t: &mut Task, a: [u32; 6], one: fn(&mut Task, [u32; 6]) -> SysResult, un
 
 const MSG_WAITFORONE: u32 = 0x10000;
 
-pub fn sendmmsg(t: &mut Task, a: [u32; 6]) -> SysResult {
+pub(crate) fn sendmmsg(t: &mut Task, a: [u32; 6]) -> SysResult {
     each(t, a, sendmsg, |_| false)
 }
 
@@ -317,17 +327,18 @@ fn receive_many<T: GuestTime>(t: &mut Task, a: [u32; 6]) -> SysResult {
     let over = |_| {
         timeout.is_some_and(|t| {
             let n = now();
-            (n.0 - start.0) * 1_000_000_000 + n.1 - start.1 >= t.sec.saturating_mul(1_000_000_000).saturating_add(t.frac)
+            (n.0 - start.0) * 1_000_000_000 + n.1 - start.1
+                >= t.sec.saturating_mul(1_000_000_000).saturating_add(t.frac)
         })
     };
     each(t, a, recvmsg, over)
 }
 
-pub fn recvmmsg(t: &mut Task, a: [u32; 6]) -> SysResult {
+pub(crate) fn recvmmsg(t: &mut Task, a: [u32; 6]) -> SysResult {
     receive_many::<Timespec32>(t, a)
 }
 
-pub fn recvmmsg64(t: &mut Task, a: [u32; 6]) -> SysResult {
+pub(crate) fn recvmmsg64(t: &mut Task, a: [u32; 6]) -> SysResult {
     receive_many::<Timespec64>(t, a)
 }
 
@@ -341,7 +352,10 @@ mod tests {
         let mut h = HostCmsghdr { len: 20, level: SOL_SOCKET, typ: 1 }.as_bytes().to_vec();
         h.extend([7, 0, 0, 0, 0, 0, 0, 0]);
         let (g, truncated) = to_guest_control(&h, 64);
-        assert_eq!(g, [&16u32.to_le_bytes()[..], &1u32.to_le_bytes(), &1u32.to_le_bytes(), &7u32.to_le_bytes()].concat());
+        assert_eq!(
+            g,
+            [&16u32.to_le_bytes()[..], &1u32.to_le_bytes(), &1u32.to_le_bytes(), &7u32.to_le_bytes()].concat()
+        );
         assert!(!truncated);
         assert!(to_guest_control(&h, 8).1);
         assert_eq!(to_guest_control(&h, 14).0.len(), 14);

@@ -89,7 +89,7 @@ fn wait_select(t: &mut Task, n: u32, sets: [u32; 3], timeout: Option<HostTimespe
     Ok(ready)
 }
 
-pub fn select(t: &mut Task, a: [u32; 6]) -> SysResult {
+pub(crate) fn select(t: &mut Task, a: [u32; 6]) -> SysResult {
     let timeout = match t.mem.read_opt::<Timespec32>(a[4])? {
         None => None,
         Some(tv) => {
@@ -111,7 +111,7 @@ pub fn select(t: &mut Task, a: [u32; 6]) -> SysResult {
     r
 }
 
-pub fn old_select(t: &mut Task, a: [u32; 6]) -> SysResult {
+pub(crate) fn old_select(t: &mut Task, a: [u32; 6]) -> SysResult {
     let [n, r, w, e, timeout]: [u32; 5] = t.mem.read(a[0])?;
     select(t, [n, r, w, e, timeout, 0])
 }
@@ -137,11 +137,11 @@ fn write_left<T: GuestTime>(t: &Task, at: u32, deadline: &Deadline, r: &SysResul
     }
 }
 
-pub fn pselect6(t: &mut Task, a: [u32; 6]) -> SysResult {
+pub(crate) fn pselect6(t: &mut Task, a: [u32; 6]) -> SysResult {
     pselect::<Timespec32>(t, a)
 }
 
-pub fn pselect6_64(t: &mut Task, a: [u32; 6]) -> SysResult {
+pub(crate) fn pselect6_64(t: &mut Task, a: [u32; 6]) -> SysResult {
     pselect::<Timespec64>(t, a)
 }
 
@@ -162,11 +162,11 @@ fn wait_poll<T: GuestTime>(t: &mut Task, a: [u32; 6]) -> SysResult {
     r
 }
 
-pub fn ppoll(t: &mut Task, a: [u32; 6]) -> SysResult {
+pub(crate) fn ppoll(t: &mut Task, a: [u32; 6]) -> SysResult {
     wait_poll::<Timespec32>(t, a)
 }
 
-pub fn ppoll64(t: &mut Task, a: [u32; 6]) -> SysResult {
+pub(crate) fn ppoll64(t: &mut Task, a: [u32; 6]) -> SysResult {
     wait_poll::<Timespec64>(t, a)
 }
 
@@ -174,7 +174,7 @@ fn prepare_events(t: &Task, a: [u32; 6]) {
     t.mem.prepare_write(a[1], a[2].saturating_mul(12));
 }
 
-pub fn epoll_pwait(t: &mut Task, a: [u32; 6]) -> SysResult {
+pub(crate) fn epoll_pwait(t: &mut Task, a: [u32; 6]) -> SysResult {
     let mask = read_mask(t, a[4], a[5])?;
     prepare_events(t, a);
     let mask = mask.as_ref().map_or(Arg::NULL, Arg::input);
@@ -182,7 +182,7 @@ pub fn epoll_pwait(t: &mut Task, a: [u32; 6]) -> SysResult {
     t.host_blocking(Sysno::epoll_pwait, &args)
 }
 
-pub fn epoll_pwait2(t: &mut Task, a: [u32; 6]) -> SysResult {
+pub(crate) fn epoll_pwait2(t: &mut Task, a: [u32; 6]) -> SysResult {
     let mask = read_mask(t, a[4], a[5])?;
     let timeout = read_timeout::<Timespec64>(t, a[3])?;
     prepare_events(t, a);

@@ -14,12 +14,12 @@ use xlat86_vcpu::Vcpu;
 
 // --- ending ---
 
-pub fn exit(t: &mut Task, a: [u32; 6]) -> SysResult {
+pub(crate) fn exit(t: &mut Task, a: [u32; 6]) -> SysResult {
     t.ended = Some(a[0] as i32 & 0xff);
     Err(Stop::KeepRegisters)
 }
 
-pub fn exit_group(t: &mut Task, a: [u32; 6]) -> SysResult {
+pub(crate) fn exit_group(t: &mut Task, a: [u32; 6]) -> SysResult {
     let status = a[0] as i32 & 0xff;
     t.shared.at_exit(&format!("exited with {status}"));
     host::exit_group(status)
@@ -61,22 +61,33 @@ struct New {
     exit_signal: u32,
 }
 
-pub fn fork(t: &mut Task, _: [u32; 6]) -> SysResult {
+pub(crate) fn fork(t: &mut Task, _: [u32; 6]) -> SysResult {
     create(t, New { exit_signal: libc::SIGCHLD as u32, ..New::default() })
 }
 
-pub fn vfork(t: &mut Task, _: [u32; 6]) -> SysResult {
+pub(crate) fn vfork(t: &mut Task, _: [u32; 6]) -> SysResult {
     create(t, New { flags: CLONE_VM | CLONE_VFORK, exit_signal: libc::SIGCHLD as u32, ..New::default() })
 }
 
-pub fn clone(t: &mut Task, a: [u32; 6]) -> SysResult {
+pub(crate) fn clone(t: &mut Task, a: [u32; 6]) -> SysResult {
     let [flags, child_stack, parent_tid, tls, child_tid, _] = a;
     let exit_signal = flags & 0xff;
     // The old call returns a pidfd where the new one has a parameter of its own.
-    create(t, New { flags: u64::from(flags & !0xff), child_stack, parent_tid, child_tid, tls, pidfd: parent_tid, exit_signal })
+    create(
+        t,
+        New {
+            flags: u64::from(flags & !0xff),
+            child_stack,
+            parent_tid,
+            child_tid,
+            tls,
+            pidfd: parent_tid,
+            exit_signal,
+        },
+    )
 }
 
-pub fn clone3(t: &mut Task, a: [u32; 6]) -> SysResult {
+pub(crate) fn clone3(t: &mut Task, a: [u32; 6]) -> SysResult {
     let size = a[1] as usize;
     if size < 64 {
         return Err(Errno::EINVAL.into());
@@ -118,7 +129,7 @@ fn create(t: &mut Task, new: New) -> SysResult {
     if !needs(CLONE_SIGHAND, CLONE_VM) || !needs(CLONE_THREAD, CLONE_SIGHAND) {
         return Err(Errno::EINVAL.into());
     }
-    if xlat86_host::is_pending() {
+    if crate::signal::waiting() {
         // A signal that came before belongs to this thread alone.
         return Err(Stop::Restart);
     }
@@ -174,6 +185,7 @@ fn create_fork(t: &mut Task, new: New) -> SysResult {
     };
     match forked {
         Forked::Child => {
+            t.vcpu.after_fork();
             t.is_main = true;
             t.shared.threads.store(0, Ordering::Release);
             t.become_child(&new)?;
@@ -200,13 +212,20 @@ fn create_vfork(t: &mut Task, new: New) -> SysResult {
     }
     let state = t.vcpu.state().clone();
     let fx = *t.vcpu.fx();
-    let (signals, tls, clear_tid, robust_list, is_main) = (t.signals.clone(), t.tls, t.clear_tid, t.robust_list, t.is_main);
+    let (signals, tls, clear_tid, robust_list, is_main) =
+        (t.signals.clone(), t.tls, t.clear_tid, t.robust_list, t.is_main);
     let sighand = t.sighand.clone();
     if new.flags & CLONE_SIGHAND == 0 {
         let copy = t.actions().clone();
         t.sighand = Arc::new(Mutex::new(copy));
     }
-    let known = CLONE_VM | CLONE_VFORK | CLONE_SETTLS | CLONE_PARENT_SETTID | CLONE_CHILD_SETTID | CLONE_CHILD_CLEARTID | CLONE_PIDFD;
+    let known = CLONE_VM
+        | CLONE_VFORK
+        | CLONE_SETTLS
+        | CLONE_PARENT_SETTID
+        | CLONE_CHILD_SETTID
+        | CLONE_CHILD_CLEARTID
+        | CLONE_PIDFD;
     let flags = (new.flags & !known) as i32 | new.exit_signal as i32;
     let pid = host::vfork(flags, &mut || match t.become_child(&new) {
         Ok(()) => {
@@ -256,7 +275,17 @@ fn create_thread(t: &mut Task, new: New) -> SysResult {
         };
         let signals = ThreadSignals { blocked, ..ThreadSignals::default() };
         let mut child = Task {
-            vcpu, mem, mm, shared, sighand, signals, tls, clear_tid: 0, robust_list: 0, is_main: false, ended: None,
+            vcpu,
+            mem,
+            mm,
+            shared,
+            sighand,
+            signals,
+            tls,
+            clear_tid: 0,
+            robust_list: 0,
+            is_main: false,
+            ended: None,
         };
         *child.vcpu.state_mut() = state;
         *child.vcpu.fx_mut() = fx;
@@ -290,12 +319,12 @@ fn create_thread(t: &mut Task, new: New) -> SysResult {
     Ok(answer?)
 }
 
-pub fn set_tid_address(t: &mut Task, a: [u32; 6]) -> SysResult {
+pub(crate) fn set_tid_address(t: &mut Task, a: [u32; 6]) -> SysResult {
     t.clear_tid = a[0];
     Ok(host::call(Sysno::gettid, &[])? as u32)
 }
 
-pub fn unshare(t: &mut Task, a: [u32; 6]) -> SysResult {
+pub(crate) fn unshare(t: &mut Task, a: [u32; 6]) -> SysResult {
     t.host_blocking(Sysno::unshare, &[Arg::uint(a[0])])
 }
 
@@ -304,22 +333,23 @@ pub fn unshare(t: &mut Task, a: [u32; 6]) -> SysResult {
 fn wait(t: &mut Task, pid: u32, status: u32, options: u32, usage: u32) -> SysResult {
     let mut h = HostRusage::default();
     t.mem.prepare_write(status, 4);
-    let r = t.host_blocking(Sysno::wait4, &[Arg::int(pid), Arg::uint(status), Arg::uint(options), Arg::output(&mut h)])?;
+    let r =
+        t.host_blocking(Sysno::wait4, &[Arg::int(pid), Arg::uint(status), Arg::uint(options), Arg::output(&mut h)])?;
     if r != 0 {
         t.mem.write_opt(usage, &Rusage::from(&h))?;
     }
     Ok(r)
 }
 
-pub fn wait4(t: &mut Task, a: [u32; 6]) -> SysResult {
+pub(crate) fn wait4(t: &mut Task, a: [u32; 6]) -> SysResult {
     wait(t, a[0], a[1], a[2], a[3])
 }
 
-pub fn waitpid(t: &mut Task, a: [u32; 6]) -> SysResult {
+pub(crate) fn waitpid(t: &mut Task, a: [u32; 6]) -> SysResult {
     wait(t, a[0], a[1], a[2], 0)
 }
 
-pub fn waitid(t: &mut Task, a: [u32; 6]) -> SysResult {
+pub(crate) fn waitid(t: &mut Task, a: [u32; 6]) -> SysResult {
     let mut info = HostSiginfo::default();
     let mut usage = HostRusage::default();
     let args = [Arg::int(a[0]), Arg::int(a[1]), Arg::output(&mut info), Arg::uint(a[3]), Arg::output(&mut usage)];
@@ -333,7 +363,7 @@ pub fn waitid(t: &mut Task, a: [u32; 6]) -> SysResult {
     Ok(r)
 }
 
-pub fn getrusage(t: &mut Task, a: [u32; 6]) -> SysResult {
+pub(crate) fn getrusage(t: &mut Task, a: [u32; 6]) -> SysResult {
     let mut h = HostRusage::default();
     host::call(Sysno::getrusage, &[Arg::int(a[0]), Arg::output(&mut h)])?;
     t.mem.write(a[1], &Rusage::from(&h))?;
@@ -360,15 +390,15 @@ fn get_limit(t: &mut Task, a: [u32; 6], infinity: u32) -> SysResult {
     Ok(0)
 }
 
-pub fn getrlimit(t: &mut Task, a: [u32; 6]) -> SysResult {
+pub(crate) fn getrlimit(t: &mut Task, a: [u32; 6]) -> SysResult {
     get_limit(t, a, INFINITY)
 }
 
-pub fn old_getrlimit(t: &mut Task, a: [u32; 6]) -> SysResult {
+pub(crate) fn old_getrlimit(t: &mut Task, a: [u32; 6]) -> SysResult {
     get_limit(t, a, OLD_INFINITY)
 }
 
-pub fn setrlimit(t: &mut Task, a: [u32; 6]) -> SysResult {
+pub(crate) fn setrlimit(t: &mut Task, a: [u32; 6]) -> SysResult {
     let l: Rlimit = t.mem.read(a[1])?;
     let wide = |v: u32| if v == INFINITY { u64::MAX } else { v.into() };
     set_limit(a[0], HostRlimit { cur: wide(l.cur), max: wide(l.max) })?;
@@ -386,7 +416,7 @@ fn set_limit(what: u32, new: HostRlimit) -> Result<(), Errno> {
     limit(what, Some(new)).map(drop)
 }
 
-pub fn prlimit64(t: &mut Task, a: [u32; 6]) -> SysResult {
+pub(crate) fn prlimit64(t: &mut Task, a: [u32; 6]) -> SysResult {
     let new: Option<[u64; 2]> = match a[2] {
         0 => None,
         at => Some([t.mem.read(at)?, t.mem.read(at.wrapping_add(8))?]),
@@ -403,7 +433,7 @@ pub fn prlimit64(t: &mut Task, a: [u32; 6]) -> SysResult {
     t.host_blocking(Sysno::prlimit64, &[Arg::int(a[0]), Arg::uint(a[1]), Arg::uint(a[2]), Arg::uint(a[3])])
 }
 
-pub fn nice(t: &mut Task, a: [u32; 6]) -> SysResult {
+pub(crate) fn nice(t: &mut Task, a: [u32; 6]) -> SysResult {
     let _ = t;
     let process = [Arg::uint(libc::PRIO_PROCESS), Arg::NULL];
     // The raw call gives 20 - nice.
@@ -415,14 +445,15 @@ pub fn nice(t: &mut Task, a: [u32; 6]) -> SysResult {
     }
 }
 
-pub fn sched_getaffinity(t: &mut Task, a: [u32; 6]) -> SysResult {
+pub(crate) fn sched_getaffinity(t: &mut Task, a: [u32; 6]) -> SysResult {
     // Sizes are multiples of a long: 4 bytes for the guest, 8 for the host.
     if a[1] & 3 != 0 {
         return Err(Errno::EINVAL.into());
     }
     let mut mask = vec![0u8; (a[1] as usize).min(8192).next_multiple_of(8)];
     let len = mask.len() as u32;
-    let n = host::call(Sysno::sched_getaffinity, &[Arg::int(a[0]), Arg::uint(len), Arg::output(mask.as_mut_slice())])? as u32;
+    let n = host::call(Sysno::sched_getaffinity, &[Arg::int(a[0]), Arg::uint(len), Arg::output(mask.as_mut_slice())])?
+        as u32;
     let n = n.min(a[1]);
     t.mem.write_bytes(a[2], &mask[..n as usize])?;
     Ok(n)

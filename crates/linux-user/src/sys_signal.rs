@@ -1,6 +1,8 @@
 //! Signal calls.
 
-use crate::abi::{GuestTime, HostSiginfo, HostTimespec, OldSigaction, Sigaction, Siginfo, StackT, Timespec32, Timespec64, U64};
+use crate::abi::{
+    GuestTime, HostSiginfo, HostTimespec, OldSigaction, Sigaction, Siginfo, StackT, Timespec32, Timespec64, U64,
+};
 use crate::host_unsafe::Arg;
 use crate::signal::{Actions, NSIG, SA_NOCLDSTOP, SA_NOCLDWAIT, SA_RESTART, SIG_DFL, SIG_IGN};
 use crate::task::Task;
@@ -38,7 +40,8 @@ impl Task {
         let flags = flag(SA_RESTART, libc::SA_RESTART)
             | flag(SA_NOCLDSTOP, libc::SA_NOCLDSTOP)
             | flag(SA_NOCLDWAIT, libc::SA_NOCLDWAIT);
-        signals::set_disposition(sig, disposition, flags).map_err(|e| Errno::new(e.raw_os_error().unwrap_or(libc::EINVAL)))?;
+        signals::set_disposition(sig, disposition, flags)
+            .map_err(|e| Errno::new(e.raw_os_error().unwrap_or(libc::EINVAL)))?;
         Ok(std::mem::replace(&mut actions.0[i], new))
     }
 
@@ -50,7 +53,7 @@ impl Task {
 /// Flags this kernel knows; others read back as clear (`SA_UNSUPPORTED` probing).
 const SA_KNOWN: u32 = 0xdc00_0007;
 
-pub fn rt_sigaction(t: &mut Task, a: [u32; 6]) -> SysResult {
+pub(crate) fn rt_sigaction(t: &mut Task, a: [u32; 6]) -> SysResult {
     if a[3] != SIGSET {
         return Err(Errno::EINVAL.into());
     }
@@ -63,7 +66,7 @@ pub fn rt_sigaction(t: &mut Task, a: [u32; 6]) -> SysResult {
     Ok(0)
 }
 
-pub fn sigaction(t: &mut Task, a: [u32; 6]) -> SysResult {
+pub(crate) fn sigaction(t: &mut Task, a: [u32; 6]) -> SysResult {
     let new: Option<OldSigaction> = t.mem.read_opt(a[1])?;
     let old = match new {
         Some(n) => {
@@ -80,7 +83,7 @@ pub fn sigaction(t: &mut Task, a: [u32; 6]) -> SysResult {
     Ok(0)
 }
 
-pub fn signal(t: &mut Task, a: [u32; 6]) -> SysResult {
+pub(crate) fn signal(t: &mut Task, a: [u32; 6]) -> SysResult {
     // SA_ONESHOT | SA_NOMASK
     let new = Sigaction { handler: a[1], flags: 0xc000_0000, ..Sigaction::default() };
     Ok(t.set_action(a[0] as i32, new)?.handler)
@@ -98,7 +101,7 @@ fn change_mask(t: &mut Task, how: u32, set: u64) -> Result<(), Errno> {
     Ok(())
 }
 
-pub fn rt_sigprocmask(t: &mut Task, a: [u32; 6]) -> SysResult {
+pub(crate) fn rt_sigprocmask(t: &mut Task, a: [u32; 6]) -> SysResult {
     if a[3] != SIGSET {
         return Err(Errno::EINVAL.into());
     }
@@ -110,7 +113,7 @@ pub fn rt_sigprocmask(t: &mut Task, a: [u32; 6]) -> SysResult {
     Ok(0)
 }
 
-pub fn sigprocmask(t: &mut Task, a: [u32; 6]) -> SysResult {
+pub(crate) fn sigprocmask(t: &mut Task, a: [u32; 6]) -> SysResult {
     let old = t.signals.blocked;
     if let Some(set) = t.mem.read_opt::<u32>(a[1])? {
         // The old call changes only the first 32 signals.
@@ -124,11 +127,11 @@ pub fn sigprocmask(t: &mut Task, a: [u32; 6]) -> SysResult {
     Ok(0)
 }
 
-pub fn sgetmask(t: &mut Task, _: [u32; 6]) -> SysResult {
+pub(crate) fn sgetmask(t: &mut Task, _: [u32; 6]) -> SysResult {
     Ok(t.signals.blocked as u32)
 }
 
-pub fn ssetmask(t: &mut Task, a: [u32; 6]) -> SysResult {
+pub(crate) fn ssetmask(t: &mut Task, a: [u32; 6]) -> SysResult {
     let old = t.signals.blocked as u32;
     t.set_blocked(a[0].into());
     Ok(old)
@@ -141,7 +144,7 @@ fn pending(t: &mut Task) -> Result<u64, Stop> {
     Ok(set & t.signals.blocked)
 }
 
-pub fn rt_sigpending(t: &mut Task, a: [u32; 6]) -> SysResult {
+pub(crate) fn rt_sigpending(t: &mut Task, a: [u32; 6]) -> SysResult {
     if a[1] > SIGSET {
         return Err(Errno::EINVAL.into());
     }
@@ -150,7 +153,7 @@ pub fn rt_sigpending(t: &mut Task, a: [u32; 6]) -> SysResult {
     Ok(0)
 }
 
-pub fn sigpending(t: &mut Task, a: [u32; 6]) -> SysResult {
+pub(crate) fn sigpending(t: &mut Task, a: [u32; 6]) -> SysResult {
     let set = pending(t)? as u32;
     t.mem.write(a[0], &set)?;
     Ok(0)
@@ -162,11 +165,11 @@ fn suspend(t: &mut Task, mask: u64) -> SysResult {
 }
 
 /// A mask for the host: the synchronous signals stay open.
-pub fn host_mask(mask: u64) -> u64 {
+pub(crate) fn host_mask(mask: u64) -> u64 {
     mask & !signals::ALWAYS_OPEN
 }
 
-pub fn rt_sigsuspend(t: &mut Task, a: [u32; 6]) -> SysResult {
+pub(crate) fn rt_sigsuspend(t: &mut Task, a: [u32; 6]) -> SysResult {
     if a[1] != SIGSET {
         return Err(Errno::EINVAL.into());
     }
@@ -174,7 +177,7 @@ pub fn rt_sigsuspend(t: &mut Task, a: [u32; 6]) -> SysResult {
     suspend(t, mask.get())
 }
 
-pub fn sigsuspend(t: &mut Task, a: [u32; 6]) -> SysResult {
+pub(crate) fn sigsuspend(t: &mut Task, a: [u32; 6]) -> SysResult {
     suspend(t, a[2].into())
 }
 
@@ -196,11 +199,11 @@ fn sigtimedwait<T: GuestTime>(t: &mut Task, a: [u32; 6]) -> SysResult {
     Ok(sig)
 }
 
-pub fn rt_sigtimedwait(t: &mut Task, a: [u32; 6]) -> SysResult {
+pub(crate) fn rt_sigtimedwait(t: &mut Task, a: [u32; 6]) -> SysResult {
     sigtimedwait::<Timespec32>(t, a)
 }
 
-pub fn rt_sigtimedwait64(t: &mut Task, a: [u32; 6]) -> SysResult {
+pub(crate) fn rt_sigtimedwait64(t: &mut Task, a: [u32; 6]) -> SysResult {
     sigtimedwait::<Timespec64>(t, a)
 }
 
@@ -213,36 +216,39 @@ fn queue(t: &mut Task, nr: Sysno, ids: &[u32], sig: u32, info: u32) -> SysResult
     t.host_blocking(nr, &args)
 }
 
-pub fn rt_sigqueueinfo(t: &mut Task, a: [u32; 6]) -> SysResult {
+pub(crate) fn rt_sigqueueinfo(t: &mut Task, a: [u32; 6]) -> SysResult {
     queue(t, Sysno::rt_sigqueueinfo, &a[..1], a[1], a[2])
 }
 
-pub fn rt_tgsigqueueinfo(t: &mut Task, a: [u32; 6]) -> SysResult {
+pub(crate) fn rt_tgsigqueueinfo(t: &mut Task, a: [u32; 6]) -> SysResult {
     queue(t, Sysno::rt_tgsigqueueinfo, &a[..2], a[2], a[3])
 }
 
-pub fn pidfd_send_signal(t: &mut Task, a: [u32; 6]) -> SysResult {
+pub(crate) fn pidfd_send_signal(t: &mut Task, a: [u32; 6]) -> SysResult {
     let info = match t.mem.read_opt::<Siginfo>(a[2])? {
-        None => return t.host_blocking(Sysno::pidfd_send_signal, &[Arg::int(a[0]), Arg::int(a[1]), Arg::NULL, Arg::uint(a[3])]),
+        None => {
+            return t
+                .host_blocking(Sysno::pidfd_send_signal, &[Arg::int(a[0]), Arg::int(a[1]), Arg::NULL, Arg::uint(a[3])]);
+        }
         Some(g) => HostSiginfo::from(&g),
     };
     t.host_blocking(Sysno::pidfd_send_signal, &[Arg::int(a[0]), Arg::int(a[1]), Arg::input(&info), Arg::uint(a[3])])
 }
 
 /// A fatal signal to oneself is carried out here: its default action on the host would dump the emulator's core.
-pub fn kill(t: &mut Task, a: [u32; 6]) -> SysResult {
+pub(crate) fn kill(t: &mut Task, a: [u32; 6]) -> SysResult {
     t.host_blocking(Sysno::kill, &[Arg::int(a[0]), Arg::int(a[1])])
 }
 
-pub fn tkill(t: &mut Task, a: [u32; 6]) -> SysResult {
+pub(crate) fn tkill(t: &mut Task, a: [u32; 6]) -> SysResult {
     t.host_blocking(Sysno::tkill, &[Arg::int(a[0]), Arg::int(a[1])])
 }
 
-pub fn tgkill(t: &mut Task, a: [u32; 6]) -> SysResult {
+pub(crate) fn tgkill(t: &mut Task, a: [u32; 6]) -> SysResult {
     t.host_blocking(Sysno::tgkill, &[Arg::int(a[0]), Arg::int(a[1]), Arg::int(a[2])])
 }
 
-pub fn sigaltstack(t: &mut Task, a: [u32; 6]) -> SysResult {
+pub(crate) fn sigaltstack(t: &mut Task, a: [u32; 6]) -> SysResult {
     let esp = t.vcpu.state().reg(Reg::Esp);
     let old = StackT { flags: t.altstack_flags(esp), ..t.signals.altstack };
     if let Some(new) = t.mem.read_opt::<StackT>(a[0])? {
@@ -252,14 +258,14 @@ pub fn sigaltstack(t: &mut Task, a: [u32; 6]) -> SysResult {
     Ok(0)
 }
 
-pub fn sigreturn(t: &mut Task, _: [u32; 6]) -> SysResult {
+pub(crate) fn sigreturn(t: &mut Task, _: [u32; 6]) -> SysResult {
     if t.pop_frame().is_err() {
         t.force(libc::SIGSEGV, crate::abi::SI_KERNEL, 0);
     }
     Err(Stop::KeepRegisters)
 }
 
-pub fn rt_sigreturn(t: &mut Task, _: [u32; 6]) -> SysResult {
+pub(crate) fn rt_sigreturn(t: &mut Task, _: [u32; 6]) -> SysResult {
     if t.pop_rt_frame().is_err() {
         t.force(libc::SIGSEGV, crate::abi::SI_KERNEL, 0);
     }
@@ -267,7 +273,7 @@ pub fn rt_sigreturn(t: &mut Task, _: [u32; 6]) -> SysResult {
 }
 
 /// Only the kernel makes a process call this; made by hand there is nothing to restart.
-pub fn restart_syscall(_: &mut Task, _: [u32; 6]) -> SysResult {
+pub(crate) fn restart_syscall(_: &mut Task, _: [u32; 6]) -> SysResult {
     Err(Errno::EINTR.into())
 }
 
@@ -279,15 +285,15 @@ fn signalfd_with(t: &mut Task, a: [u32; 6], flags: u32) -> SysResult {
     t.host_blocking(Sysno::signalfd4, &[Arg::int(a[0]), Arg::input(&set), Arg::uint(SIGSET), Arg::uint(flags)])
 }
 
-pub fn signalfd(t: &mut Task, a: [u32; 6]) -> SysResult {
+pub(crate) fn signalfd(t: &mut Task, a: [u32; 6]) -> SysResult {
     signalfd_with(t, a, 0)
 }
 
-pub fn signalfd4(t: &mut Task, a: [u32; 6]) -> SysResult {
+pub(crate) fn signalfd4(t: &mut Task, a: [u32; 6]) -> SysResult {
     signalfd_with(t, a, a[3])
 }
 
 /// For other modules: an optional timeout of either width, as the host has it.
-pub fn read_timeout<T: GuestTime>(t: &Task, addr: u32) -> Result<Option<HostTimespec>, Errno> {
+pub(crate) fn read_timeout<T: GuestTime>(t: &Task, addr: u32) -> Result<Option<HostTimespec>, Errno> {
     Ok(t.mem.read_opt::<T>(addr)?.map(T::to_host))
 }

@@ -61,7 +61,7 @@ fn sleep_on_clock<T: GuestTime>(t: &mut Task, a: [u32; 6]) -> SysResult {
     sleep::<T>(t, a[0], a[1], a[2], a[3])
 }
 
-pub fn nanosleep(t: &mut Task, a: [u32; 6]) -> SysResult {
+pub(crate) fn nanosleep(t: &mut Task, a: [u32; 6]) -> SysResult {
     sleep::<Timespec32>(t, libc::CLOCK_MONOTONIC as u32, 0, a[0], a[1])
 }
 
@@ -118,11 +118,11 @@ fn set_timerfd<T: GuestTime>(t: &mut Task, a: [u32; 6]) -> SysResult {
     arm::<T>(t, Sysno::timerfd_settime, a)
 }
 
-pub fn getitimer(t: &mut Task, a: [u32; 6]) -> SysResult {
+pub(crate) fn getitimer(t: &mut Task, a: [u32; 6]) -> SysResult {
     query::<Timespec32>(t, Sysno::getitimer, a[0], a[1])
 }
 
-pub fn setitimer(t: &mut Task, a: [u32; 6]) -> SysResult {
+pub(crate) fn setitimer(t: &mut Task, a: [u32; 6]) -> SysResult {
     let new = if a[1] == 0 { HostItimer::default() } else { read_itimer::<Timespec32>(t, a[1])? };
     let mut old = HostItimer::default();
     host::call(Sysno::setitimer, &[Arg::uint(a[0]), Arg::input(&new), Arg::output(&mut old)])?;
@@ -131,14 +131,14 @@ pub fn setitimer(t: &mut Task, a: [u32; 6]) -> SysResult {
 }
 
 /// The host's `struct sigevent` from the guest's: value, signal, how, thread.
-pub fn sigevent(t: &Task, at: u32) -> Result<[u32; 16], Errno> {
+pub(crate) fn sigevent(t: &Task, at: u32) -> Result<[u32; 16], Errno> {
     let [value, signo, notify, tid]: [u32; 4] = t.mem.read(at)?;
     let mut h = [0u32; 16];
     (h[0], h[2], h[3], h[4]) = (value, signo, notify, tid);
     Ok(h)
 }
 
-pub fn timer_create(t: &mut Task, a: [u32; 6]) -> SysResult {
+pub(crate) fn timer_create(t: &mut Task, a: [u32; 6]) -> SysResult {
     let event = if a[1] == 0 { None } else { Some(sigevent(t, a[1])?) };
     let mut id = 0u32;
     let args = [Arg::int(a[0]), event.as_ref().map_or(Arg::NULL, Arg::input), Arg::output(&mut id)];
@@ -152,19 +152,19 @@ pub fn timer_create(t: &mut Task, a: [u32; 6]) -> SysResult {
 
 // --- the time of day ---
 
-pub fn time(t: &mut Task, a: [u32; 6]) -> SysResult {
+pub(crate) fn time(t: &mut Task, a: [u32; 6]) -> SysResult {
     let (sec, _) = host::clock_gettime(libc::CLOCK_REALTIME_COARSE)?;
     t.mem.write_opt(a[0], &(sec as u32))?;
     Ok(sec as u32)
 }
 
-pub fn stime(t: &mut Task, a: [u32; 6]) -> SysResult {
+pub(crate) fn stime(t: &mut Task, a: [u32; 6]) -> SysResult {
     let sec: u32 = t.mem.read(a[0])?;
     let h = Timespec32 { sec, frac: 0 }.to_host();
     Ok(host::call(Sysno::clock_settime, &[Arg::int(0), Arg::input(&h)])? as u32)
 }
 
-pub fn gettimeofday(t: &mut Task, a: [u32; 6]) -> SysResult {
+pub(crate) fn gettimeofday(t: &mut Task, a: [u32; 6]) -> SysResult {
     let (sec, nsec) = host::clock_gettime(libc::CLOCK_REALTIME)?;
     t.mem.write_opt(a[0], &Timespec32 { sec: sec as u32, frac: (nsec / 1000) as u32 })?;
     if a[1] != 0 {
@@ -175,28 +175,28 @@ pub fn gettimeofday(t: &mut Task, a: [u32; 6]) -> SysResult {
     Ok(0)
 }
 
-pub fn settimeofday(t: &mut Task, a: [u32; 6]) -> SysResult {
+pub(crate) fn settimeofday(t: &mut Task, a: [u32; 6]) -> SysResult {
     let time = t.mem.read_opt::<Timespec32>(a[0])?.map(Timespec32::to_host);
     let zone = t.mem.read_opt::<[u32; 2]>(a[1])?;
     let args = [time.as_ref().map_or(Arg::NULL, Arg::input), zone.as_ref().map_or(Arg::NULL, Arg::input)];
     Ok(host::call(Sysno::settimeofday, &args)? as u32)
 }
 
-pub fn times(t: &mut Task, a: [u32; 6]) -> SysResult {
+pub(crate) fn times(t: &mut Task, a: [u32; 6]) -> SysResult {
     let mut h = [0i64; 4];
     let ticks = host::call(Sysno::times, &[Arg::output(&mut h)])?;
     t.mem.write_opt(a[0], &h.map(|v| v as u32))?;
     Ok(ticks as u32)
 }
 
-pub fn adjtimex(t: &mut Task, a: [u32; 6]) -> SysResult {
+pub(crate) fn adjtimex(t: &mut Task, a: [u32; 6]) -> SysResult {
     let mut h = HostTimex::from(&t.mem.read::<Timex>(a[0])?);
     let r = host::call(Sysno::adjtimex, &[Arg::output(&mut h)])?;
     t.mem.write(a[0], &Timex::from(&h))?;
     Ok(r as u32)
 }
 
-pub fn clock_adjtime(t: &mut Task, a: [u32; 6]) -> SysResult {
+pub(crate) fn clock_adjtime(t: &mut Task, a: [u32; 6]) -> SysResult {
     let mut h = HostTimex::from(&t.mem.read::<Timex>(a[1])?);
     let r = host::call(Sysno::clock_adjtime, &[Arg::int(a[0]), Arg::output(&mut h)])?;
     t.mem.write(a[1], &Timex::from(&h))?;
@@ -213,12 +213,14 @@ fn touch(t: &mut Task, dir: u32, path: u32, times: Option<[HostTimespec; 2]>, fl
 fn set_file_times<T: GuestTime>(t: &mut Task, a: [u32; 6]) -> SysResult {
     let times = match a[2] {
         0 => None,
-        at => Some([t.mem.read::<T>(at)?.to_host(), t.mem.read::<T>(at.wrapping_add(size_of::<T>() as u32))?.to_host()]),
+        at => {
+            Some([t.mem.read::<T>(at)?.to_host(), t.mem.read::<T>(at.wrapping_add(size_of::<T>() as u32))?.to_host()])
+        }
     };
     touch(t, a[0], a[1], times, a[3])
 }
 
-pub fn utime(t: &mut Task, a: [u32; 6]) -> SysResult {
+pub(crate) fn utime(t: &mut Task, a: [u32; 6]) -> SysResult {
     let times = t.mem.read_opt::<[u32; 2]>(a[1])?.map(|w| w.map(|sec| Timespec32 { sec, frac: 0 }.to_host()));
     touch(t, libc::AT_FDCWD as u32, a[0], times, 0)
 }
@@ -236,10 +238,10 @@ fn touch_micro(t: &mut Task, dir: u32, path: u32, times: u32) -> SysResult {
     touch(t, dir, path, times, 0)
 }
 
-pub fn utimes(t: &mut Task, a: [u32; 6]) -> SysResult {
+pub(crate) fn utimes(t: &mut Task, a: [u32; 6]) -> SysResult {
     touch_micro(t, libc::AT_FDCWD as u32, a[0], a[1])
 }
 
-pub fn futimesat(t: &mut Task, a: [u32; 6]) -> SysResult {
+pub(crate) fn futimesat(t: &mut Task, a: [u32; 6]) -> SysResult {
     touch_micro(t, a[0], a[1], a[2])
 }

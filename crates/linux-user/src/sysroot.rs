@@ -47,7 +47,8 @@ impl Sysroot {
         let found = open(root.0, path, libc::O_PATH | nofollow, libc::RESOLVE_IN_ROOT).ok()?;
         let mut target = vec![0u8; 4096];
         let link = CString::new(format!("/proc/self/fd/{}", found.0)).ok()?;
-        let n = host::call(Sysno::readlink, &[Arg::cstr(&link), Arg::output(target.as_mut_slice()), Arg::uint(4096)]).ok()?;
+        let n = host::call(Sysno::readlink, &[Arg::cstr(&link), Arg::output(target.as_mut_slice()), Arg::uint(4096)])
+            .ok()?;
         target.truncate(n as usize);
         // A trailing slash demands a directory: keep the demand.
         if bytes.last() == Some(&b'/') {

@@ -5,8 +5,8 @@
 //! memory the kernel will write. All other rows name the function that answers.
 
 use crate::{
-    Stop, SysResult, sys_exec, sys_fd, sys_file, sys_futex, sys_id, sys_ipc, sys_misc, sys_mm, sys_net, sys_poll, sys_proc,
-    sys_signal, sys_time, task::Task,
+    Stop, SysResult, sys_exec, sys_fd, sys_file, sys_futex, sys_id, sys_ipc, sys_misc, sys_mm, sys_net, sys_poll,
+    sys_proc, sys_signal, sys_time, task::Task,
 };
 use Kind::*;
 use syscalls::{Errno, Sysno};

@@ -14,7 +14,7 @@ use xlat86_arch::{Fault, Reg, Seg, SegAttr, Segment, Vector};
 use xlat86_vcpu::{Exit, Vcpu};
 
 /// First of the three GDT entries for thread-local storage on a 64-bit kernel.
-pub const TLS_FIRST: u16 = 12;
+pub(crate) const TLS_FIRST: u16 = 12;
 /// INT 80h: `cd 80`.
 const INT80_LEN: u32 = 2;
 
@@ -56,8 +56,9 @@ impl Task {
                 // CPL 3 can't halt; the instruction faults before.
                 Exit::Halt => self.deliver_fault(&Fault::gp(0)),
                 Exit::Unimplemented(what) => self.unimplemented(&what),
+                Exit::Diverged(report) => self.diverged(&report),
             }
-            if xlat86_host::is_pending() {
+            if crate::signal::waiting() {
                 self.deliver_pending();
             }
             if let Some(status) = self.ended {
@@ -79,8 +80,19 @@ impl Task {
     }
 
     fn unimplemented(&mut self, what: &str) {
-        eprintln!("xlat86: {}: at {:#x}: instruction not implemented: {what}", self.shared.name(), self.vcpu.state().eip);
+        eprintln!(
+            "xlat86: {}: at {:#x}: instruction not implemented: {what}",
+            self.shared.name(),
+            self.vcpu.state().eip
+        );
         self.deliver_fault(&Fault::ud());
+    }
+
+    /// Lockstep found the engines to disagree: a bug of the emulator, and nothing to go on with.
+    fn diverged(&mut self, report: &impl std::fmt::Display) -> ! {
+        eprintln!("xlat86: {}: {report}", self.shared.name());
+        self.shared.at_exit("stopped: the engines disagree");
+        host::exit_group(crate::EXIT_BUG)
     }
 
     fn system_call(&mut self) {

@@ -53,7 +53,7 @@ impl Tracer {
 }
 
 /// A call that is under way.
-pub struct Call {
+pub(crate) struct Call {
     row: Option<&'static Row>,
     nr: u32,
     args: [u32; 6],
@@ -62,7 +62,7 @@ pub struct Call {
 }
 
 /// Notes a call before it is made.
-pub fn begin(t: &Task, nr: u32, row: Option<&'static Row>, args: [u32; 6]) -> Call {
+pub(crate) fn begin(t: &Task, nr: u32, row: Option<&'static Row>, args: [u32; 6]) -> Call {
     let kinds = row.map_or(&[][..], |r| r.args);
     let mut reg = 0;
     let mut shown = Vec::new();
@@ -111,7 +111,7 @@ impl Call {
     }
 
     /// Prints the call with its result.
-    pub fn end(self, t: &Task, result: &SysResult) {
+    pub(crate) fn end(self, t: &Task, result: &SysResult) {
         let line = match result {
             Ok(v) if *v >= 0x1000_0000 => format!("{} = {v:#x}", self.text(t, Some(*v))),
             Ok(v) => format!("{} = {v}", self.text(t, Some(*v))),
@@ -141,7 +141,12 @@ impl Task {
     pub fn trace_signal(&self, sig: i32, info: &Siginfo) {
         if self.shared.trace.is_some() {
             let (code, f) = (info.code as i32, info.fields);
-            self.trace_line(&format!("--- {} {{si_code={code}, {:#x}, {:#x}}} ---", signal_name(sig as u32), f[0], f[1]));
+            self.trace_line(&format!(
+                "--- {} {{si_code={code}, {:#x}, {:#x}}} ---",
+                signal_name(sig as u32),
+                f[0],
+                f[1]
+            ));
         }
     }
 }
@@ -199,11 +204,11 @@ fn bits(v: u32, names: &[(u32, &str)]) -> String {
 }
 
 /// The name of a signal.
-pub fn signal_name(sig: u32) -> String {
+pub(crate) fn signal_name(sig: u32) -> String {
     const NAMES: [&str; 31] = [
-        "HUP", "INT", "QUIT", "ILL", "TRAP", "ABRT", "BUS", "FPE", "KILL", "USR1", "SEGV", "USR2", "PIPE", "ALRM", "TERM",
-        "STKFLT", "CHLD", "CONT", "STOP", "TSTP", "TTIN", "TTOU", "URG", "XCPU", "XFSZ", "VTALRM", "PROF", "WINCH", "IO", "PWR",
-        "SYS",
+        "HUP", "INT", "QUIT", "ILL", "TRAP", "ABRT", "BUS", "FPE", "KILL", "USR1", "SEGV", "USR2", "PIPE", "ALRM",
+        "TERM", "STKFLT", "CHLD", "CONT", "STOP", "TSTP", "TTIN", "TTOU", "URG", "XCPU", "XFSZ", "VTALRM", "PROF",
+        "WINCH", "IO", "PWR", "SYS",
     ];
     match sig {
         1..=31 => format!("SIG{}", NAMES[sig as usize - 1]),

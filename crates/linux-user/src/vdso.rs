@@ -21,7 +21,7 @@ fn symbol(name: &str) -> Option<u32> {
 }
 
 /// Maps the image; gives its base and entry points.
-pub fn map(mm: &Mm, guest: &Guest) -> Result<(u32, Vdso), Errno> {
+pub(crate) fn map(mm: &Mm, guest: &Guest) -> Result<(u32, Vdso), Errno> {
     let len = (IMAGE.len() as u32).next_multiple_of(PAGE_SIZE);
     let flags = (libc::MAP_PRIVATE | libc::MAP_ANONYMOUS) as u32;
     let rw = (libc::PROT_READ | libc::PROT_WRITE) as u32;

@@ -149,7 +149,8 @@ mod tests {
 
     #[test]
     fn siginfo_moves_the_union() {
-        let mut h = HostSiginfo { signo: libc::SIGCHLD as u32, code: libc::CLD_EXITED as u32, ..HostSiginfo::default() };
+        let mut h =
+            HostSiginfo { signo: libc::SIGCHLD as u32, code: libc::CLD_EXITED as u32, ..HostSiginfo::default() };
         h.fields[0] = 1234 | 1000 << 32;
         h.fields[1] = 7;
         h.fields[2] = 55;
