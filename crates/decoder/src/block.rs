@@ -1,7 +1,7 @@
 //! Basic blocks.
 
 use crate::Kind;
-use crate::table::{CodeInfo, Only, TABLE};
+use crate::table::{CodeInfo, Only, info_of};
 use iced_x86::{Code, ConstantOffsets, Decoder, DecoderError, DecoderOptions, Instruction, OpKind};
 use xlat86_arch::{Fault, Features, Mode};
 
@@ -147,7 +147,6 @@ pub fn decode_block_into(
     features: Features,
     limit: usize,
 ) {
-    let table = &**TABLE;
     let limit = if mode.has(Mode::TRAP) { 1 } else { limit.max(1) };
     let mut decoder = Decoder::with_ip(mode.bitness(), bytes, u64::from(eip), OPTIONS);
     block.eip = eip;
@@ -174,7 +173,7 @@ pub fn decode_block_into(
             // Where the bytes of this page are all there, it is the page that ends, not the input.
             break if pos > 0 && bytes.len() >= page_left { BlockEnd::PageEnd } else { BlockEnd::Truncated };
         }
-        let info = &table[insn.iced.code() as usize];
+        let info = info_of(insn.iced.code());
         insn.kind = kind_under(info, &insn.iced, mode, features);
         insn.offsets = decoder.get_constant_offsets(&insn.iced);
         if !info.repeats {

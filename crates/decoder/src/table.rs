@@ -2,9 +2,9 @@
 //! `requires` and from iced's description of the operands.
 
 use crate::kind::{BY_CODE, BY_MNEMONIC, Ends, Kind, PROTECTED_ONLY, Row};
+use crate::per_code::PerCode;
 use crate::requires::requires;
 use iced_x86::{Code, EncodingKind, Mnemonic, OpCodeOperandKind};
-use std::sync::LazyLock;
 use xlat86_arch::Features;
 
 /// Which part of the floating-point machinery an instruction uses: decides what CR0.EM, CR0.TS and CR4.OSFXSR do to
@@ -47,12 +47,11 @@ pub(crate) struct CodeInfo {
     pub(crate) repeats: bool,
 }
 
-/// One row per `Code`, at its number.
-pub(crate) static TABLE: LazyLock<Vec<CodeInfo>> = LazyLock::new(|| Code::values().map(info).collect());
+static TABLE: PerCode<CodeInfo> = PerCode::new(info);
 
 #[inline]
 pub(crate) fn info_of(code: Code) -> &'static CodeInfo {
-    &TABLE[code as usize]
+    TABLE.get(code)
 }
 
 /// The kind of `code` on a CPU that has what it requires. Extensions that are not offered at all are invalid.

@@ -6,7 +6,7 @@
 use crate::op::Handler;
 use crate::ops;
 use iced_x86::{Code, Mnemonic, OpCodeOperandKind as K};
-use std::sync::LazyLock;
+use xlat86_decoder::PerCode;
 
 /// What a row is about.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -77,27 +77,17 @@ fn rows() -> impl Iterator<Item = &'static Row> {
     ops::FAMILIES.iter().copied().flatten()
 }
 
-static TABLE: LazyLock<Vec<Option<Handler>>> = LazyLock::new(|| {
-    use std::collections::HashMap;
-    let mut codes = HashMap::new();
-    let mut mnemonics = HashMap::new();
-    for (key, meaning) in rows() {
-        match key {
-            Key::All(m) => mnemonics.insert(*m, meaning),
-            Key::One(c) => codes.insert(*c, meaning),
-        };
+static TABLE: PerCode<Option<Handler>> = PerCode::new(|code| {
+    let named = |key: Key| rows().find(|row| row.0 == key).map(|row| row.1);
+    match named(Key::One(code)).or_else(|| named(Key::All(code.mnemonic())))? {
+        Meaning::Any(h) => Some(h),
+        Meaning::ByWidth(h) => h[width(code)? as usize],
     }
-    Code::values()
-        .map(|c| match codes.get(&c).or_else(|| mnemonics.get(&c.mnemonic()))? {
-            Meaning::Any(h) => Some(*h),
-            Meaning::ByWidth(h) => h[width(c)? as usize],
-        })
-        .collect()
 });
 
 /// The handler of `code`.
 pub(crate) fn handler(code: Code) -> Option<Handler> {
-    TABLE[code as usize]
+    *TABLE.get(code)
 }
 
 /// log2 of the operand width of `code` in bytes: that of its first general-register operand, or else its operand size.

@@ -70,13 +70,14 @@ impl Shared {
     }
 
     /// Last words of a process, before it ends for any reason.
-    pub fn at_exit(&self, how: &str) {
+    pub fn at_exit(&self, how: &str, cpu: &mut xlat86_vcpu::Vcpu) {
         if let Some(t) = &self.trace {
             t.line(&format!("+++ {how} +++"));
         }
         if self.options.stats {
             let ms = self.started.elapsed().as_secs_f64() * 1e3;
-            eprintln!("xlat86: {}: {how} after {ms:.1} ms", self.name());
+            cpu.publish_stats();
+            eprintln!("xlat86: {}: {how} after {ms:.1} ms\n{}", self.name(), self.process.stats());
         }
     }
 

@@ -212,7 +212,7 @@ impl Task {
 
     /// Ends the process by `sig`, so that its parent sees it die of that.
     pub fn die(&mut self, sig: i32) -> ! {
-        self.shared.at_exit(&format!("killed by {}", crate::trace::signal_name(sig as u32)));
+        self.shared.at_exit(&format!("killed by {}", crate::trace::signal_name(sig as u32)), &mut self.vcpu);
         host::die_by_signal(sig)
     }
 

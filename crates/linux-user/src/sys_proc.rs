@@ -21,7 +21,7 @@ pub(crate) fn exit(t: &mut Task, a: [u32; 6]) -> SysResult {
 
 pub(crate) fn exit_group(t: &mut Task, a: [u32; 6]) -> SysResult {
     let status = a[0] as i32 & 0xff;
-    t.shared.at_exit(&format!("exited with {status}"));
+    t.shared.at_exit(&format!("exited with {status}"), &mut t.vcpu);
     host::exit_group(status)
 }
 
@@ -30,7 +30,7 @@ impl Task {
     pub fn end_main_thread(&mut self, status: i32) -> ! {
         self.release_futexes();
         if self.shared.threads.load(Ordering::Acquire) == 0 {
-            self.shared.at_exit(&format!("exited with {status}"));
+            self.shared.at_exit(&format!("exited with {status}"), &mut self.vcpu);
             host::exit_group(status);
         }
         host::exit_thread(status)

@@ -227,8 +227,10 @@ pub(crate) fn rt_tgsigqueueinfo(t: &mut Task, a: [u32; 6]) -> SysResult {
 pub(crate) fn pidfd_send_signal(t: &mut Task, a: [u32; 6]) -> SysResult {
     let info = match t.mem.read_opt::<Siginfo>(a[2])? {
         None => {
-            return t
-                .host_blocking(Sysno::pidfd_send_signal, &[Arg::int(a[0]), Arg::int(a[1]), Arg::NULL, Arg::uint(a[3])]);
+            return t.host_blocking(
+                Sysno::pidfd_send_signal,
+                &[Arg::int(a[0]), Arg::int(a[1]), Arg::NULL, Arg::uint(a[3])],
+            );
         }
         Some(g) => HostSiginfo::from(&g),
     };

@@ -91,7 +91,7 @@ impl Task {
     /// Lockstep found the engines to disagree: a bug of the emulator, and nothing to go on with.
     fn diverged(&mut self, report: &impl std::fmt::Display) -> ! {
         eprintln!("xlat86: {}: {report}", self.shared.name());
-        self.shared.at_exit("stopped: the engines disagree");
+        self.shared.at_exit("stopped: the engines disagree", &mut self.vcpu);
         host::exit_group(crate::EXIT_BUG)
     }
 

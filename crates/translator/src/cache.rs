@@ -74,6 +74,14 @@ pub struct BlockInfo {
     pub code: Vec<u8>,
 }
 
+/// A unit as its pages' lists name it.
+#[derive(Clone, Copy, Debug)]
+struct InPage {
+    eip: u32,
+    len: u32,
+    id: UnitId,
+}
+
 /// There is no room: evict, then insert again.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Full;
@@ -129,9 +137,9 @@ pub struct Cache {
     units: Vec<Option<Box<Resident>>>,
     free: Vec<UnitId>,
     by_eip: EipMap<UnitId>,
-    by_page: EipMap<Vec<UnitId>>,
-    /// Units of each region, ascending by address.
-    regions: Vec<Vec<UnitId>>,
+    by_page: EipMap<Vec<InPage>>,
+    /// Units of each region with their arena offsets, ascending.
+    regions: Vec<Vec<(u32, UnitId)>>,
     region_size: u32,
     recent: LruCache<usize, ()>,
     current: usize,
@@ -201,7 +209,8 @@ impl Cache {
             let u = self.unit(id);
             return unit::entry(&u.marks, eip).map(|at| (id, u.base + at));
         }
-        self.by_page.get(&(eip >> 12))?.iter().find_map(|&id| {
+        let there = |u: &&InPage| eip.wrapping_sub(u.eip) < u.len;
+        self.by_page.get(&(eip >> 12))?.iter().filter(there).find_map(|&InPage { id, .. }| {
             let u = self.unit(id);
             unit::entry(&u.marks, eip).map(|at| (id, u.base + at))
         })
@@ -273,10 +282,10 @@ impl Cache {
             self.units.len() as UnitId - 1
         });
         for &p in pages {
-            self.by_page.entry(p).or_default().push(id);
+            self.by_page.entry(p).or_default().push(InPage { eip: unit.eip, len: unit.len, id });
         }
         self.by_eip.insert(unit.eip, id);
-        self.regions[self.current].push(id);
+        self.regions[self.current].push((base, id));
         self.units[id as usize] = Some(Box::new(Resident {
             base,
             size,
@@ -296,9 +305,9 @@ impl Cache {
 
     fn unit_at(&self, offset: u32) -> Option<UnitId> {
         let region = self.regions.get((offset / self.region_size) as usize)?;
-        let i = region.partition_point(|&id| self.unit(id).base <= offset);
-        let id = *region.get(i.checked_sub(1)?)?;
-        (offset <= self.unit(id).base + self.unit(id).size).then_some(id)
+        let i = region.partition_point(|&(base, _)| base <= offset);
+        let (base, id) = *region.get(i.checked_sub(1)?)?;
+        (offset <= base + self.unit(id).size).then_some(id)
     }
 
     /// What the host address `site` belongs to. `left` says that it is the return address of a leaving call.
@@ -377,7 +386,7 @@ impl Cache {
         }
         for p in &u.pages {
             if let Some(ids) = self.by_page.get_mut(p) {
-                ids.retain(|x| *x != id);
+                ids.retain(|x| x.id != id);
                 if ids.is_empty() {
                     self.by_page.remove(p);
                 }
@@ -389,10 +398,12 @@ impl Cache {
     /// Drops every unit that depends on guest page `page`. Gives their number.
     pub fn invalidate_page(&mut self, page: u32) -> usize {
         let Some(ids) = self.by_page.remove(&page) else { return 0 };
-        for &id in &ids {
+        for &InPage { id, .. } in &ids {
             let u = self.unlink(id);
-            // Its memory is reused with its region's; until then the slot keeps its place in the region's order.
-            self.regions[u.region].retain(|x| *x != id);
+            let region = &mut self.regions[u.region];
+            if let Ok(i) = region.binary_search_by_key(&u.base, |x| x.0) {
+                region.remove(i);
+            }
             self.free.push(id);
         }
         self.stats.invalidated += ids.len() as u64;
@@ -408,7 +419,7 @@ impl Cache {
             // Nothing may be placed in it before it is handed out again.
             self.cursor = (region as u32 + 1) * self.region_size;
         }
-        for &id in &ids {
+        for &(_, id) in &ids {
             self.unlink(id);
             self.free.push(id);
         }

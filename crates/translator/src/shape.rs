@@ -1,9 +1,9 @@
 //! What the encoder has to know about a code: which of its operands are general registers, and where they are encoded.
 //!
-//! One row per iced code, computed once from iced's own operand descriptions.
+//! One row per iced code, computed when first met from iced's own operand descriptions.
 
 use iced_x86::{Code, EncodingKind, MandatoryPrefix, OpCodeOperandKind};
-use std::sync::LazyLock;
+use xlat86_decoder::PerCode;
 
 /// What a register number in an encoding means.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -34,11 +34,11 @@ pub(crate) struct Shape {
     pub(crate) moffs: bool,
 }
 
-static SHAPES: LazyLock<Vec<Shape>> = LazyLock::new(|| Code::values().map(shape).collect());
+static SHAPES: PerCode<Shape> = PerCode::new(shape);
 
 /// The shape of `code`.
 pub(crate) fn shape_of(code: Code) -> &'static Shape {
-    &SHAPES[code as usize]
+    SHAPES.get(code)
 }
 
 fn shape(code: Code) -> Shape {

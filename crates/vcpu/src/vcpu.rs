@@ -28,6 +28,7 @@ pub struct Vcpu {
     pub(crate) evictions_seen: u64,
     changes_seen: u64,
     pub(crate) stats: Stats,
+    interpreted_published: u64,
     /// Host threads have their own alternate stacks and x87 state, so a CPU stays where it was made.
     _not_send: core::marker::PhantomData<*const ()>,
 }
@@ -68,6 +69,7 @@ impl Vcpu {
             evictions_seen: process.evictions(),
             changes_seen: process.changes(),
             stats: Stats::default(),
+            interpreted_published: 0,
             _not_send: core::marker::PhantomData,
         })
     }
@@ -139,6 +141,18 @@ impl Vcpu {
     #[must_use]
     pub fn stats(&self) -> Stats {
         Stats { interpreted: self.interp.retired(), ..self.stats }
+    }
+
+    /// Adds the counters of this CPU to its process's, so that they show there.
+    pub fn publish_stats(&mut self) {
+        let mut stats = core::mem::take(&mut self.stats);
+        let interpreted = self.interp.retired();
+        stats.interpreted = interpreted - self.interpreted_published;
+        self.interpreted_published = interpreted;
+        if let Some(f) = &mut self.frame {
+            stats.return_mismatches = core::mem::take(&mut f.regs().mismatches);
+        }
+        self.process.stats.lock().unwrap_or_else(std::sync::PoisonError::into_inner).add(&stats);
     }
 
     /// After a fork, in the child: this CPU's thread is the only one left.
@@ -245,7 +259,6 @@ pub(crate) fn written_page(fault: &Fault) -> Option<Gva> {
 impl Drop for Vcpu {
     fn drop(&mut self) {
         self.process.world.part(&self.me);
-        let stats = self.stats();
-        self.process.stats.lock().unwrap_or_else(std::sync::PoisonError::into_inner).add(&stats);
+        self.publish_stats();
     }
 }
