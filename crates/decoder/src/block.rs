@@ -1,8 +1,8 @@
 //! Basic blocks.
 
 use crate::Kind;
-use crate::table::{CodeInfo, TABLE};
-use iced_x86::{Code, ConstantOffsets, Decoder, DecoderError, DecoderOptions, Instruction};
+use crate::table::{CodeInfo, Only, TABLE};
+use iced_x86::{Code, ConstantOffsets, Decoder, DecoderError, DecoderOptions, Instruction, OpKind};
 use xlat86_arch::{Fault, Features, Mode};
 
 /// Longest legal instruction in bytes; a longer one raises #GP(0) (SDM vol. 2A, 2.3.11).
@@ -162,30 +162,28 @@ pub fn decode_block_into(
         if block.insns.len() == limit {
             break BlockEnd::Limit;
         }
-        let mut insn = Insn::default();
+        // Decoded in place: copying what iced has just written field by field stalls on every store.
+        block.insns.push(Insn::default());
+        let insn = block.insns.last_mut().expect("just pushed");
         decoder.decode_out(&mut insn.iced);
         let next = decoder.position();
-        if decoder.last_error() == DecoderError::NoMoreBytes {
-            // The bytes of this page are all there: it is the page that ends, not the input.
+        let crosses = next > page_left;
+        let truncated = decoder.last_error() == DecoderError::NoMoreBytes;
+        if truncated || (crosses && pos > 0) {
+            block.insns.pop();
+            // Where the bytes of this page are all there, it is the page that ends, not the input.
             break if pos > 0 && bytes.len() >= page_left { BlockEnd::PageEnd } else { BlockEnd::Truncated };
         }
-        let crosses = next > page_left;
-        if crosses && pos > 0 {
-            break BlockEnd::PageEnd;
-        }
         let info = &table[insn.iced.code() as usize];
-        insn.kind = kind_under(info, mode, features);
+        insn.kind = kind_under(info, &insn.iced, mode, features);
         insn.offsets = decoder.get_constant_offsets(&insn.iced);
         if !info.repeats {
             drop_ignored_repeats(&mut insn.iced);
         }
-        if insn.kind == Kind::Invalid {
-            insn.over_long = insn.len() == MAX_INSN_LEN && is_over_long(&bytes[pos..], mode);
-        }
-        block.insns.push(insn);
         block.crosses_page = crosses;
         pos = next;
         if insn.kind == Kind::Invalid {
+            insn.over_long = insn.len() == MAX_INSN_LEN && is_over_long(&bytes[pos - MAX_INSN_LEN..], mode);
             break BlockEnd::Invalid;
         }
         if info.ends_block {
@@ -198,9 +196,14 @@ pub fn decode_block_into(
     block.len = pos as u32;
 }
 
-fn kind_under(info: &CodeInfo, mode: Mode, features: Features) -> Kind {
-    let real = !mode.has(Mode::PROTECTED) || mode.has(Mode::VM86);
-    if !features.contains(info.requires) || (info.protected_only && real) { Kind::Invalid } else { info.kind }
+fn kind_under(info: &CodeInfo, iced: &Instruction, mode: Mode, features: Features) -> Kind {
+    let recognised = features.contains(info.requires)
+        && match info.only {
+            Only::Always => true,
+            Only::Protected => mode.has(Mode::PROTECTED) && !mode.has(Mode::VM86),
+            Only::Memory => iced.op0_kind() == OpKind::Memory,
+        };
+    if recognised { info.kind } else { Kind::Invalid }
 }
 
 fn drop_ignored_repeats(iced: &mut Instruction) {

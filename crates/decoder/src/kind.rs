@@ -157,7 +157,8 @@ pub(crate) const BY_CODE: &[Row<Code>] = {
     ]
 };
 
-/// Instructions that real-address and virtual-8086 mode don't recognise: #UD there (SDM vol. 3A, 21.2.1 and 22.2.3).
+/// Instructions that real-address and virtual-8086 mode don't recognise: #UD there (SDM vol. 2, under
+/// each one's real-address and virtual-8086 mode exceptions).
 pub(crate) const PROTECTED_ONLY: &[Mnemonic] = {
     use Mnemonic::*;
     &[Arpl, Lar, Lsl, Verr, Verw, Lldt, Sldt, Ltr, Str]

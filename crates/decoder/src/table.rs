@@ -24,6 +24,17 @@ pub enum Unit {
     Sse,
 }
 
+/// Where an instruction is one.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Only {
+    /// Everywhere its features are.
+    Always,
+    /// Neither in real-address nor in virtual-8086 mode.
+    Protected,
+    /// With a memory operand (iced accepts a register as well).
+    Memory,
+}
+
 /// What is known about one code.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct CodeInfo {
@@ -31,7 +42,7 @@ pub(crate) struct CodeInfo {
     pub(crate) kind: Kind,
     pub(crate) unit: Unit,
     pub(crate) ends_block: bool,
-    pub(crate) protected_only: bool,
+    pub(crate) only: Only,
     /// F3 and F2 repeat it; with any other instruction they are ignored.
     pub(crate) repeats: bool,
 }
@@ -102,7 +113,11 @@ fn info(code: Code) -> CodeInfo {
         kind,
         unit: unit(code, kind),
         ends_block: ends == Ends::Yes,
-        protected_only: PROTECTED_ONLY.contains(&code.mnemonic()),
+        only: match code {
+            _ if PROTECTED_ONLY.contains(&code.mnemonic()) => Only::Protected,
+            Code::Reservednop_rm16_r16_0F0D | Code::Reservednop_rm32_r32_0F0D => Only::Memory,
+            _ => Only::Always,
+        },
         repeats: code.op_code().can_use_rep_prefix() || code.op_code().can_use_repne_prefix(),
     }
 }

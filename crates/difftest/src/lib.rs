@@ -1,1 +1,5 @@
-//! difftest
+//! What tests, fuzz targets and benchmarks share: oracles, generators and engine comparisons. Nothing ships with it.
+
+#![forbid(unsafe_code)]
+
+pub mod decode;

@@ -61,14 +61,17 @@ impl Arena {
         self.map.len()
     }
 
-    /// Copies `code` to `offset` and sets the boundary bits of exactly the offsets in `boundaries` (relative to `offset`,
+    /// Copies `code` to `offset` (a multiple of 8) and sets the boundary bits of exactly the offsets in `boundaries` (relative to `offset`,
     /// ascending) in that range.
     ///
     /// # Panics
-    /// If the range isn't within the arena. Nothing may be executing there.
+    /// If the range isn't within the arena. Nothing may be executing there, and nothing else may write.
     pub fn write(&self, offset: usize, code: &[u8], boundaries: impl Iterator<Item = usize>) {
-        assert!(offset + code.len() <= self.size(), "code outside the arena");
-        self.clear_boundaries(offset, code.len());
+        assert!(offset.is_multiple_of(8) && offset + code.len() <= self.size(), "code outside the arena");
+        // One writer at a time, so plain loads and stores do; signal handlers only read.
+        for byte in &self.boundary[offset / 8..(offset + code.len()).div_ceil(8)] {
+            byte.store(0, Ordering::Relaxed);
+        }
         // SAFETY: in bounds; the arena is shared memory that is only ever accessed through raw pointers and atomics.
         unsafe {
             core::ptr::copy_nonoverlapping(code.as_ptr(), (self.base() as *mut u8).add(offset), code.len());
@@ -76,17 +79,8 @@ impl Arena {
         for b in boundaries {
             debug_assert!(b < code.len());
             let at = offset + b;
-            self.boundary[at / 8].fetch_or(1 << (at % 8), Ordering::Release);
-        }
-    }
-
-    fn clear_boundaries(&self, offset: usize, len: usize) {
-        for at in offset..offset + len {
-            if at.is_multiple_of(8) && at + 8 <= offset + len {
-                self.boundary[at / 8].store(0, Ordering::Release);
-            } else if !(offset.next_multiple_of(8)..(offset + len) & !7).contains(&at) {
-                self.boundary[at / 8].fetch_and(!(1 << (at % 8)), Ordering::Release);
-            }
+            let byte = &self.boundary[at / 8];
+            byte.store(byte.load(Ordering::Relaxed) | 1 << (at % 8), Ordering::Release);
         }
     }
 
@@ -97,13 +91,27 @@ impl Arena {
     /// If `offset` is outside the arena or crosses.
     pub fn patch(&self, offset: usize, value: u32) {
         assert!(offset % 8 <= 4 && offset + 4 <= self.size(), "patch site {offset:#x} is not atomic");
+        self.replace(offset, u64::from(u32::MAX), u64::from(value));
+    }
+
+    /// Atomically replaces the 2 bytes at `offset`, under the conditions of [`Arena::patch`].
+    ///
+    /// # Panics
+    /// If `offset` is outside the arena or the bytes cross an 8-byte boundary.
+    pub fn patch16(&self, offset: usize, value: [u8; 2]) {
+        assert!(offset % 8 <= 6 && offset + 2 <= self.size(), "patch site {offset:#x} is not atomic");
+        let value = u64::from(u16::from_le_bytes(value));
+        self.replace(offset, 0xffff, value);
+    }
+
+    /// Replaces the bits of `mask`, shifted to byte `offset` of its aligned quadword, by those of `value`.
+    fn replace(&self, offset: usize, mask: u64, value: u64) {
         let quad = (self.base() as usize + offset) & !7;
         let shift = (offset % 8) * 8;
         // SAFETY: in bounds and aligned; see `write` about sharing.
         let cell = unsafe { &*(quad as *const AtomicU64) };
-        let mask = u64::from(u32::MAX) << shift;
         let _ = cell
-            .fetch_update(Ordering::AcqRel, Ordering::Acquire, |old| Some((old & !mask) | (u64::from(value) << shift)));
+            .fetch_update(Ordering::AcqRel, Ordering::Acquire, |old| Some((old & !(mask << shift)) | (value << shift)));
     }
 
     /// Copy of `len` code bytes at `offset`, for listings.

@@ -36,6 +36,8 @@ pub struct Frame {
     pub arena: u64,
     /// Base of the indirect-jump table (R15).
     pub table: u64,
+    /// Guest returns that didn't come back to their call.
+    pub mismatches: u64,
     /// Host stack pointer of the code that entered.
     pub(crate) host_sp: u64,
     /// XMM0 to XMM7.
@@ -76,6 +78,7 @@ impl Frame {
             mxcsr: 0x1f80,
             arena: 0,
             table: 0,
+            mismatches: 0,
             host_sp: 0,
             xmm: [0; 8],
         }))

@@ -6,7 +6,10 @@
 
 mod access;
 mod arena;
+mod clock;
+mod compat;
 mod enter;
+pub mod fpu;
 mod frame;
 mod memory;
 mod scratch;
@@ -15,13 +18,17 @@ mod slot;
 pub mod syscall;
 mod trap;
 mod window;
+mod x87;
 
 pub use access::AccessFault;
 pub use arena::{Arena, JumpTable};
+pub use clock::tsc;
+pub use compat::{Compat, CompatState};
 pub use enter::VcpuFrame;
 pub use frame::{Frame, Left};
 pub use memory::{protect_guest_page, zeroed_atomics};
-pub use scratch::scratch_window;
-pub use slot::{HostFault, RawSiginfo, is_pending, last as last_fault};
+pub use scratch::{scratch_low, scratch_window};
+pub use slot::{HostFault, RawSiginfo, last as last_fault, with_pending};
 pub use trap::install_fault_handlers;
 pub use window::{Scalar, Window};
+pub use x87::{Transcendental, X87Result, approximate, transcendental};

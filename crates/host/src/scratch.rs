@@ -29,3 +29,26 @@ pub fn scratch_window(ranges: &[Range<u32>]) -> io::Result<Window> {
     // SAFETY: the reservation covers `base..base + SPAN + GUARD`, is never unmapped, and nothing of ours is in it.
     Ok(unsafe { Window::at(base as u64) })
 }
+
+/// The host's low 4 GB with exactly `ranges` (guest addresses, page-aligned) mapped in them, readable and writable. Ranges that were
+/// mapped before are replaced.
+///
+/// # Errors
+/// The host refuses memory for a range.
+pub fn scratch_low(ranges: &[Range<u32>]) -> io::Result<Window> {
+    crate::install_fault_handlers();
+    for r in ranges {
+        let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE | libc::MAP_FIXED;
+        let len = (r.end - r.start) as usize;
+        // SAFETY: the low 4 GB hold nothing but guest memory (a position-independent program, its heap and stacks are
+        // far above).
+        let p = unsafe {
+            libc::mmap(r.start as usize as *mut libc::c_void, len, libc::PROT_READ | libc::PROT_WRITE, flags, -1, 0)
+        };
+        if p == libc::MAP_FAILED {
+            return Err(io::Error::last_os_error());
+        }
+    }
+    // SAFETY: as above.
+    Ok(unsafe { Window::low() })
+}

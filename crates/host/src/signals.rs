@@ -14,8 +14,12 @@ pub const fn bit(sig: i32) -> u64 {
     1 << (sig - 1)
 }
 
+/// What one emulator thread sends another to make it leave translated code. Nothing else uses this number: the hardware it
+/// was meant for never was.
+pub(crate) const KICK: i32 = libc::SIGSTKFLT;
+
 const fn blockable() -> u64 {
-    let mut mask = u64::MAX;
+    let mut mask = u64::MAX & !bit(KICK);
     let mut i = 0;
     while i < SYNC_SIGNALS.len() {
         mask &= !bit(SYNC_SIGNALS[i]);
@@ -88,6 +92,24 @@ unsafe fn change_mask(new: *const u64) -> u64 {
     // SAFETY: both sets are 8 bytes, as the last argument says. The raw call: libc's would keep its own two signals open.
     unsafe { libc::syscall(libc::SYS_rt_sigprocmask, libc::SIG_SETMASK, new, &mut old, 8usize) };
     old
+}
+
+/// Makes thread `tid` of this process stop running guest code soon: it leaves at the next guest instruction boundary. If it is
+/// doing something else it will notice before it next enters.
+pub fn kick(tid: i32) {
+    static ONCE: std::sync::Once = std::sync::Once::new();
+    ONCE.call_once(|| {
+        trap::install(KICK, trap::kick_handler(), libc::SA_RESTART).expect("handler for the kick signal");
+    });
+    // SAFETY: a signal to a thread of this process, with a handler installed. A thread that has ended is no matter.
+    unsafe { libc::syscall(libc::SYS_tgkill, libc::getpid(), tid, KICK) };
+}
+
+/// The kernel's id of the current thread.
+#[must_use]
+pub fn thread_id() -> i32 {
+    // SAFETY: no arguments.
+    unsafe { libc::gettid() }
 }
 
 /// Gives the current thread an alternate signal stack, on which all handlers run. Once per thread, before it runs guest code.

@@ -6,6 +6,7 @@
 
 use core::cell::{Cell, UnsafeCell};
 use core::ops::Range;
+use core::sync::atomic::{AtomicBool, Ordering};
 
 /// What the host's kernel said about a fault.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -30,8 +31,8 @@ const PENDING: usize = 8;
 
 struct Slot {
     fault: Cell<HostFault>,
-    /// Nonzero while `pending` holds something. Read by assembly.
-    flag: Cell<u8>,
+    /// Something asynchronous wants attention: `pending` holds something, or another thread kicked this one. Read by assembly.
+    flag: AtomicBool,
     count: Cell<usize>,
     pending: UnsafeCell<[RawSiginfo; PENDING]>,
     return_guard: Cell<(u64, u64)>,
@@ -42,7 +43,7 @@ thread_local! {
     static SLOT: Slot = const {
         Slot {
             fault: Cell::new(HostFault { addr: 0, error: 0, trapno: 0, signal: 0, code: 0 }),
-            flag: Cell::new(0),
+            flag: AtomicBool::new(false),
             count: Cell::new(0),
             pending: UnsafeCell::new([[0; 128]; PENDING]),
             return_guard: Cell::new((0, 0)),
@@ -64,16 +65,17 @@ pub fn last() -> HostFault {
 
 /// Address of the byte that is nonzero while something asynchronous waits for the current thread.
 pub(crate) fn pending_flag() -> *const u8 {
-    SLOT.with(|s| s.flag.as_ptr().cast_const())
+    SLOT.with(|s| s.flag.as_ptr().cast_const().cast())
 }
 
-/// Is something asynchronous waiting for the current thread?
-#[must_use]
-pub fn is_pending() -> bool {
-    SLOT.with(|s| {
-        // SAFETY: a byte of this thread's own slot; volatile, since a handler may change it between any two instructions.
-        unsafe { s.flag.as_ptr().read_volatile() != 0 }
-    })
+/// Calls `f` with the flag that is true while something asynchronous waits for the current thread.
+pub fn with_pending<T>(f: impl FnOnce(&AtomicBool) -> T) -> T {
+    SLOT.with(|s| f(&s.flag))
+}
+
+/// Makes the current thread attend to asynchronous matters, without a signal to deliver.
+pub(crate) fn raise() {
+    SLOT.with(|s| s.flag.store(true, Ordering::SeqCst));
 }
 
 /// Queues `info`. Called from handlers, which nest only for the synchronous signals.
@@ -85,7 +87,7 @@ pub(crate) fn push_pending(info: &RawSiginfo) {
             unsafe { (*s.pending.get())[n] = *info };
             s.count.set(n + 1);
         }
-        s.flag.set(1);
+        s.flag.store(true, Ordering::SeqCst);
     });
 }
 
@@ -94,7 +96,7 @@ pub(crate) fn pop_pending() -> Option<RawSiginfo> {
     SLOT.with(|s| {
         let n = s.count.get();
         if n == 0 {
-            s.flag.set(0);
+            s.flag.store(false, Ordering::SeqCst);
             return None;
         }
         // SAFETY: as above; the caller has blocked signals.
@@ -106,7 +108,7 @@ pub(crate) fn pop_pending() -> Option<RawSiginfo> {
         };
         s.count.set(n - 1);
         if n == 1 {
-            s.flag.set(0);
+            s.flag.store(false, Ordering::SeqCst);
         }
         Some(first)
     })

@@ -16,7 +16,7 @@
 use crate::arena::{self, CodePlace};
 use crate::frame::{Frame, Left};
 use crate::slot::{self, HostFault, RawSiginfo};
-use crate::{access, enter, syscall};
+use crate::{access, compat, enter, syscall};
 use core::mem::zeroed;
 use std::sync::Once;
 
@@ -55,6 +55,11 @@ pub(crate) fn async_handler() -> usize {
     on_async as *const () as usize
 }
 
+/// Address of [`on_kick`], for [`install`].
+pub(crate) fn kick_handler() -> usize {
+    on_kick as *const () as usize
+}
+
 struct Context<'a>(&'a mut libc::ucontext_t);
 
 impl Context<'_> {
@@ -81,6 +86,16 @@ impl Context<'_> {
         frame.site = rip;
         frame.left = why;
         self.resume_at(enter::trap_address());
+    }
+
+    /// Reacts to an asynchronous event according to where it struck.
+    fn interrupt(&mut self) {
+        let rip = self.rip();
+        if let Some(cancel) = enter::entering(rip).or_else(|| syscall::not_started(rip)) {
+            self.resume_at(cancel);
+        } else if arena::place(rip) != CodePlace::Outside {
+            self.stop_at_boundary();
+        }
     }
 
     /// In translated code: leaves here if this is a boundary, else executes one more host instruction.
@@ -125,6 +140,9 @@ extern "C" fn on_fault(sig: i32, info: *mut libc::siginfo_t, uc: *mut libc::c_vo
         slot::record(fault);
         return cx.resume_at(resume);
     }
+    if compat::leave(cx.0, fault) {
+        return;
+    }
     if arena::place(rip) != CodePlace::Outside {
         if fault.trapno == 14 && slot::in_return_guard(fault.addr) {
             // The return stack is full: drop it. The call that faulted is retried; the returns of the dropped ones
@@ -147,12 +165,13 @@ extern "C" fn on_async(_sig: i32, info: *mut libc::siginfo_t, uc: *mut libc::c_v
     let (info, uc) = unsafe { (&*info.cast::<RawSiginfo>(), &mut *uc.cast::<libc::ucontext_t>()) };
     slot::push_pending(info);
     crate::signals::block_all_in(&mut uc.uc_sigmask);
-    let mut cx = Context(uc);
-    let rip = cx.rip();
-    if let Some(cancel) = enter::entering(rip).or_else(|| syscall::not_started(rip)) {
-        return cx.resume_at(cancel);
-    }
-    if arena::place(rip) != CodePlace::Outside {
-        cx.stop_at_boundary();
-    }
+    Context(uc).interrupt();
+}
+
+/// Another thread wants this one out of translated code; no signal to deliver, so none to hold back.
+extern "C" fn on_kick(_sig: i32, _info: *mut libc::siginfo_t, uc: *mut libc::c_void) {
+    // SAFETY: the kernel passes a valid ucontext.
+    let uc = unsafe { &mut *uc.cast::<libc::ucontext_t>() };
+    slot::raise();
+    Context(uc).interrupt();
 }

@@ -44,14 +44,14 @@ struct FrontEntry {
 const EMPTY: FrontEntry = FrontEntry { key: Key { base: 0, eip: 0, mode: Mode(1 << 15) }, block: u32::MAX };
 
 /// `insn` with its handler under `mode`.
-fn prepare(insn: &Insn, mode: Mode) -> Op {
+fn prepare(insn: &Insn, bytes: &[u8], mode: Mode) -> Op {
     let guarded = mode.has(Mode::FPU_OFF) && unit_of(insn.code()) != Unit::Integer;
     let run = match insn.fault() {
         Some(_) => ops::invalid::raise_over(insn),
         None if guarded => ops::invalid::fpu_guard,
         None => handler(insn.code()).unwrap_or(ops::invalid::unimplemented),
     };
-    Op::new(insn, run)
+    Op::new(insn, bytes, run)
 }
 
 /// The instruction at CS:EIP, decoded for one execution and not kept.
@@ -65,7 +65,7 @@ pub(crate) fn fetch_one(ctx: &mut Ctx<'_>) -> Result<Op, Fault> {
     let fetched = ctx.mmu.fetch_once(at, &mut bytes)?;
     let n = fetched.min(((limit - eip) as usize).saturating_add(1));
     match decode_insn(&bytes[..n], eip, ctx.mode, ctx.model.features) {
-        Some(insn) => Ok(prepare(&insn, ctx.mode)),
+        Some(insn) => Ok(prepare(&insn, &bytes, ctx.mode)),
         None if n < fetched => Err(Fault::gp(0)),
         // The rest is in a page that can't be fetched: its fault.
         None => Err(ctx.mmu.fetch_once(at.wrapping_add(n as u32), &mut bytes).err().unwrap_or(Fault::gp(0))),
@@ -124,7 +124,12 @@ impl Cache {
         if self.ops > MAX_OPS {
             self.flush();
         }
-        let code: Box<[Op]> = self.decoded.insns.iter().map(|insn| prepare(insn, key.mode)).collect();
+        let code: Box<[Op]> = self
+            .decoded
+            .insns
+            .iter()
+            .map(|insn| prepare(insn, &self.bytes[insn.eip().wrapping_sub(key.eip) as usize..], key.mode))
+            .collect();
         self.ops += code.len();
         let number = match self.free.pop() {
             Some(n) => {

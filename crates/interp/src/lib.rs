@@ -16,6 +16,7 @@ mod op;
 mod ops;
 mod platform;
 mod run;
+mod softfloat;
 mod stack;
 mod stop;
 mod system;

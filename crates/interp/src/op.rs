@@ -57,6 +57,8 @@ pub(crate) struct MemRef {
     pub(crate) seg: Seg,
     /// The address size is 16 bits: offsets wrap at 64 KB, string and loop instructions use SI, DI, CX.
     pub(crate) addr16: bool,
+    /// Bytes read or written; 0 for more than 255.
+    pub(crate) size: u8,
 }
 
 /// One instruction, ready to execute.
@@ -69,7 +71,8 @@ pub(crate) struct Op {
     pub(crate) next: u32,
     /// Immediate, sign-extended, or the target of a direct branch.
     pub(crate) imm: u32,
-    /// Second immediate (ENTER), or the selector of a far branch.
+    /// Second immediate (ENTER), the selector of a far branch, or the opcode that an x87 instruction records (SDM vol.
+    /// 1, 8.1.9).
     pub(crate) imm2: u16,
     pub(crate) code: Code,
     /// First operand: the destination, where there is one.
@@ -86,15 +89,15 @@ pub(crate) struct Op {
 }
 
 impl Op {
-    /// Prepares `insn` for `run`.
-    pub(crate) fn new(insn: &Insn, run: Handler) -> Op {
+    /// Prepares `insn`, whose bytes `bytes` begins with, for `run`.
+    pub(crate) fn new(insn: &Insn, bytes: &[u8], run: Handler) -> Op {
         let i = &insn.iced;
         let mut op = Op {
             run,
             eip: insn.eip(),
             next: insn.next_eip(),
             imm: 0,
-            imm2: 0,
+            imm2: x87_opcode(bytes),
             code: i.code(),
             a: Operand::None,
             b: Operand::None,
@@ -102,7 +105,15 @@ impl Op {
             lock: i.has_lock_prefix(),
             rep: i.has_rep_prefix(),
             repne: i.has_repne_prefix(),
-            mem: MemRef { disp: 0, base: NO_REG, index: NO_REG, scale: 0, seg: Seg::Ds, addr16: address_size(i) == 16 },
+            mem: MemRef {
+                disp: 0,
+                base: NO_REG,
+                index: NO_REG,
+                scale: 0,
+                seg: Seg::Ds,
+                addr16: address_size(i) == 16,
+                size: u8::try_from(i.memory_size().size()).unwrap_or(0),
+            },
         };
         let mut operands = [Operand::None; 3];
         for (n, slot) in operands.iter_mut().enumerate().take(i.op_count() as usize) {
@@ -152,6 +163,16 @@ impl Op {
                 Operand::Imm
             }
         }
+    }
+}
+
+/// The low three bits of an x87 instruction's first byte and its second; 0 for other instructions.
+fn x87_opcode(bytes: &[u8]) -> u16 {
+    let is_prefix = |b: &u8| matches!(b, 0x26 | 0x2e | 0x36 | 0x3e | 0x64..=0x67 | 0xf0 | 0xf2 | 0xf3);
+    let mut opcode = bytes.iter().skip_while(|b| is_prefix(b));
+    match (opcode.next(), opcode.next()) {
+        (Some(&first @ 0xd8..=0xdf), Some(&second)) => u16::from(first & 7) << 8 | u16::from(second),
+        _ => 0,
     }
 }
 

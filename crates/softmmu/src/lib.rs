@@ -10,5 +10,5 @@ mod flat;
 mod mmu;
 
 pub use flat::{CodeWrite, FlatSpace, PageState, Prot};
-pub use mmu::Mmu;
+pub use mmu::{Mmu, Write};
 pub use xlat86_host::{Scalar, Window};

@@ -12,13 +12,25 @@ use xlat86_host::{AccessFault, HostFault, Scalar};
 pub struct Mmu {
     space: Arc<FlatSpace>,
     last_host_fault: HostFault,
+    journal: Option<Vec<Write>>,
+}
+
+/// A write that a journal has recorded.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Write {
+    /// Where.
+    pub addr: Gva,
+    /// What was there before.
+    pub old: Vec<u8>,
+    /// What was there after.
+    pub new: Vec<u8>,
 }
 
 impl Mmu {
     /// The view of a user program: no paging of our own, the host's page tables decide.
     #[must_use]
     pub fn flat(space: Arc<FlatSpace>) -> Self {
-        Self { space, last_host_fault: HostFault::default() }
+        Self { space, last_host_fault: HostFault::default(), journal: None }
     }
 
     /// The address space behind this view.
@@ -31,6 +43,43 @@ impl Mmu {
     #[must_use]
     pub fn last_host_fault(&self) -> HostFault {
         self.last_host_fault
+    }
+
+    /// Starts recording writes.
+    pub fn start_journal(&mut self) {
+        self.journal = Some(Vec::new());
+    }
+
+    /// Stops recording, takes every recorded write back (the latest first), and gives them in order.
+    pub fn undo_journal(&mut self) -> Vec<Write> {
+        let writes = self.journal.take().unwrap_or_default();
+        for w in writes.iter().rev() {
+            // What was written a moment ago can be written again; another thread that unmapped it has undone it too.
+            let _ = self.write_bytes(w.addr, &w.old);
+        }
+        writes
+    }
+
+    /// Writes `new` at `addr` through `write`, recording it if there is a journal.
+    fn recorded(
+        &mut self,
+        addr: Gva,
+        len: usize,
+        write: impl FnOnce(&mut Self) -> Result<(), Fault>,
+    ) -> Result<(), Fault> {
+        let mut old = vec![0; len];
+        self.read_bytes(addr, &mut old)?;
+        let mut journal = self.journal.take();
+        let result = write(self);
+        if result.is_ok()
+            && let Some(j) = &mut journal
+        {
+            let mut new = vec![0; len];
+            self.read_bytes(addr, &mut new)?;
+            j.push(Write { addr, old, new });
+        }
+        self.journal = journal;
+        result
     }
 
     #[cold]
@@ -62,6 +111,9 @@ impl Mmu {
     /// Writes a scalar of 1, 2, 4 or 8 bytes.
     #[inline]
     pub fn write<T: Scalar>(&mut self, addr: Gva, v: T) -> Result<(), Fault> {
+        if self.journal.is_some() {
+            return self.recorded(addr, T::SIZE, |m| m.write(addr, v));
+        }
         if Self::wraps(addr, T::SIZE) {
             return self.write_bytes(addr, &v.to_u64().to_le_bytes()[..T::SIZE]);
         }
@@ -80,6 +132,9 @@ impl Mmu {
 
     /// Writes 16 bytes.
     pub fn write128(&mut self, addr: Gva, v: u128) -> Result<(), Fault> {
+        if self.journal.is_some() {
+            return self.recorded(addr, 16, |m| m.write128(addr, v));
+        }
         if Self::wraps(addr, 16) {
             return self.write_bytes(addr, &v.to_le_bytes());
         }
@@ -88,6 +143,14 @@ impl Mmu {
 
     /// Atomically replaces `old` by `new` (the LOCK prefix); gives the previous value, equal to `old` on success.
     pub fn compare_exchange<T: Scalar>(&mut self, addr: Gva, old: T, new: T) -> Result<T, Fault> {
+        if self.journal.is_some() {
+            let mut now = old;
+            self.recorded(addr, T::SIZE, |m| {
+                now = m.compare_exchange(addr, old, new)?;
+                Ok(())
+            })?;
+            return Ok(now);
+        }
         if Self::wraps(addr, T::SIZE) {
             // No program can tell: the two ends of the address space have no common cache line or page.
             let now: T = self.read(addr)?;
@@ -110,6 +173,9 @@ impl Mmu {
 
     /// Writes all of `from`, wrapping at 4 GB, or faults having written nothing.
     pub fn write_bytes(&mut self, addr: Gva, from: &[u8]) -> Result<(), Fault> {
+        if self.journal.is_some() {
+            return self.recorded(addr, from.len(), |m| m.write_bytes(addr, from));
+        }
         self.probe_write(addr, from.len() as u32)?;
         let room = (u32::MAX - addr.0) as usize + 1;
         let (low, high) = from.split_at(room.min(from.len()));

@@ -1,1 +1,34 @@
-//! translator
+//! From guest bytes to host code.
+//!
+//! Guest and host speak the same instruction set family, so there is no intermediate form: a guest instruction goes in, the
+//! same instruction comes out re-encoded for 64-bit mode, or a few host instructions that have its effect. What each guest register
+//! becomes, what a block may assume and what it leaves behind is the block ABI of docs/translation.md.
+//!
+//! [`translate`] is a pure function from bytes to a [`Unit`]; [`Cache`] keeps units in executable memory, chained to each other.
+//! Nothing here executes anything.
+
+#![forbid(unsafe_code)]
+
+mod branch;
+mod buf;
+mod cache;
+mod config;
+mod emit;
+mod flags;
+mod legacy;
+mod operand;
+mod reencode;
+mod sensitive;
+mod shape;
+mod stack;
+mod string;
+mod stubs;
+mod unit;
+
+#[cfg(test)]
+mod tests;
+
+pub use cache::{BlockInfo, Cache, CacheStats, Full, Place};
+pub use config::{AddressForm, Config};
+pub use stubs::Stub;
+pub use unit::{Exit, ExitKind, Fix, Mark, Source, Unit, translate};

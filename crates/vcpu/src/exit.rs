@@ -13,6 +13,8 @@ pub enum Exit {
     Interrupted,
     /// HLT at CPL 0.
     Halt,
+    /// Lockstep found a difference between interpreter and translation; the text describes it.
+    Diverged(String),
     /// An instruction this version has no meaning for; the text names it.
     Unimplemented(String),
 }

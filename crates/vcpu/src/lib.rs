@@ -1,11 +1,26 @@
 //! Runs one guest CPU: engine choice, dispatcher, fault resolution, exits.
 //!
-//! User mode and system mode plug into the same [`Vcpu`]; it holds no test for which of them it is in.
+//! A [`Process`] is what the CPUs of one guest share: its address space and its translations. A [`Vcpu`] is one CPU, which
+//! lives on one host thread. What surrounds them, user mode or a machine, plugs in through the exits and through
+//! [`Platform`]; nothing here tests for which of them it is.
 
 #![forbid(unsafe_code)]
 
 mod config;
+mod dbt;
 mod exit;
+mod fx;
+mod lockstep;
+mod platform;
+mod process;
+mod stats;
+mod vcpu;
+mod world;
 
 pub use config::{Config, Engine};
 pub use exit::{Error, Exit};
+pub use process::Process;
+pub use stats::Stats;
+pub use vcpu::Vcpu;
+pub use xlat86_host::HostFault;
+pub use xlat86_interp::Platform;

@@ -1,0 +1,226 @@
+//! Jumps, calls and returns.
+//!
+//! A guest call stores the guest return address on the guest stack and does a host call; a guest return pops the guest address into R11
+//! and does a host return, which the host predicts. Where it lands, the *landing* compares R11 with the address it stands for and,
+//! when they differ, drops the return stack and goes through the jump table.
+
+use crate::emit::{Emitter, Next};
+use crate::flags;
+use crate::operand::{self, HostMem, R11, R12};
+use crate::reencode::{Encoding, Rm, encode};
+use crate::stubs::{self, Stub};
+use crate::unit::Landing;
+use dynasmrt::{DynasmApi, dynasm};
+use iced_x86::{Code, FlowControl, OpKind};
+use xlat86_decoder::Insn;
+
+/// Targets of backward jumps within `insns`, where a loop goes round.
+pub(crate) fn loop_heads(insns: &[Insn]) -> Vec<u32> {
+    let first = insns.first().map_or(0, Insn::eip);
+    let mut heads: Vec<u32> = insns
+        .iter()
+        .filter(|i| {
+            let fc = i.iced.flow_control();
+            matches!(fc, FlowControl::ConditionalBranch | FlowControl::UnconditionalBranch)
+                && i.iced.op0_kind() == OpKind::NearBranch32
+                && (first..=i.eip()).contains(&i.iced.near_branch32())
+        })
+        .map(|i| i.iced.near_branch32())
+        .collect();
+    heads.dedup();
+    heads
+}
+
+/// Emits a near branch.
+pub(crate) fn emit(e: &mut Emitter<'_>, insn: &Insn) -> Next {
+    let i = &insn.iced;
+    if i.op0_kind() == OpKind::NearBranch16 {
+        // The 16-bit forms truncate EIP; nobody uses them in 32-bit code.
+        return e.interpret(insn);
+    }
+    match insn.code() {
+        Code::Jmp_rel8_32 | Code::Jmp_rel32_32 => {
+            e.jump_to(i.near_branch32(), insn.eip());
+            Next::Elsewhere
+        }
+        Code::Call_rel32_32 => call_direct(e, insn),
+        Code::Call_rm32 => call_indirect(e, insn),
+        Code::Jmp_rm32 => {
+            load_target(e, insn);
+            stubs::jump_through_table(&mut e.buf);
+            Next::Elsewhere
+        }
+        Code::Retnd => ret(e, 0),
+        Code::Retnd_imm16 => ret(e, i32::from(i.immediate16())),
+        Code::Jecxz_rel8_32 => short(e, insn, 0xe3),
+        Code::Loop_rel8_32_ECX => short(e, insn, 0xe2),
+        Code::Loope_rel8_32_ECX => short(e, insn, 0xe1),
+        Code::Loopne_rel8_32_ECX => short(e, insn, 0xe0),
+        _ if i.is_jcc_short_or_near() => {
+            conditional(e, insn);
+            Next::FallThrough
+        }
+        _ => e.interpret(insn),
+    }
+}
+
+fn conditional(e: &mut Emitter<'_>, insn: &Insn) {
+    let start = e.previous_start().unwrap_or(e.buf.pos());
+    e.align_patch_before(start, 2);
+    // The condition code of iced counts from "overflow" as the encoding does, after "none".
+    let cc = insn.iced.condition_code() as u8 - 1;
+    e.buf.bytes.extend_from_slice(&[0x0f, 0x80 | cc]);
+    e.pending(insn.iced.near_branch32(), insn.eip(), false);
+}
+
+/// JECXZ and the LOOPs have only a short form: jump over a jump.
+fn short(e: &mut Emitter<'_>, insn: &Insn, opcode: u8) -> Next {
+    // 67 op +2; jmp over; taken: jmp target; over:
+    e.buf.bytes.extend_from_slice(&[0x67, opcode, 2, 0xeb, 0]);
+    let from = e.buf.pos();
+    e.jump_to(insn.iced.near_branch32(), insn.eip());
+    e.buf.bytes[from - 1] = (e.buf.pos() - from) as u8;
+    Next::FallThrough
+}
+
+/// Loads the operand of an indirect jump or call into R11.
+fn load_target(e: &mut Emitter<'_>, insn: &Insn) {
+    let i = &insn.iced;
+    if i.op0_kind() == OpKind::Register {
+        let r = operand::host_reg(i.op0_register().number() as u8);
+        dynasm!(e.buf ; .arch x64 ; mov r11d, Rd(r));
+    } else {
+        let mem = operand::prepare(&mut e.buf, i, 0);
+        e.load(R11, mem);
+    }
+}
+
+/// Stores the return address below ESP and moves ESP: the store first, since it may fault.
+fn push_return(e: &mut Emitter<'_>, address: u32) {
+    e.store_imm(HostMem::stack(-4), address);
+    dynasm!(e.buf ; .arch x64 ; lea r12d, [r12 - 4]);
+}
+
+fn call_direct(e: &mut Emitter<'_>, insn: &Insn) -> Next {
+    let (target, next) = (insn.iced.near_branch32(), insn.next_eip());
+    if target == next {
+        // CALL to the next instruction: a way to read EIP. Nothing ever returns from it.
+        push_return(e, next);
+        return Next::FallThrough;
+    }
+    if let Some(reg) = pc_thunk(e, target) {
+        // The thunk's own effect: the return address is stored and fetched again.
+        e.source.depend(target);
+        e.store_imm(HostMem::stack(-4), next);
+        dynasm!(e.buf ; .arch x64 ; mov Rd(reg), next as i32);
+        return Next::FallThrough;
+    }
+    push_return(e, next);
+    if !e.config.return_pairing {
+        e.jump_to(target, insn.eip());
+        return Next::Elsewhere;
+    }
+    e.buf.align_patch(1);
+    e.buf.bytes.push(0xe8);
+    e.pending(target, insn.eip(), true);
+    landing(e, next);
+    Next::FallThrough
+}
+
+/// Is there `mov reg, [esp]; ret` at `target`? Position-independent code calls such a thunk to learn its own address.
+fn pc_thunk(e: &mut Emitter<'_>, target: u32) -> Option<u8> {
+    let mut code = [0; 4];
+    if e.source.peek(target, &mut code) < 4 {
+        return None;
+    }
+    match code {
+        [0x8b, modrm, 0x24, 0xc3] if modrm & 0xc7 == 4 && modrm >> 3 != 4 => Some(modrm >> 3),
+        _ => None,
+    }
+}
+
+fn call_indirect(e: &mut Emitter<'_>, insn: &Insn) -> Next {
+    let next = insn.next_eip();
+    load_target(e, insn);
+    push_return(e, next);
+    if !e.config.return_pairing {
+        stubs::jump_through_table(&mut e.buf);
+        return Next::Elsewhere;
+    }
+    dynasm!(e.buf ; .arch x64
+        ; mov r10d, [r15 + r11 * 4]
+        ; lea r10, [r13 + r10]
+        ; call r10
+    );
+    landing(e, next);
+    Next::FallThrough
+}
+
+/// Where a host return arrives: goes on only if the guest returned to `address`.
+fn landing(e: &mut Emitter<'_>, address: u32) {
+    let after = &e.insns[e.at + 1..];
+    if e.config.flag_liveness && flags::dead_before(after) {
+        // The two opcode bytes of JNE become NOP and JMP when the landing dies: they must lie in one aligned word.
+        let jne = e.buf.pos() + 7;
+        if jne % 8 == 7 {
+            e.buf.nop(1);
+        }
+        dynasm!(e.buf ; .arch x64 ; cmp r11d, address as i32);
+        e.landings.push(Landing { at: e.buf.pos() as u32, dead: [0x90, 0xe9] });
+        e.buf.bytes.extend_from_slice(&[0x0f, 0x85, 0, 0, 0, 0]);
+        e.fixups.push((e.buf.pos() as u32 - 4, Stub::Mismatch));
+        return;
+    }
+    // Without flags: JRCXZ over the jump to the stub. Dead, JRCXZ becomes two NOPs.
+    dynasm!(e.buf ; .arch x64 ; mov r9d, ecx ; lea ecx, [r11 + (address as i32).wrapping_neg()]);
+    if e.buf.pos() % 8 == 7 {
+        e.buf.nop(1);
+    }
+    e.landings.push(Landing { at: e.buf.pos() as u32, dead: [0x66, 0x90] });
+    e.buf.bytes.extend_from_slice(&[0xe3, 8]);
+    dynasm!(e.buf ; .arch x64 ; mov ecx, r9d);
+    e.buf.bytes.extend_from_slice(&[0xe9, 0, 0, 0, 0]);
+    e.fixups.push((e.buf.pos() as u32 - 4, Stub::Mismatch));
+    dynasm!(e.buf ; .arch x64 ; mov ecx, r9d);
+}
+
+fn ret(e: &mut Emitter<'_>, extra: i32) -> Next {
+    e.load(R11, HostMem::stack(0));
+    dynasm!(e.buf ; .arch x64 ; lea r12d, [r12 + 4 + extra]);
+    if e.config.return_pairing {
+        dynasm!(e.buf ; .arch x64 ; ret);
+    } else {
+        stubs::jump_through_table(&mut e.buf);
+    }
+    Next::Elsewhere
+}
+
+impl Emitter<'_> {
+    /// Loads 32 bits of guest memory into host register `reg`.
+    pub(crate) fn load(&mut self, reg: u8, mem: HostMem) {
+        self.access(0x8b, reg, mem, false);
+    }
+
+    /// Stores host register `reg` to 32 bits of guest memory.
+    pub(crate) fn store(&mut self, mem: HostMem, reg: u8) {
+        self.access(0x89, reg, mem, false);
+    }
+
+    /// A MOV with opcode `opcode` between `reg` and guest memory, 16 bits wide if `word`.
+    pub(crate) fn access(&mut self, opcode: u8, reg: u8, mem: HostMem, word: bool) {
+        let e = Encoding { lock: false, p66: word, rep: 0, opcode: &[opcode], reg, rm: Rm::Mem(mem), imm: &[] };
+        encode(&mut self.buf, self.config.address_form, &e);
+    }
+
+    /// Stores the constant `value` to 32 bits of guest memory.
+    pub(crate) fn store_imm(&mut self, mem: HostMem, value: u32) {
+        let imm = value.to_le_bytes();
+        let e = Encoding { lock: false, p66: false, rep: 0, opcode: &[0xc7], reg: 0, rm: Rm::Mem(mem), imm: &imm };
+        encode(&mut self.buf, self.config.address_form, &e);
+    }
+
+    /// `lea esp, [esp + n]`.
+    pub(crate) fn move_esp(&mut self, n: i32) {
+        operand::lea(&mut self.buf, R12, &HostMem::at(R12, n));
+    }
+}

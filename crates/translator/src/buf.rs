@@ -1,0 +1,75 @@
+//! The growing code of a unit, as a target for dynasm.
+
+use dynasmrt::{AssemblyOffset, DynasmApi};
+
+/// Host code under construction.
+#[derive(Default, Debug)]
+pub(crate) struct CodeBuf {
+    pub(crate) bytes: Vec<u8>,
+}
+
+impl CodeBuf {
+    /// Offset of the next byte.
+    pub(crate) fn pos(&self) -> usize {
+        self.bytes.len()
+    }
+
+    /// Appends no-operation instructions, as few and as long as possible, filling exactly `n` bytes.
+    pub(crate) fn nop(&mut self, mut n: usize) {
+        /// Recommended multi-byte NOPs (AMD Software Optimization Guide for family 19h, 2.8.3.3).
+        const NOPS: [&[u8]; 9] = [
+            &[0x90],
+            &[0x66, 0x90],
+            &[0x0f, 0x1f, 0x00],
+            &[0x0f, 0x1f, 0x40, 0x00],
+            &[0x0f, 0x1f, 0x44, 0x00, 0x00],
+            &[0x66, 0x0f, 0x1f, 0x44, 0x00, 0x00],
+            &[0x0f, 0x1f, 0x80, 0x00, 0x00, 0x00, 0x00],
+            &[0x0f, 0x1f, 0x84, 0x00, 0x00, 0x00, 0x00, 0x00],
+            &[0x66, 0x0f, 0x1f, 0x84, 0x00, 0x00, 0x00, 0x00, 0x00],
+        ];
+        while n > 0 {
+            let k = n.min(NOPS.len());
+            self.bytes.extend_from_slice(NOPS[k - 1]);
+            n -= k;
+        }
+    }
+
+    /// Pads so that a 4-byte field `ahead` bytes further on doesn't cross an 8-byte boundary, and can be patched
+    /// atomically.
+    pub(crate) fn align_patch(&mut self, ahead: usize) {
+        let at = (self.pos() + ahead) % 8;
+        if at > 4 {
+            self.nop(8 - at);
+        }
+    }
+
+    /// Overwrites the 4 bytes at `at`.
+    pub(crate) fn set32(&mut self, at: usize, value: u32) {
+        self.bytes[at..at + 4].copy_from_slice(&value.to_le_bytes());
+    }
+}
+
+impl Extend<u8> for CodeBuf {
+    fn extend<T: IntoIterator<Item = u8>>(&mut self, iter: T) {
+        self.bytes.extend(iter);
+    }
+}
+
+impl<'a> Extend<&'a u8> for CodeBuf {
+    fn extend<T: IntoIterator<Item = &'a u8>>(&mut self, iter: T) {
+        self.bytes.extend(iter);
+    }
+}
+
+impl DynasmApi for CodeBuf {
+    fn offset(&self) -> AssemblyOffset {
+        AssemblyOffset(self.bytes.len())
+    }
+    fn push(&mut self, byte: u8) {
+        self.bytes.push(byte);
+    }
+    fn align(&mut self, alignment: usize, _with: u8) {
+        self.nop(self.bytes.len().next_multiple_of(alignment) - self.bytes.len());
+    }
+}

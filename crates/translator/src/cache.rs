@@ -1,0 +1,418 @@
+//! The translation cache: units in executable memory, found by guest EIP or host address, chained to each other.
+//!
+//! One cache serves all threads of a guest process. Its methods run under one lock; translated code runs beside them, so whatever it may be executing is only changed by
+//! single aligned stores ([`Arena::patch`]). Memory is reused only by [`Cache::evict`], which the caller runs with every thread outside
+//! translated code.
+//!
+//! Space is handed out in *regions*, in order; when all are used, the least recently entered one is emptied as a whole.
+
+use crate::config::Config;
+use crate::stubs::{self, STUBS_SIZE};
+use crate::unit::{self, Exit, ExitKind, Landing, Mark, Unit};
+use lru::LruCache;
+use std::collections::HashMap;
+use std::hash::{BuildHasherDefault, Hasher};
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+use xlat86_host::{Arena, JumpTable};
+
+/// Identifies a unit for as long as it is in the cache.
+type UnitId = u32;
+
+/// Number of regions the arena is divided into.
+const REGIONS: usize = 16;
+
+/// A direct jump that has been patched to reach another unit.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct Link {
+    from: UnitId,
+    /// Index into its exits.
+    exit: usize,
+}
+
+/// A unit in its place.
+struct Resident {
+    base: u32,
+    size: u32,
+    region: usize,
+    eip: u32,
+    /// Guest EIP after the last instruction.
+    end: u32,
+    marks: Vec<Mark>,
+    exits: Vec<Exit>,
+    landings: Vec<Landing>,
+    pages: Vec<u32>,
+    /// For each exit, the unit its jump has been patched to reach.
+    linked: Vec<Option<UnitId>>,
+    incoming: Vec<Link>,
+    /// Guest EIPs whose jump-table entries name this unit.
+    published: Vec<u32>,
+}
+
+/// What a host address in translated code belongs to.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Place {
+    /// Translated code left through this exit.
+    Exit(Exit),
+    /// The miss stub: an indirect jump found no translation.
+    Miss,
+    /// Inside the code for a guest instruction.
+    Inside(Mark),
+}
+
+/// What is known about the unit that translates a guest address, from there to its end.
+#[derive(Clone, Debug)]
+pub struct BlockInfo {
+    /// Guest instructions.
+    pub insns: u32,
+    /// Guest bytes.
+    pub len: u32,
+    /// The first of them leaves, or may.
+    pub leaves: bool,
+    /// Host code.
+    pub code: Vec<u8>,
+}
+
+/// There is no room: evict, then insert again.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Full;
+
+/// What the cache has done so far.
+#[derive(Clone, Copy, Default, Debug, PartialEq, Eq)]
+pub struct CacheStats {
+    /// Units inserted.
+    pub units: u64,
+    /// Guest instructions translated.
+    pub insns: u64,
+    /// Guest bytes translated.
+    pub guest_bytes: u64,
+    /// Host bytes produced.
+    pub host_bytes: u64,
+    /// Direct jumps patched to their target.
+    pub chains: u64,
+    /// Units dropped because guest code changed.
+    pub invalidated: u64,
+    /// Units dropped to make room.
+    pub evicted: u64,
+    /// Regions emptied to make room.
+    pub evictions: u64,
+    /// Time spent translating and placing.
+    pub time: Duration,
+}
+
+/// Guest addresses are hashed by one multiplication: they are spread well enough, and this is on the way of every leave.
+#[derive(Default, Clone, Copy)]
+struct EipHasher(u64);
+
+impl Hasher for EipHasher {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+    fn write(&mut self, bytes: &[u8]) {
+        for &b in bytes {
+            self.write_u32(u32::from(b));
+        }
+    }
+    fn write_u32(&mut self, v: u32) {
+        self.0 = (self.0 ^ u64::from(v)).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(32);
+    }
+}
+
+type EipMap<V> = HashMap<u32, V, BuildHasherDefault<EipHasher>>;
+
+/// See the module's documentation.
+pub struct Cache {
+    arena: Arc<Arena>,
+    table: Arc<JumpTable>,
+    chaining: bool,
+    units: Vec<Option<Box<Resident>>>,
+    free: Vec<UnitId>,
+    by_eip: EipMap<UnitId>,
+    by_page: EipMap<Vec<UnitId>>,
+    /// Units of each region, ascending by address.
+    regions: Vec<Vec<UnitId>>,
+    region_size: u32,
+    recent: LruCache<usize, ()>,
+    current: usize,
+    cursor: u32,
+    stats: CacheStats,
+}
+
+impl Cache {
+    /// An empty cache. Fails when the host refuses executable memory or the jump table's address space.
+    pub fn new(config: &Config) -> io::Result<Cache> {
+        let region_size = (config.cache_size / REGIONS).max(8 << 10).next_multiple_of(4096);
+        let arena = Arena::new(region_size * REGIONS)?;
+        arena.write(0, &stubs::stubs(), core::iter::empty());
+        let mut recent = LruCache::unbounded();
+        recent.put(0, ());
+        Ok(Cache {
+            arena: Arc::new(arena),
+            table: Arc::new(JumpTable::new()?),
+            chaining: config.chaining,
+            units: Vec::new(),
+            free: Vec::new(),
+            by_eip: EipMap::default(),
+            by_page: EipMap::default(),
+            regions: vec![Vec::new(); REGIONS],
+            region_size: region_size as u32,
+            recent,
+            current: 0,
+            cursor: STUBS_SIZE as u32,
+            stats: CacheStats::default(),
+        })
+    }
+
+    /// The executable memory.
+    #[must_use]
+    pub fn arena(&self) -> &Arc<Arena> {
+        &self.arena
+    }
+
+    /// The indirect-jump table.
+    #[must_use]
+    pub fn table(&self) -> &Arc<JumpTable> {
+        &self.table
+    }
+
+    /// Adds to the time spent translating.
+    pub fn add_time(&mut self, d: Duration) {
+        self.stats.time += d;
+    }
+
+    /// Counters.
+    #[must_use]
+    pub fn stats(&self) -> CacheStats {
+        self.stats
+    }
+
+    fn unit(&self, id: UnitId) -> &Resident {
+        self.units[id as usize].as_ref().expect("a unit that is named is resident")
+    }
+
+    fn unit_mut(&mut self, id: UnitId) -> &mut Resident {
+        self.units[id as usize].as_mut().expect("a unit that is named is resident")
+    }
+
+    /// Unit and arena offset of the translation of `eip`, in the middle of a unit if need be.
+    fn find(&self, eip: u32) -> Option<(UnitId, u32)> {
+        if let Some(&id) = self.by_eip.get(&eip) {
+            let u = self.unit(id);
+            return unit::entry(&u.marks, eip).map(|at| (id, u.base + at));
+        }
+        self.by_page.get(&(eip >> 12))?.iter().find_map(|&id| {
+            let u = self.unit(id);
+            unit::entry(&u.marks, eip).map(|at| (id, u.base + at))
+        })
+    }
+
+    /// Is `eip` the first instruction of a unit?
+    #[must_use]
+    pub fn starts_at(&self, eip: u32) -> bool {
+        self.by_eip.contains_key(&eip)
+    }
+
+    /// Arena offset of the translation of `eip`.
+    pub fn lookup(&mut self, eip: u32) -> Option<u32> {
+        let (id, offset) = self.find(eip)?;
+        let region = self.unit(id).region;
+        self.recent.get(&region);
+        Some(offset)
+    }
+
+    /// Describes the translation of `eip`.
+    #[must_use]
+    pub fn block_at(&self, eip: u32) -> Option<BlockInfo> {
+        let (id, offset) = self.find(eip)?;
+        let u = self.unit(id);
+        let boundaries = u.marks.iter().filter(|m| m.boundary && m.host >= offset - u.base);
+        let first_ends = boundaries.clone().nth(1).map_or(u.size, |m| m.host);
+        let leaves = u.exits.iter().any(|x| x.site <= first_ends && x.eip == eip && x.kind.is_leave());
+        Some(BlockInfo {
+            insns: boundaries.count() as u32,
+            len: u.end.wrapping_sub(eip),
+            leaves,
+            code: self.arena.read(offset as usize, (u.base + u.size - offset) as usize),
+        })
+    }
+
+    /// Lets indirect jumps to `eip` find its translation.
+    pub fn publish(&mut self, eip: u32) {
+        if let Some((id, offset)) = self.find(eip) {
+            self.table.set(eip, offset);
+            self.unit_mut(id).published.push(eip);
+        }
+    }
+
+    /// Places `unit`, which depends on the guest pages numbered `pages`; gives its arena offset.
+    pub fn insert(&mut self, unit: Unit, pages: &[u32]) -> Result<u32, Full> {
+        let size = (unit.code.len() as u32).next_multiple_of(16);
+        assert!(size <= self.region_size / 2, "a unit is far smaller than a region");
+        let mut base = self.cursor.next_multiple_of(32);
+        if base + size > (self.current as u32 + 1) * self.region_size {
+            let next = (0..REGIONS).find(|r| !self.recent.contains(r)).ok_or(Full)?;
+            self.current = next;
+            self.recent.put(next, ());
+            base = next as u32 * self.region_size + if next == 0 { STUBS_SIZE as u32 } else { 0 };
+        }
+        self.cursor = base + size;
+        let mut code = unit.code;
+        for (at, stub) in unit.fixups {
+            let displacement = (stub.offset() as u32).wrapping_sub(base + at + 4);
+            code[at as usize..at as usize + 4].copy_from_slice(&displacement.to_le_bytes());
+        }
+        self.stats.units += 1;
+        self.stats.insns += u64::from(unit.insns);
+        self.stats.guest_bytes += u64::from(unit.len);
+        self.stats.host_bytes += code.len() as u64;
+        let boundaries = unit.marks.iter().filter(|m| m.boundary).map(|m| m.host as usize);
+        self.arena.write(base as usize, &code, boundaries);
+        let id = self.free.pop().unwrap_or_else(|| {
+            self.units.push(None);
+            self.units.len() as UnitId - 1
+        });
+        for &p in pages {
+            self.by_page.entry(p).or_default().push(id);
+        }
+        self.by_eip.insert(unit.eip, id);
+        self.regions[self.current].push(id);
+        self.units[id as usize] = Some(Box::new(Resident {
+            base,
+            size,
+            region: self.current,
+            eip: unit.eip,
+            end: unit.eip.wrapping_add(unit.len),
+            marks: unit.marks,
+            linked: vec![None; unit.exits.len()],
+            exits: unit.exits,
+            landings: unit.landings,
+            pages: pages.to_vec(),
+            incoming: Vec::new(),
+            published: Vec::new(),
+        }));
+        Ok(base)
+    }
+
+    fn unit_at(&self, offset: u32) -> Option<UnitId> {
+        let region = self.regions.get((offset / self.region_size) as usize)?;
+        let i = region.partition_point(|&id| self.unit(id).base <= offset);
+        let id = *region.get(i.checked_sub(1)?)?;
+        (offset <= self.unit(id).base + self.unit(id).size).then_some(id)
+    }
+
+    /// What the host address `site` belongs to. `left` says that it is the return address of a leaving call.
+    #[must_use]
+    pub fn place(&self, site: u64, left: bool) -> Option<Place> {
+        let offset = u32::try_from(site.checked_sub(self.arena.base())?).ok()?;
+        if offset < STUBS_SIZE as u32 {
+            return Some(Place::Miss);
+        }
+        // A site is the address *after* a call, which may be the last byte of its unit.
+        let u = self.unit(self.unit_at(offset - u32::from(left))?);
+        let at = offset - u.base;
+        if left {
+            return u.exits.binary_search_by_key(&at, |x| x.site).ok().map(|i| Place::Exit(u.exits[i]));
+        }
+        unit::mark_at(&u.marks, at).map(|m| Place::Inside(*m))
+    }
+
+    /// Patches the jump that left at `site` to go to the translation of its target, if there is one.
+    pub fn chain(&mut self, site: u64) {
+        if !self.chaining {
+            return;
+        }
+        let Some(offset) = site.checked_sub(self.arena.base()).and_then(|o| u32::try_from(o).ok()) else { return };
+        let Some(from) = self.unit_at(offset - 1) else { return };
+        let u = self.unit(from);
+        let Ok(exit) = u.exits.binary_search_by_key(&(offset - u.base), |x| x.site) else { return };
+        let ExitKind::Link { target, patch } = u.exits[exit].kind else { return };
+        let patch = u.base + patch;
+        let Some((to, offset)) = self.find(target) else { return };
+        if self.unit(from).linked[exit].is_some() {
+            return;
+        }
+        self.unit_mut(from).linked[exit] = Some(to);
+        self.unit_mut(to).incoming.push(Link { from, exit });
+        self.arena.patch(patch as usize, offset.wrapping_sub(patch + 4));
+        self.stats.chains += 1;
+    }
+
+    /// Takes back a chained jump: it leaves again.
+    fn unchain(&mut self, link: Link) {
+        let u = self.unit_mut(link.from);
+        u.linked[link.exit] = None;
+        let Exit { site, kind, .. } = u.exits[link.exit];
+        let ExitKind::Link { patch, .. } = kind else { unreachable!("only links are chained") };
+        let patch = u.base + patch;
+        let leave = u.base + site - stubs::LEAVE_SIZE;
+        self.arena.patch(patch as usize, leave.wrapping_sub(patch + 4));
+    }
+
+    /// Makes unit `id` unreachable: no lookup, jump or return gets into it any more. Its memory stays as it is,
+    /// since threads may be in it.
+    fn unlink(&mut self, id: UnitId) -> Box<Resident> {
+        for link in core::mem::take(&mut self.unit_mut(id).incoming) {
+            self.unchain(link);
+        }
+        let u = self.units[id as usize].take().expect("unlinked once");
+        for (exit, to) in u.linked.iter().enumerate() {
+            // A unit that jumps to itself has lost that link above.
+            if let Some(to) = to {
+                let to = self.unit_mut(*to);
+                to.incoming.retain(|l| *l != Link { from: id, exit });
+            }
+        }
+        for l in &u.landings {
+            self.arena.patch16((u.base + l.at) as usize, l.dead);
+        }
+        for eip in &u.published {
+            let entry = self.table.get(*eip);
+            if (u.base..u.base + u.size).contains(&entry) {
+                self.table.set(*eip, 0);
+            }
+        }
+        if self.by_eip.get(&u.eip) == Some(&id) {
+            self.by_eip.remove(&u.eip);
+        }
+        for p in &u.pages {
+            if let Some(ids) = self.by_page.get_mut(p) {
+                ids.retain(|x| *x != id);
+                if ids.is_empty() {
+                    self.by_page.remove(p);
+                }
+            }
+        }
+        u
+    }
+
+    /// Drops every unit that depends on guest page `page`. Gives their number.
+    pub fn invalidate_page(&mut self, page: u32) -> usize {
+        let Some(ids) = self.by_page.remove(&page) else { return 0 };
+        for &id in &ids {
+            let u = self.unlink(id);
+            // Its memory is reused with its region's; until then the slot keeps its place in the region's order.
+            self.regions[u.region].retain(|x| *x != id);
+            self.free.push(id);
+        }
+        self.stats.invalidated += ids.len() as u64;
+        ids.len()
+    }
+
+    /// Empties the least recently used region. No thread may be inside translated code, and every return stack must be
+    /// dropped before one is again.
+    pub fn evict(&mut self) {
+        let Some((region, ())) = self.recent.pop_lru() else { return };
+        let ids = core::mem::take(&mut self.regions[region]);
+        if region == self.current {
+            // Nothing may be placed in it before it is handed out again.
+            self.cursor = (region as u32 + 1) * self.region_size;
+        }
+        for &id in &ids {
+            self.unlink(id);
+            self.free.push(id);
+        }
+        self.stats.evicted += ids.len() as u64;
+        self.stats.evictions += 1;
+    }
+}

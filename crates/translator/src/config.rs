@@ -1,0 +1,44 @@
+//! What can be switched off, for bisection and for measuring what each technique is worth.
+
+/// How translated code reaches guest memory.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum AddressForm {
+    /// A guest address is a host address: the window is the host's low 4 GB.
+    #[default]
+    Low,
+    /// Every access goes through the GS segment, whose base is the window's.
+    Gs,
+}
+
+/// Translator settings, fixed for the life of a cache.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Config {
+    /// How guest memory is reached.
+    pub address_form: AddressForm,
+    /// Patch direct jumps to go straight to their translated target.
+    pub chaining: bool,
+    /// Translate guest calls and returns to host calls and returns.
+    pub return_pairing: bool,
+    /// Where flags are provably dead, use glue that clobbers them.
+    pub flag_liveness: bool,
+    /// Let units go on past conditional jumps, calls and leaving instructions. Without, a unit is one basic block that can be replayed.
+    pub extended: bool,
+    /// Most guest instructions in one unit.
+    pub max_insns: usize,
+    /// Size of the code arena in bytes.
+    pub cache_size: usize,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Config {
+            address_form: AddressForm::Low,
+            chaining: true,
+            return_pairing: true,
+            flag_liveness: true,
+            extended: true,
+            max_insns: 96,
+            cache_size: 64 << 20,
+        }
+    }
+}

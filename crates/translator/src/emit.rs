@@ -1,0 +1,241 @@
+//! One guest instruction after the other into a unit's code.
+//!
+//! Rules every expansion keeps: loads and stores that can fault come before any guest register changes (or a [`Fix`] says how to repair
+//! it), flags change only as the guest instruction changes them, and only R8 to R11 are free.
+
+use crate::Config;
+use crate::branch;
+use crate::buf::CodeBuf;
+use crate::reencode::reencode;
+use crate::stack;
+use crate::stubs::{self, Stub};
+use crate::unit::{Exit, ExitKind, Fix, Landing, Mark, Source, Unit};
+use crate::{sensitive, string};
+use iced_x86::{FlowControl, Mnemonic};
+use xlat86_decoder::{Insn, Kind};
+
+/// What happens to control after an instruction was emitted.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Next {
+    /// The host falls through to the code of the next guest instruction.
+    FallThrough,
+    /// It never gets there.
+    Elsewhere,
+}
+
+/// A jump to a guest address, to be resolved when the unit is complete.
+pub(crate) struct PendingJump {
+    /// Offset of the 4-byte displacement.
+    pub(crate) patch: usize,
+    /// Guest EIP to reach.
+    pub(crate) target: u32,
+    /// Guest EIP of the jump.
+    pub(crate) eip: u32,
+    /// A call: it must push its landing's address, so it can't be folded into the unit by a short form.
+    pub(crate) call: bool,
+}
+
+/// The state of one translation.
+pub(crate) struct Emitter<'a> {
+    pub(crate) buf: CodeBuf,
+    pub(crate) config: &'a Config,
+    pub(crate) source: &'a mut dyn Source,
+    pub(crate) insns: &'a [Insn],
+    /// Index of the instruction being emitted.
+    pub(crate) at: usize,
+    marks: Vec<Mark>,
+    exits: Vec<Exit>,
+    pub(crate) landings: Vec<Landing>,
+    pub(crate) fixups: Vec<(u32, Stub)>,
+    jumps: Vec<PendingJump>,
+}
+
+/// Can control reach the instruction after `insn` from it? (A call counts: it returns.)
+pub(crate) fn falls_through(insn: &Insn) -> bool {
+    if insn.kind == Kind::Invalid {
+        return false;
+    }
+    match insn.iced.flow_control() {
+        FlowControl::UnconditionalBranch | FlowControl::IndirectBranch | FlowControl::Return => false,
+        FlowControl::Exception => false,
+        _ => insn.iced.mnemonic() != Mnemonic::Hlt,
+    }
+}
+
+/// Translates `insns`, which lie one after the other in `bytes`.
+pub(crate) fn emit(eip: u32, insns: &[Insn], bytes: &[u8], config: &Config, source: &mut dyn Source) -> Unit {
+    let mut e = Emitter {
+        buf: CodeBuf::default(),
+        config,
+        source,
+        insns,
+        at: 0,
+        marks: Vec::with_capacity(insns.len() + 4),
+        exits: Vec::new(),
+        landings: Vec::new(),
+        fixups: Vec::new(),
+        jumps: Vec::new(),
+    };
+    e.buf.bytes.reserve(bytes.len() * 3 + 64);
+    let loop_heads = branch::loop_heads(insns);
+    let (mut next, mut end) = (Next::FallThrough, eip);
+    for (i, insn) in insns.iter().enumerate() {
+        e.at = i;
+        if loop_heads.contains(&insn.eip()) {
+            e.align_loop_head();
+        }
+        e.mark(insn.eip(), Fix::None, true);
+        let from = insn.eip().wrapping_sub(eip) as usize;
+        next = e.insn(insn, &bytes[from..from + insn.len()]);
+        if !config.extended && i > 0 && e.take_back_leave() {
+            // What leaves stands alone, so that everything before it can be replayed.
+            (end, next) = (insn.eip(), Next::FallThrough);
+            break;
+        }
+        end = insn.next_eip();
+    }
+    if next == Next::FallThrough {
+        e.jump_to(end, end);
+    }
+    e.finish(eip, end.wrapping_sub(eip))
+}
+
+impl Emitter<'_> {
+    fn insn(&mut self, insn: &Insn, bytes: &[u8]) -> Next {
+        match insn.kind {
+            Kind::Plain | Kind::Fpu => match insn.iced.mnemonic() {
+                Mnemonic::Nop => Next::FallThrough,
+                // Hints of later processors. Those of 0F 18 are prefetches.
+                Mnemonic::Reservednop if !bytes.windows(2).any(|w| w == [0x0f, 0x18]) => Next::FallThrough,
+                _ => self.plain(insn, bytes),
+            },
+            Kind::Stack => stack::emit(self, insn, bytes),
+            Kind::String => string::emit(self, insn, bytes),
+            Kind::Branch => branch::emit(self, insn),
+            Kind::Sensitive => sensitive::emit(self, insn, bytes),
+            Kind::Invalid => self.interpret(insn),
+        }
+    }
+
+    /// A plain instruction: re-encoded, unless the host's 64-bit mode lacks it.
+    pub(crate) fn plain(&mut self, insn: &Insn, bytes: &[u8]) -> Next {
+        if crate::legacy::emit(self, insn, bytes) {
+            return Next::FallThrough;
+        }
+        if sensitive::needs_interpreter(insn) {
+            return self.interpret(insn);
+        }
+        if let Some((at, fix)) = reencode(&mut self.buf, self.config.address_form, insn, bytes) {
+            self.marks.push(Mark { host: at as u32, eip: insn.eip(), fix, boundary: false });
+        }
+        Next::FallThrough
+    }
+
+    /// Leaves, for the interpreter to execute `insn`.
+    pub(crate) fn interpret(&mut self, insn: &Insn) -> Next {
+        self.leave(insn, ExitKind::Interpret)
+    }
+
+    /// Leaves at `insn`.
+    pub(crate) fn leave(&mut self, insn: &Insn, kind: ExitKind) -> Next {
+        stubs::leave(&mut self.buf);
+        let site = self.buf.pos() as u32;
+        self.exits.push(Exit { site, eip: insn.eip(), kind });
+        if falls_through(insn) { Next::FallThrough } else { Next::Elsewhere }
+    }
+
+    /// If the current instruction leaves, removes its code again.
+    fn take_back_leave(&mut self) -> bool {
+        let Some(start) = self.marks.iter().rposition(|m| m.boundary) else { return false };
+        let from = self.marks[start].host;
+        if self.exits.last().is_none_or(|x| x.site <= from) {
+            return false;
+        }
+        self.exits.retain(|x| x.site <= from);
+        self.buf.bytes.truncate(from as usize);
+        self.marks.truncate(start);
+        self.insns = &self.insns[..self.at];
+        true
+    }
+
+    /// From here on, code belongs to the guest instruction at `eip`.
+    pub(crate) fn mark(&mut self, eip: u32, fix: Fix, boundary: bool) {
+        let host = self.buf.pos() as u32;
+        self.marks.push(Mark { host, eip, fix, boundary });
+    }
+
+    /// Aligns the head of a loop: a small loop that straddles a cache line can run at half speed. Falling into it
+    /// executes the padding once.
+    fn align_loop_head(&mut self) {
+        let at = self.buf.pos();
+        let pad = at.next_multiple_of(32) - at;
+        self.buf.nop(pad);
+    }
+
+    /// `jmp` to the guest address `target`, on behalf of the instruction at `eip`.
+    pub(crate) fn jump_to(&mut self, target: u32, eip: u32) {
+        self.buf.align_patch(1);
+        self.buf.bytes.push(0xe9);
+        self.pending(target, eip, false);
+    }
+
+    /// Appends a displacement that will reach the translation of `target`.
+    pub(crate) fn pending(&mut self, target: u32, eip: u32, call: bool) {
+        self.jumps.push(PendingJump { patch: self.buf.pos(), target, eip, call });
+        self.buf.bytes.extend_from_slice(&[0; 4]);
+    }
+
+    /// Moves the last `n` code bytes up so that a 4-byte field at `ahead` bytes from the end can be patched atomically, padding
+    /// in front of them: a compare and its jump stay neighbours, which the host fuses into one operation.
+    pub(crate) fn align_patch_before(&mut self, start: usize, ahead: usize) {
+        let at = (self.buf.pos() + ahead) % 8;
+        if at <= 4 {
+            return;
+        }
+        let pad = 8 - at;
+        let tail = self.buf.bytes.split_off(start);
+        self.buf.nop(pad);
+        self.buf.bytes.extend_from_slice(&tail);
+        for m in self.marks.iter_mut().rev().take_while(|m| m.host as usize >= start) {
+            m.host += pad as u32;
+        }
+    }
+
+    /// Offset at which the code of the previous guest instruction starts, if this one follows it directly and nothing else points into it.
+    pub(crate) fn previous_start(&self) -> Option<usize> {
+        let [.., previous, current] = self.marks[..] else { return None };
+        let fusible = previous.boundary && current.host as usize == self.buf.pos();
+        let quiet = self.exits.last().is_none_or(|x| x.site <= previous.host)
+            && self.jumps.last().is_none_or(|j| j.patch < previous.host as usize)
+            && self.landings.last().is_none_or(|l| l.at < previous.host);
+        (fusible && quiet).then_some(previous.host as usize)
+    }
+
+    /// Resolves jumps: inside the unit directly, others through an exit behind the code, which chaining bypasses.
+    fn finish(mut self, eip: u32, len: u32) -> Unit {
+        for j in core::mem::take(&mut self.jumps) {
+            let inside = crate::unit::entry(&self.marks, j.target).filter(|_| !j.call && self.config.chaining);
+            let to = match inside {
+                Some(host) => host as usize,
+                None => {
+                    let stub = self.buf.pos();
+                    stubs::leave(&mut self.buf);
+                    let kind = ExitKind::Link { target: j.target, patch: j.patch as u32 };
+                    self.exits.push(Exit { site: self.buf.pos() as u32, eip: j.eip, kind });
+                    stub
+                }
+            };
+            self.buf.set32(j.patch, (to as u32).wrapping_sub(j.patch as u32 + 4));
+        }
+        Unit {
+            eip,
+            len,
+            insns: self.insns.len() as u32,
+            code: self.buf.bytes,
+            marks: self.marks,
+            exits: self.exits,
+            landings: self.landings,
+            fixups: self.fixups,
+        }
+    }
+}

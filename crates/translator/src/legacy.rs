@@ -1,0 +1,62 @@
+//! Plain instructions whose encodings 64-bit mode has given other meanings.
+
+use crate::buf::CodeBuf;
+use crate::emit::Emitter;
+use crate::operand;
+use crate::reencode::{Encoding, Parts, Rm, encode};
+use crate::shape::shape_of;
+use dynasmrt::{DynasmApi, dynasm};
+use iced_x86::{Code, OpKind};
+use xlat86_decoder::Insn;
+
+/// Emits `insn` if it is one of these; true when it was.
+pub(crate) fn emit(e: &mut Emitter<'_>, insn: &Insn, bytes: &[u8]) -> bool {
+    let i = &insn.iced;
+    match insn.code() {
+        // 40 to 4F are REX prefixes now.
+        Code::Inc_r32 | Code::Inc_r16 | Code::Dec_r32 | Code::Dec_r16 => {
+            let dec = matches!(insn.code(), Code::Dec_r32 | Code::Dec_r16);
+            let word = matches!(insn.code(), Code::Inc_r16 | Code::Dec_r16);
+            let r = operand::host_reg(i.op0_register().number() as u8);
+            let enc = Encoding {
+                lock: false,
+                p66: word,
+                rep: 0,
+                opcode: &[0xff],
+                reg: u8::from(dec),
+                rm: Rm::Reg(r),
+                imm: &[],
+            };
+            encode(&mut e.buf, e.config.address_form, &enc);
+        }
+        // 82 is 80.
+        Code::Add_rm8_imm8_82
+        | Code::Or_rm8_imm8_82
+        | Code::Adc_rm8_imm8_82
+        | Code::Sbb_rm8_imm8_82
+        | Code::And_rm8_imm8_82
+        | Code::Sub_rm8_imm8_82
+        | Code::Xor_rm8_imm8_82
+        | Code::Cmp_rm8_imm8_82 => {
+            let parts = Parts::new(insn, shape_of(insn.code()), bytes);
+            let modrm = parts.modrm.expect("group 1 has ModRM");
+            let rm = if i.op0_kind() == OpKind::Register {
+                Rm::Reg(modrm & 7)
+            } else {
+                Rm::Mem(operand::prepare(&mut e.buf, i, 0))
+            };
+            let reg = modrm >> 3 & 7;
+            let enc = Encoding { lock: parts.lock, p66: false, rep: 0, opcode: &[0x80], reg, rm, imm: parts.imm };
+            encode(&mut e.buf, e.config.address_form, &enc);
+        }
+        // D6: AL becomes 0 or -1 by CF, and no flag changes.
+        Code::Salc => salc(&mut e.buf),
+        _ => return false,
+    }
+    true
+}
+
+/// Without flags: SETNC gives 1 or 0, and LEA takes one away.
+fn salc(buf: &mut CodeBuf) {
+    dynasm!(buf ; .arch x64 ; setae r8b ; movzx r8d, r8b ; lea r8d, [r8 - 1] ; mov al, r8b);
+}

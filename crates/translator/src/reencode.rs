@@ -1,0 +1,276 @@
+//! Plain instructions: the same instruction again, for 64-bit mode.
+//!
+//! Prefixes that mean nothing any more are left out, registers are renumbered (ESP is R12), the memory operand
+//! takes the host's form, everything else is copied. Only AH, CH, DH and BH need thought: they can't be named beside a REX prefix, so
+//! where one is needed the halves of the register are exchanged around the instruction.
+
+use crate::buf::CodeBuf;
+use crate::config::AddressForm;
+use crate::operand::{self, HostMem, R8, access_prefixes};
+use crate::shape::{Class, Shape, shape_of};
+use crate::unit::Fix;
+use dynasmrt::{DynasmApi, dynasm};
+use iced_x86::Code;
+use xlat86_decoder::{Insn, repeats};
+
+/// A guest instruction's bytes, taken apart.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Parts<'a> {
+    pub(crate) lock: bool,
+    /// 0x66 was among the prefixes.
+    pub(crate) p66: bool,
+    /// Opcode with its escape bytes.
+    pub(crate) opcode: &'a [u8],
+    pub(crate) modrm: Option<u8>,
+    pub(crate) imm: &'a [u8],
+}
+
+impl<'a> Parts<'a> {
+    /// Takes `bytes`, which decode to `insn`, apart.
+    pub(crate) fn new(insn: &Insn, shape: &Shape, bytes: &'a [u8]) -> Self {
+        let mut p = Parts::default();
+        let mut at = 0;
+        loop {
+            match bytes[at] {
+                0x66 => p.p66 = true,
+                0xf0 => p.lock = true,
+                0x26 | 0x2e | 0x36 | 0x3e | 0x64 | 0x65 | 0x67 | 0xf2 | 0xf3 => {}
+                _ => break,
+            }
+            at += 1;
+        }
+        let start = at;
+        at += match bytes[at..] {
+            [0x0f, 0x38 | 0x3a, ..] => 3,
+            [0x0f, ..] => 2,
+            _ => 1,
+        };
+        p.opcode = &bytes[start..at];
+        // x87 instructions on registers have a ModRM byte that iced counts as part of the opcode.
+        if shape.modrm || matches!(p.opcode, [0xd8..=0xdf]) || has_fixed_modrm(p.opcode, bytes, at) {
+            p.modrm = Some(bytes[at]);
+        }
+        if insn.offsets.has_immediate() {
+            p.imm = &bytes[insn.offsets.immediate_offset()..insn.len()];
+        }
+        p
+    }
+}
+
+/// Two-byte opcodes whose ModRM byte is a constant (fences and kin).
+fn has_fixed_modrm(opcode: &[u8], bytes: &[u8], at: usize) -> bool {
+    matches!(opcode, [0x0f, 0xae | 0x01]) && at < bytes.len()
+}
+
+/// The encoder's input: opcode and register fields chosen, memory operand prepared.
+#[derive(Clone, Copy)]
+pub(crate) struct Encoding<'a> {
+    pub(crate) lock: bool,
+    pub(crate) p66: bool,
+    /// 0xF2, 0xF3 or 0.
+    pub(crate) rep: u8,
+    pub(crate) opcode: &'a [u8],
+    /// Host register number or opcode extension for ModRM.reg.
+    pub(crate) reg: u8,
+    pub(crate) rm: Rm,
+    pub(crate) imm: &'a [u8],
+}
+
+/// The ModRM.rm operand.
+#[derive(Clone, Copy)]
+pub(crate) enum Rm {
+    None,
+    /// Host register number.
+    Reg(u8),
+    /// Guest memory.
+    Mem(HostMem),
+}
+
+/// Appends one instruction.
+pub(crate) fn encode(buf: &mut CodeBuf, form: AddressForm, e: &Encoding<'_>) {
+    if e.lock {
+        buf.push(0xf0);
+    }
+    if matches!(e.rm, Rm::Mem(_)) {
+        buf.extend(access_prefixes(form));
+    }
+    if e.p66 {
+        buf.push(0x66);
+    }
+    if e.rep != 0 {
+        buf.push(e.rep);
+    }
+    let rex = (e.reg >> 3) << 2
+        | match e.rm {
+            Rm::None => 0,
+            Rm::Reg(r) => r >> 3,
+            Rm::Mem(m) => m.rex(),
+        };
+    if rex != 0 {
+        buf.push(0x40 | rex);
+    }
+    buf.extend(e.opcode);
+    match e.rm {
+        Rm::None => {}
+        Rm::Reg(r) => buf.push(0xc0 | (e.reg & 7) << 3 | r & 7),
+        Rm::Mem(m) => m.modrm(buf, e.reg),
+    }
+    buf.extend(e.imm);
+}
+
+const fn is_high_byte(class: Class, n: u8) -> bool {
+    matches!(class, Class::Gpr8) && n >= 4
+}
+
+const fn rename(class: Class, n: u8) -> u8 {
+    if matches!(class, Class::Gpr) { operand::host_reg(n) } else { n }
+}
+
+/// Re-encodes a plain instruction. Gives the offset of the host instruction at which guest state needs a fix when it
+/// faults, and the fix.
+pub(crate) fn reencode(buf: &mut CodeBuf, form: AddressForm, insn: &Insn, bytes: &[u8]) -> Option<(usize, Fix)> {
+    let shape = shape_of(insn.code());
+    let parts = Parts::new(insn, shape, bytes);
+    if shape.moffs {
+        moffs(buf, form, insn, &parts);
+        return None;
+    }
+    let rep = match shape.mandatory {
+        0xf2 | 0xf3 => shape.mandatory,
+        _ if repeats(insn.code()) && insn.iced.has_rep_prefix() => 0xf3,
+        _ if repeats(insn.code()) && insn.iced.has_repne_prefix() => 0xf2,
+        _ => 0,
+    };
+    let p66 = parts.p66 || shape.mandatory == 0x66;
+    let Some(modrm) = parts.modrm else {
+        return plain_opcode(buf, insn, shape, &parts, p66, rep);
+    };
+    let (md, reg, rm) = (modrm >> 6, modrm >> 3 & 7, modrm & 7);
+    let mut e = Encoding {
+        lock: parts.lock,
+        p66,
+        rep,
+        opcode: parts.opcode,
+        reg: rename(shape.reg, reg),
+        rm: Rm::None,
+        imm: parts.imm,
+    };
+    if md == 3 {
+        e.rm = Rm::Reg(rename(shape.rm, rm));
+        // Both high: no REX. One high and the other in R12: not one of the 8-bit registers can be, but MOVZX ESP, AH can.
+        if is_high_byte(shape.rm, rm) && e.reg >= 8 {
+            low_half(buf, rm & 3, |buf| encode(buf, form, &Encoding { rm: Rm::Reg(rm & 3), ..e }));
+            return None;
+        }
+        if is_high_byte(shape.reg, reg) && matches!(e.rm, Rm::Reg(8..)) {
+            low_half(buf, reg & 3, |buf| encode(buf, form, &Encoding { reg: reg & 3, ..e }));
+            return None;
+        }
+        encode(buf, form, &e);
+        return None;
+    }
+    if insn.code() == Code::Lea_r32_m || insn.code() == Code::Lea_r16_m {
+        lea(buf, insn, e.reg, p66);
+        return None;
+    }
+    let mem = operand::prepare(buf, &insn.iced, 0);
+    if is_high_byte(shape.reg, reg) && mem.needs_rex() {
+        // The address is computed first, since it may use the register whose halves change places.
+        operand::lea(buf, R8, &mem);
+        e.rm = Rm::Mem(HostMem::at(R8, 0));
+        e.reg = reg & 3;
+        let at = low_half(buf, reg & 3, |buf| {
+            let at = buf.pos();
+            encode(buf, form, &e);
+            at
+        });
+        return Some((at, Fix::SwapBytes(reg & 3)));
+    }
+    e.rm = Rm::Mem(mem);
+    encode(buf, form, &e);
+    None
+}
+
+/// Runs `body` with the two low bytes of register `r` (0 to 3) exchanged.
+fn low_half<T>(buf: &mut CodeBuf, r: u8, body: impl FnOnce(&mut CodeBuf) -> T) -> T {
+    // xchg rL, rH: ModRM with rL as rm and rH as reg.
+    let xchg = [0x86, 0xc0 | (r + 4) << 3 | r];
+    buf.extend(&xchg);
+    let t = body(buf);
+    buf.extend(&xchg);
+    t
+}
+
+/// No ModRM: the opcode may hold a register, memory is addressed implicitly by ESI, EDI or EBX.
+fn plain_opcode(
+    buf: &mut CodeBuf,
+    insn: &Insn,
+    shape: &Shape,
+    parts: &Parts<'_>,
+    p66: bool,
+    rep: u8,
+) -> Option<(usize, Fix)> {
+    if parts.lock {
+        buf.push(0xf0);
+    }
+    if insn.iced.op_kinds().any(is_implicit_memory) || insn.code() == Code::Xlat_m8 {
+        buf.push(0x67);
+    }
+    if p66 {
+        buf.push(0x66);
+    }
+    if rep != 0 {
+        buf.push(rep);
+    }
+    let (last, escape) = parts.opcode.split_last().expect("an opcode has a byte");
+    let mut last = *last;
+    if shape.opcode_reg == Class::Gpr && last & 7 == 4 {
+        buf.push(0x41);
+    }
+    if insn.code() == Code::Nopd || insn.code() == Code::Nopw {
+        last = 0x90;
+    }
+    buf.extend(escape);
+    buf.push(last);
+    buf.extend(parts.imm);
+    None
+}
+
+fn is_implicit_memory(k: iced_x86::OpKind) -> bool {
+    use iced_x86::OpKind as K;
+    matches!(k, K::MemorySegSI | K::MemorySegESI | K::MemorySegDI | K::MemorySegEDI | K::MemoryESDI | K::MemoryESEDI)
+}
+
+/// LEA touches no memory, so it needs no address-size prefix: its result is truncated anyway.
+fn lea(buf: &mut CodeBuf, insn: &Insn, reg: u8, p66: bool) {
+    let i = &insn.iced;
+    if operand::is_16_bit(i) {
+        let mut no_segment = *i;
+        no_segment.set_segment_prefix(iced_x86::Register::None);
+        let mem = operand::prepare(buf, &no_segment, 0);
+        debug_assert_eq!(mem, HostMem::at(R8, 0));
+        if p66 {
+            dynasm!(buf ; .arch x64 ; mov Rw(reg), r8w);
+        } else {
+            dynasm!(buf ; .arch x64 ; mov Rd(reg), r8d);
+        }
+        return;
+    }
+    let mut no_segment = *i;
+    no_segment.set_segment_prefix(iced_x86::Register::None);
+    let mem = operand::prepare(buf, &no_segment, 0);
+    if p66 {
+        buf.push(0x66);
+    }
+    operand::lea(buf, reg, &mem);
+}
+
+/// MOV between the accumulator and a bare offset: the host's form has the same length under the address-size
+/// prefix, unless a segment base comes in.
+fn moffs(buf: &mut CodeBuf, form: AddressForm, insn: &Insn, parts: &Parts<'_>) {
+    let mem = operand::prepare(buf, &insn.iced, 0);
+    // A0 MOV AL,m; A1 MOV eAX,m; A2 MOV m,AL; A3 MOV m,eAX are 8A, 8B, 88, 89 with a ModRM byte.
+    let opcode = [0x88 | (parts.opcode[0] & 1) | (!parts.opcode[0] & 2)];
+    let e = Encoding { lock: false, p66: parts.p66, rep: 0, opcode: &opcode, reg: 0, rm: Rm::Mem(mem), imm: &[] };
+    encode(buf, form, &e);
+}

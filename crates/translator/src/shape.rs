@@ -1,0 +1,81 @@
+//! What the encoder has to know about a code: which of its operands are general registers, and where they are encoded.
+//!
+//! One row per iced code, computed once from iced's own operand descriptions.
+
+use iced_x86::{Code, EncodingKind, MandatoryPrefix, OpCodeOperandKind};
+use std::sync::LazyLock;
+
+/// What a register number in an encoding means.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(crate) enum Class {
+    /// No register, or one whose number is the same on the host (XMM, MMX, x87, an opcode extension).
+    #[default]
+    Same,
+    /// A 16- or 32-bit general register: ESP moves to R12.
+    Gpr,
+    /// An 8-bit general register: 4 to 7 are AH, CH, DH, BH and go away under REX.
+    Gpr8,
+}
+
+/// The encoding of one code, as far as re-encoding cares.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Shape {
+    /// ModRM.reg.
+    pub(crate) reg: Class,
+    /// ModRM.rm when it names a register.
+    pub(crate) rm: Class,
+    /// The low three bits of the opcode.
+    pub(crate) opcode_reg: Class,
+    /// There is a ModRM byte.
+    pub(crate) modrm: bool,
+    /// The prefix that selects the instruction: 0x66, 0xF2, 0xF3 or 0.
+    pub(crate) mandatory: u8,
+    /// 0xA0 to 0xA3: a bare 32-bit offset.
+    pub(crate) moffs: bool,
+}
+
+static SHAPES: LazyLock<Vec<Shape>> = LazyLock::new(|| Code::values().map(shape).collect());
+
+/// The shape of `code`.
+pub(crate) fn shape_of(code: Code) -> &'static Shape {
+    &SHAPES[code as usize]
+}
+
+fn shape(code: Code) -> Shape {
+    use OpCodeOperandKind as K;
+    let op = code.op_code();
+    let mut s = Shape::default();
+    if op.encoding() != EncodingKind::Legacy || !op.mode32() {
+        return s;
+    }
+    s.mandatory = match op.mandatory_prefix() {
+        MandatoryPrefix::P66 => 0x66,
+        MandatoryPrefix::PF2 => 0xf2,
+        MandatoryPrefix::PF3 => 0xf3,
+        _ => 0,
+    };
+    s.modrm = op.is_group() || op.is_rm_group();
+    for i in 0..op.op_count() {
+        match op.op_kind(i) {
+            K::r8_reg => (s.reg, s.modrm) = (Class::Gpr8, true),
+            K::r16_reg | K::r32_reg => (s.reg, s.modrm) = (Class::Gpr, true),
+            K::r16_rm | K::r32_rm | K::r16_or_mem | K::r32_or_mem => (s.rm, s.modrm) = (Class::Gpr, true),
+            K::r8_or_mem => (s.rm, s.modrm) = (Class::Gpr8, true),
+            K::r8_opcode => s.opcode_reg = Class::Gpr8,
+            K::r16_opcode | K::r32_opcode => s.opcode_reg = Class::Gpr,
+            K::mem_offs => s.moffs = true,
+            K::mem
+            | K::mm_reg
+            | K::mm_rm
+            | K::mm_or_mem
+            | K::xmm_reg
+            | K::xmm_rm
+            | K::xmm_or_mem
+            | K::seg_reg
+            | K::cr_reg
+            | K::dr_reg => s.modrm = true,
+            _ => {}
+        }
+    }
+    s
+}

@@ -1,0 +1,71 @@
+//! The fixed code at the start of every arena, and the short sequences that units share.
+
+use crate::buf::CodeBuf;
+use core::mem::offset_of;
+use dynasmrt::{DynasmApi, dynasm};
+use xlat86_host::Frame;
+
+/// A fixed piece of code that units jump to.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Stub {
+    /// R11 holds a guest EIP that has no translation: leave. At arena offset 0, which an empty entry of the jump table
+    /// therefore names.
+    Miss,
+    /// A guest return came back to another place than its call: drop the return stack, go where R11 says.
+    Mismatch,
+    /// The return stack ran empty: go where R11 says.
+    Sentinel,
+}
+
+impl Stub {
+    /// Arena offset of this stub.
+    #[must_use]
+    pub const fn offset(self) -> usize {
+        match self {
+            Stub::Miss => 0,
+            Stub::Mismatch => 16,
+            Stub::Sentinel => 64,
+        }
+    }
+}
+
+/// Arena bytes that the stubs occupy.
+pub(crate) const STUBS_SIZE: usize = 128;
+
+/// Length of [`leave`]'s code.
+pub(crate) const LEAVE_SIZE: u32 = 4;
+
+/// `call [r14 + leave]`. The return address is what identifies the exit.
+pub(crate) fn leave(buf: &mut CodeBuf) {
+    dynasm!(buf ; .arch x64 ; call QWORD [r14 + offset_of!(Frame, leave) as i32]);
+}
+
+/// Goes to the translation of the guest EIP in R11, or to the miss stub. No flags.
+pub(crate) fn jump_through_table(buf: &mut CodeBuf) {
+    dynasm!(buf ; .arch x64
+        ; mov r10d, [r15 + r11 * 4]
+        ; lea r10, [r13 + r10]
+        ; jmp r10
+    );
+}
+
+/// The code of all stubs, to be placed at arena offset 0.
+pub(crate) fn stubs() -> Vec<u8> {
+    let mut buf = CodeBuf::default();
+    leave(&mut buf);
+    buf.nop(Stub::Mismatch.offset() - buf.pos());
+    // Count it without flags: mismatches are rare but worth knowing.
+    dynasm!(buf ; .arch x64
+        ; mov r10, [r14 + offset_of!(Frame, mismatches) as i32]
+        ; lea r10, [r10 + 1]
+        ; mov [r14 + offset_of!(Frame, mismatches) as i32], r10
+        ; mov rsp, [r14 + offset_of!(Frame, return_top) as i32]
+    );
+    jump_through_table(&mut buf);
+    buf.nop(Stub::Sentinel.offset() - buf.pos());
+    // The return popped the sentinel's address: put RSP back below it.
+    dynasm!(buf ; .arch x64 ; lea rsp, [rsp - 8]);
+    jump_through_table(&mut buf);
+    buf.nop(STUBS_SIZE - buf.pos());
+    buf.bytes
+}

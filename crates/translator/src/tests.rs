@@ -1,0 +1,120 @@
+//! The pure function, on small inputs.
+
+use crate::*;
+use iced_x86::{Decoder, DecoderOptions, Formatter, IntelFormatter};
+use xlat86_arch::{CpuModel, Mode};
+
+/// Guest code in one page.
+struct Page(u32, Vec<u8>);
+
+impl Source for Page {
+    fn peek(&mut self, eip: u32, to: &mut [u8]) -> usize {
+        let at = eip.wrapping_sub(self.0) as usize;
+        let mut page = self.1.clone();
+        page.resize(4096, 0xcc);
+        let Some(rest) = page.get(at..) else { return 0 };
+        let n = rest.len().min(to.len());
+        to[..n].copy_from_slice(&rest[..n]);
+        n
+    }
+    fn depend(&mut self, _eip: u32) {}
+    fn known(&self, _eip: u32) -> bool {
+        false
+    }
+}
+
+fn host_listing(code: &[u8]) -> String {
+    let mut f = IntelFormatter::new();
+    let mut out = String::new();
+    for i in Decoder::with_ip(64, code, 0, DecoderOptions::NONE).iter() {
+        out.push_str(&format!("{:04x} ", i.ip()));
+        f.format(&i, &mut out);
+        out.push('\n');
+    }
+    out
+}
+
+fn unit(code: &[u8]) -> Unit {
+    let mut page = Page(0x0804_8000, code.to_vec());
+    translate(0x0804_8000, Mode::USER32, CpuModel::MAX.features, &Config::default(), &mut page).expect("translatable")
+}
+
+/// Checks that the host code of `guest` starts with the instructions `expected`, separated by `; `.
+#[track_caller]
+fn check(guest: &[u8], expected: &str) {
+    let listing = host_listing(&unit(guest).code);
+    let got: Vec<&str> = listing.lines().map(|l| &l[5..]).collect();
+    let want: Vec<&str> = expected.split("; ").collect();
+    assert_eq!(got[..want.len().min(got.len())], want[..], "\n{listing}");
+}
+
+#[test]
+fn operands_keep_their_shape() {
+    check(&[0x8b, 0x44, 0x24, 0x08], "mov eax,[r12d+8]");
+    check(&[0x8b, 0x84, 0x9e, 0, 1, 0, 0], "mov eax,[esi+ebx*4+100h]");
+    check(&[0xa1, 0x78, 0x56, 0x34, 0x12], "mov eax,[12345678h]");
+    check(&[0x03, 0x0d, 4, 0, 0, 0x80], "add ecx,[80000004h]");
+    check(&[0x8d, 0x44, 0x88, 0x10], "lea eax,[rax+rcx*4+10h]");
+    check(&[0x67, 0x8b, 0x47, 0x10], "lea r8d,[rbx+10h]; movzx r8d,r8w; mov eax,[r8d]");
+    check(&[0x65, 0xa1, 0x14, 0, 0, 0], "mov r8d,[r14+54h]; mov eax,[r8d+14h]");
+    check(&[0x65, 0x8b, 0x04, 0x8b], "lea r9d,[rbx+rcx*4]; mov r8d,[r14+54h]; mov eax,[r8d+r9d]");
+    check(&[0xf0, 0x0f, 0xb1, 0x14, 0x24], "lock cmpxchg [r12d],edx");
+}
+
+#[test]
+fn high_bytes_survive_rex() {
+    check(&[0x8a, 0x64, 0x24, 4], "lea r8d,[r12+4]; xchg al,ah; mov al,[r8d]; xchg al,ah");
+    check(&[0x0f, 0xb6, 0xe7], "xchg bl,bh; movzx r12d,bl; xchg bl,bh");
+    check(&[0x8a, 0x23], "mov ah,[ebx]");
+    let u = unit(&[0x8a, 0x64, 0x24, 4]);
+    assert!(u.marks.iter().any(|m| m.fix == Fix::SwapBytes(0) && !m.boundary));
+}
+
+#[test]
+fn encodings_that_64_bit_mode_took_away() {
+    check(&[0x44], "inc r12d");
+    check(&[0x66, 0x48], "dec ax");
+    check(&[0x82, 0xc4, 5], "add ah,5");
+    check(&[0x94], "xchg r12d,eax");
+    check(&[0xd6], "setae r8b; movzx r8d,r8b; lea r8d,[r8-1]; mov al,r8b");
+    // F3 before BSF means TZCNT on the host.
+    check(&[0xf3, 0x0f, 0xbc, 0xc1], "bsf eax,ecx");
+}
+
+#[test]
+fn stack_instructions_access_first() {
+    check(&[0x50], "mov [r12d-4],eax; lea r12d,[r12-4]");
+    check(&[0x5c], "mov r12d,[r12d]");
+    check(&[0x8f, 0x44, 0x24, 8], "mov r10d,[r12d]; mov [r12d+0Ch],r10d; lea r12d,[r12+4]");
+    check(&[0xc9], "mov r8d,[ebp]; lea r12d,[rbp+4]; mov ebp,r8d");
+}
+
+#[test]
+fn loops_jump_inside_their_unit() {
+    // dec ecx; jnz -3; ret
+    let u = unit(&[0x49, 0x75, 0xfd, 0xc3]);
+    let listing = host_listing(&u.code);
+    assert!(listing.contains("jne near ptr 0000000000000000h") || listing.contains("jne 0"), "{listing}");
+    assert_eq!(u.insns, 3);
+    assert!(u.exits.is_empty());
+}
+
+#[test]
+fn calls_are_paired_with_landings() {
+    // call +0x10; test eax, eax; ret
+    let u = unit(&[0xe8, 0x10, 0, 0, 0, 0x85, 0xc0, 0xc3]);
+    let listing = host_listing(&u.code);
+    assert!(listing.contains("cmp r11d,8048005h"), "{listing}");
+    assert_eq!((u.landings.len(), u.fixups.len(), u.exits.len()), (1, 1, 1));
+    let ExitKind::Link { target, patch } = u.exits[0].kind else { panic!("{:?}", u.exits) };
+    assert_eq!(target, 0x0804_8015);
+    assert!(patch % 8 <= 4, "patched atomically");
+}
+
+#[test]
+fn thunks_become_constants() {
+    // call +1; ret; (thunk:) mov ebx, [esp]; ret
+    let u = unit(&[0xe8, 1, 0, 0, 0, 0xc3, 0x8b, 0x1c, 0x24, 0xc3]);
+    let listing = host_listing(&u.code);
+    assert!(listing.contains("mov ebx,8048005h"), "{listing}");
+}

@@ -1,0 +1,184 @@
+//! Units of translation.
+//!
+//! A unit is a run of basic blocks that lie one after the other in guest memory, on one page: translation goes on past
+//! conditional jumps, calls and leaving instructions, since what follows is likely to run, and falling through is free. State is exact at
+//! every guest instruction boundary, so every one of them is an entry.
+
+use crate::Config;
+use crate::emit;
+use crate::stubs::Stub;
+use xlat86_arch::{Features, Mode};
+use xlat86_decoder::{Block, BlockEnd, decode_block_into};
+
+/// Where guest bytes come from.
+pub trait Source {
+    /// Reads up to `to.len()` bytes at guest EIP `eip`, not beyond the end of its page, having seen to it that a later
+    /// change of that page is noticed. Gives the number read; 0 when the guest couldn't execute there.
+    fn peek(&mut self, eip: u32, to: &mut [u8]) -> usize;
+
+    /// The unit holds what was read at `eip`: it has to be dropped when that page changes.
+    fn depend(&mut self, eip: u32);
+
+    /// Is there a translation that starts at `eip` already?
+    fn known(&self, eip: u32) -> bool;
+}
+
+/// What guest state needs when a fault strikes at a host instruction.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Fix {
+    /// Nothing: registers are those of the guest instruction's start.
+    #[default]
+    None,
+    /// The two low bytes of this general register (0 to 3) are exchanged.
+    SwapBytes(u8),
+}
+
+/// From `host` on (until the next mark), host code belongs to the guest instruction at `eip`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Mark {
+    /// Offset in the unit's code.
+    pub host: u32,
+    /// Guest EIP.
+    pub eip: u32,
+    /// What to repair after a fault here.
+    pub fix: Fix,
+    /// Guest state is exact at `host`: it is the start of the guest instruction.
+    pub boundary: bool,
+}
+
+/// Why translated code leaves at a site.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum ExitKind {
+    /// A direct jump to a target that isn't translated yet. The 4 bytes at `patch` are its displacement.
+    Link {
+        /// Guest EIP of the target.
+        target: u32,
+        /// Offset of the displacement in the unit's code.
+        patch: u32,
+    },
+    /// The interpreter executes the instruction at this exit's EIP.
+    Interpret,
+    /// INT n: the guest enters its system.
+    SoftInt {
+        /// The vector.
+        vector: u8,
+        /// EIP after the instruction.
+        next: u32,
+    },
+}
+
+impl ExitKind {
+    /// Does the instruction itself leave (rather than the jump that it makes)?
+    pub(crate) const fn is_leave(self) -> bool {
+        matches!(self, ExitKind::Interpret | ExitKind::SoftInt { .. })
+    }
+}
+
+/// A place where translated code leaves: the return address of its call of the leave routine.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Exit {
+    /// Offset after the call, in the unit's code.
+    pub site: u32,
+    /// Guest EIP of the instruction that leaves.
+    pub eip: u32,
+    /// Why.
+    pub kind: ExitKind,
+}
+
+/// Two code bytes to overwrite when the unit is invalidated, so that a return address that is still on a return stack leads out of it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Landing {
+    pub(crate) at: u32,
+    pub(crate) dead: [u8; 2],
+}
+
+/// One translated unit, independent of where it will be placed but for `fixups`.
+#[derive(Debug, Default)]
+pub struct Unit {
+    /// Guest EIP of the first instruction.
+    pub eip: u32,
+    /// Guest bytes covered, from `eip` on.
+    pub len: u32,
+    /// Number of guest instructions.
+    pub insns: u32,
+    /// Host code.
+    pub code: Vec<u8>,
+    /// Ascending in both `host` and `eip`.
+    pub marks: Vec<Mark>,
+    /// Ascending in `site`.
+    pub exits: Vec<Exit>,
+    pub(crate) landings: Vec<Landing>,
+    /// Displacements (4 bytes at the offset) to be set to reach a stub.
+    pub(crate) fixups: Vec<(u32, Stub)>,
+}
+
+impl Unit {
+    /// Offset of the code for the guest instruction at `eip`, if one starts there.
+    #[must_use]
+    pub fn entry(&self, eip: u32) -> Option<u32> {
+        entry(&self.marks, eip)
+    }
+}
+
+/// Offset of the boundary of the guest instruction at `eip` among `marks`.
+pub(crate) fn entry(marks: &[Mark], eip: u32) -> Option<u32> {
+    let i = marks.partition_point(|m| m.eip < eip);
+    let m = marks.get(i)?;
+    (m.eip == eip && m.boundary).then_some(m.host)
+}
+
+/// The mark in force at host offset `host`.
+pub(crate) fn mark_at(marks: &[Mark], host: u32) -> Option<&Mark> {
+    marks[..marks.partition_point(|m| m.host <= host)].last()
+}
+
+/// Translates the unit at `eip`. `None` when no byte can be fetched there, or the mode isn't one that translated code runs in
+/// (everything but flat 32-bit user code).
+pub fn translate(eip: u32, mode: Mode, features: Features, config: &Config, source: &mut dyn Source) -> Option<Unit> {
+    if mode != Mode::USER32 {
+        return None;
+    }
+    let mut bytes = [0; 4096 + 14];
+    let in_page = 4096 - (eip & 0xfff) as usize;
+    let got = source.peek(eip, &mut bytes[..in_page]);
+    if got < in_page {
+        return None;
+    }
+    source.depend(eip);
+    let mut insns = Vec::with_capacity(config.max_insns);
+    let mut block = Block::default();
+    let mut at = 0;
+    // An instruction that crosses the page makes a unit of its own; the next page's bytes are asked for only then.
+    let mut available = in_page;
+    loop {
+        let room = config.max_insns - insns.len();
+        let here = eip.wrapping_add(at as u32);
+        decode_block_into(&mut block, &bytes[at..available], here, in_page - at, mode, features, room);
+        if block.end == BlockEnd::Truncated && at == 0 && available == in_page {
+            let more = source.peek(eip.wrapping_add(in_page as u32), &mut bytes[in_page..in_page + 14]);
+            if more == 0 {
+                return None;
+            }
+            source.depend(eip.wrapping_add(in_page as u32));
+            available += more;
+            continue;
+        }
+        at += block.len as usize;
+        insns.extend_from_slice(&block.insns);
+        let Some(last) = block.insns.last() else { break };
+        let next = eip.wrapping_add(at as u32);
+        if block.end != BlockEnd::ControlFlow
+            || !emit::falls_through(last)
+            || !config.extended
+            || at >= in_page
+            || insns.len() >= config.max_insns
+            || source.known(next)
+        {
+            break;
+        }
+    }
+    if insns.is_empty() {
+        return None;
+    }
+    Some(emit::emit(eip, &insns, &bytes[..at], config, source))
+}

@@ -1,0 +1,183 @@
+//! The dispatcher: enters translated code, and deals with the reasons for which it leaves.
+
+use crate::fx::{self, Home};
+use crate::process::Connect;
+use crate::vcpu::written_page;
+use crate::{Exit, Vcpu};
+use xlat86_arch::{Fault, Gva, PfError, Seg, Segment, eflags};
+use xlat86_host::{Frame, Left, last_fault};
+use xlat86_translator::{ExitKind, Fix, Place};
+
+/// Base given to FS and GS while they hold no usable segment: an access through them lands in the top page, which a
+/// user program never has, faults, and is then judged exactly by the interpreter.
+const UNUSABLE_BASE: u32 = 0xffff_f000;
+
+/// What to do after translated code has left.
+pub(crate) enum Then {
+    /// Go on at EIP, and spare the next one this leave.
+    Connect(Connect),
+    /// The interpreter executes the instruction at EIP.
+    Interpret,
+    /// A host fault with the instruction at EIP: find out why.
+    Faulted,
+    Exit(Exit),
+}
+
+impl Vcpu {
+    pub(crate) fn run_translated(&mut self) -> Exit {
+        let process = self.process.clone();
+        let mut connect = None;
+        loop {
+            if Self::pending() {
+                process.world.come_out(&self.me);
+                return Exit::Interrupted;
+            }
+            process.world.go_inside(&self.me);
+            let code = process.code_at(self.state.eip, self.state.mode(), &self.me, connect.take());
+            let then = match code {
+                Some(offset) => self.enter_at(offset),
+                None => Then::Interpret,
+            };
+            if let Some(exit) = self.follow(then, &mut connect) {
+                process.world.come_out(&self.me);
+                return exit;
+            }
+        }
+    }
+
+    /// Runs translated code from arena offset `offset` until it leaves.
+    pub(crate) fn enter_at(&mut self, offset: u32) -> Then {
+        let evictions = self.process.evictions();
+        if evictions != self.evictions_seen {
+            self.evictions_seen = evictions;
+            self.frame_mut().reset_returns();
+        }
+        self.to_frame();
+        self.stats.entries += 1;
+        let arena = self.arena.as_ref().expect("translating");
+        self.frame.as_mut().expect("translating").enter(arena, offset);
+        self.from_frame();
+        self.after_leaving()
+    }
+
+    /// Does what is to be done after leaving. `None`: go on at EIP.
+    pub(crate) fn follow(&mut self, then: Then, connect: &mut Option<Connect>) -> Option<Exit> {
+        match then {
+            Then::Connect(how) => {
+                *connect = Some(how);
+                None
+            }
+            Then::Interpret => {
+                self.process.world.come_out(&self.me);
+                self.interpret_one()
+            }
+            Then::Faulted => self.after_fault(),
+            Then::Exit(exit) => Some(exit),
+        }
+    }
+
+    /// Why translated code was last left.
+    pub(crate) fn left(&mut self) -> Left {
+        self.frame_mut().regs().left
+    }
+
+    fn frame_mut(&mut self) -> &mut xlat86_host::VcpuFrame {
+        self.frame.as_mut().expect("translating")
+    }
+
+    /// Hands the guest's registers to translated code.
+    fn to_frame(&mut self) {
+        let state = &self.state;
+        let frame = self.frame.as_mut().expect("translating").regs();
+        frame.gpr = state.gpr;
+        frame.flags = state.eflags;
+        frame.system_flags = state.eflags & !eflags::LIVE;
+        for (to, from) in frame.selector.iter_mut().zip(&state.seg) {
+            *to = from.selector;
+        }
+        frame.seg_base = [base_of(state.segment(Seg::Fs)), base_of(state.segment(Seg::Gs))];
+        if self.fx_home == Home::State {
+            fx::to_host(&state.fx, frame);
+        }
+        self.fx_home = Home::Host;
+    }
+
+    /// Takes the guest's registers back; EIP follows from where it left.
+    fn from_frame(&mut self) {
+        let frame = self.frame.as_mut().expect("translating").regs();
+        self.state.gpr = frame.gpr;
+        self.state.eflags = (self.state.eflags & !eflags::LIVE) | (frame.flags & eflags::LIVE);
+    }
+
+    /// Maps where translated code left to guest state, and decides what is next.
+    fn after_leaving(&mut self) -> Then {
+        let &Frame { left, site, target, .. } = &*self.frame_mut().regs();
+        if left == Left::NotEntered {
+            return Then::Exit(Exit::Interrupted);
+        }
+        let process = self.process.clone();
+        let place = process.cache().place(site, left == Left::Call);
+        match (left, place) {
+            (Left::Call, Some(Place::Miss)) => {
+                self.stats.leave_miss += 1;
+                self.state.eip = target as u32;
+                Then::Connect(Connect::Table)
+            }
+            (Left::Call, Some(Place::Exit(exit))) => match exit.kind {
+                ExitKind::Link { target, .. } => {
+                    self.stats.leave_link += 1;
+                    self.state.eip = target;
+                    Then::Connect(Connect::Jump { site })
+                }
+                ExitKind::Interpret => {
+                    self.stats.leave_interpret += 1;
+                    self.state.eip = exit.eip;
+                    Then::Interpret
+                }
+                ExitKind::SoftInt { vector, next } => {
+                    self.stats.leave_soft_int += 1;
+                    self.state.eip = next;
+                    Then::Exit(Exit::SoftInt(vector))
+                }
+            },
+            (Left::Stopped, Some(Place::Inside(mark))) => {
+                self.stats.leave_async += 1;
+                self.state.eip = mark.eip;
+                Then::Exit(Exit::Interrupted)
+            }
+            (Left::Trap, Some(Place::Inside(mark))) => {
+                self.stats.leave_fault += 1;
+                self.state.eip = mark.eip;
+                if let Fix::SwapBytes(r) = mark.fix {
+                    let v = &mut self.state.gpr[r as usize];
+                    *v = (*v & 0xffff_0000) | (*v as u16).swap_bytes() as u32;
+                }
+                Then::Faulted
+            }
+            (left, place) => unreachable!("translated code left by {left:?} at {site:#x}: {place:?}"),
+        }
+    }
+
+    /// A host instruction of the guest instruction at EIP faulted.
+    fn after_fault(&mut self) -> Option<Exit> {
+        let host = last_fault();
+        self.last_fault = host;
+        let window = self.process.space().window().base();
+        let fault = Fault::pf(Gva(host.addr.wrapping_sub(window) as u32), host.error | PfError::U);
+        if host.trapno == 14
+            && let Some(addr) = written_page(&fault)
+        {
+            self.code_write(addr);
+        }
+        self.process.world.come_out(&self.me);
+        // The interpreter executes this one instruction: it finds the exact fault, or, when the page was only protected because
+        // of its translations, does the write without translating it again first.
+        self.interpret_one()
+    }
+}
+
+/// Base of FS or GS as translated code adds it.
+fn base_of(s: &Segment) -> u32 {
+    let usable = s.attr.present() && s.attr.readable() && s.limit == u32::MAX && !s.attr.expand_down();
+    if usable { s.base } else { UNUSABLE_BASE }
+}

@@ -1,0 +1,198 @@
+//! Lockstep: each translated block is replayed by the interpreter, and compared.
+//!
+//! The interpreter goes first, with a journal of its writes that is undone afterwards; then the translated block runs
+//! from the same state. Registers, flags, floating-point state and every byte the interpreter wrote must then be the
+//! same. Units are single basic blocks without chaining or pairing, so that each leaves by itself. Blocks run one at
+//! a time per process, and with signals held back: another thread's writes would look like differences.
+
+use crate::{Exit, Vcpu};
+use iced_x86::{Decoder, DecoderOptions, Formatter, GasFormatter};
+use std::fmt::Write as _;
+use std::sync::atomic::AtomicBool;
+use std::sync::{Mutex, PoisonError};
+use xlat86_arch::{CpuState, FxState, Gva, eflags};
+use xlat86_decoder::decode_block;
+use xlat86_host::{Left, signals};
+use xlat86_softmmu::Write;
+use xlat86_translator::{BlockInfo, Config};
+
+/// Serialises the blocks of all threads.
+static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+
+/// The translator settings that lockstep needs, made from the user's.
+pub(crate) fn config(from: &Config) -> Config {
+    Config { chaining: false, return_pairing: false, extended: false, ..*from }
+}
+
+impl Vcpu {
+    pub(crate) fn run_lockstep(&mut self) -> Exit {
+        loop {
+            let turn = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
+            let mask = signals::mask();
+            signals::set_mask(u64::MAX);
+            let exit = if Self::pending() { Some(Exit::Interrupted) } else { self.lockstep_block() };
+            signals::set_mask(mask);
+            drop(turn);
+            self.process.world.come_out(&self.me);
+            if let Some(exit) = exit {
+                return exit;
+            }
+        }
+    }
+
+    /// Runs one block on both engines. `None`: go on.
+    fn lockstep_block(&mut self) -> Option<Exit> {
+        let process = self.process.clone();
+        process.world.go_inside(&self.me);
+        let found = process.code_at(self.state.eip, self.state.mode(), &self.me, None);
+        let block = found.and_then(|_| process.cache().block_at(self.state.eip));
+        let (Some(offset), Some(block)) = (found, block.filter(|b| !b.leaves)) else {
+            // The translator itself would have the interpreter execute this: nothing to compare.
+            process.world.come_out(&self.me);
+            return self.interpret_one();
+        };
+        self.fx_mut();
+        let before = self.state.clone();
+        self.mmu.start_journal();
+        self.interp.run(
+            &mut self.state,
+            &mut self.mmu,
+            &mut self.platform,
+            &AtomicBool::new(false),
+            u64::from(block.insns),
+        );
+        let writes = self.mmu.undo_journal();
+        let expected = core::mem::replace(&mut self.state, before.clone());
+        let then = self.enter_at(offset);
+        self.fx();
+        self.stats.lockstep_blocks += 1;
+        if self.left() != Left::Stopped {
+            let differences = self.differences(&before, &expected, &writes, &block);
+            if !differences.is_empty() {
+                process.world.come_out(&self.me);
+                return Some(Exit::Diverged(self.report(&before, &block, &differences)));
+            }
+        }
+        self.follow(then, &mut None)
+    }
+
+    /// What differs between `expected` and the current state, a line each.
+    fn differences(&mut self, before: &CpuState, expected: &CpuState, writes: &[Write], block: &BlockInfo) -> String {
+        let mut out = String::new();
+        let mut differ = |name: &str, interp: u128, dbt: u128| {
+            if interp != dbt {
+                let _ = writeln!(out, "  {name:<8} interpreter {interp:x}, translated {dbt:x}");
+            }
+        };
+        let got = &self.state;
+        for (name, i) in ["eax", "ecx", "edx", "ebx", "esp", "ebp", "esi", "edi"].iter().zip(0..) {
+            differ(name, expected.gpr[i].into(), got.gpr[i].into());
+        }
+        differ("eip", expected.eip.into(), got.eip.into());
+        if expected.eflags != got.eflags {
+            let defined = !self.undefined_flags(before, block);
+            differ("eflags", (expected.eflags & defined).into(), (got.eflags & defined).into());
+        }
+        let (a, b): (&FxState, &FxState) = (&expected.fx, &got.fx);
+        differ("fcw", a.fcw.into(), b.fcw.into());
+        differ("fsw", a.fsw.into(), b.fsw.into());
+        differ("ftw", a.ftw.into(), b.ftw.into());
+        differ("mxcsr", a.mxcsr.into(), b.mxcsr.into());
+        for i in 0..8 {
+            differ(&format!("st{i}"), u128::from_le_bytes(a.st[i]), u128::from_le_bytes(b.st[i]));
+            differ(&format!("xmm{i}"), a.xmm[i], b.xmm[i]);
+        }
+        // Of several writes to one place the last one counts: look only at bytes that no later one covers.
+        for (i, w) in writes.iter().enumerate() {
+            for (at, &byte) in w.new.iter().enumerate() {
+                let addr = w.addr.wrapping_add(at as u32);
+                let covered = |later: &Write| (addr.0.wrapping_sub(later.addr.0) as usize) < later.new.len();
+                if writes[i + 1..].iter().any(covered) {
+                    continue;
+                }
+                let mut now = [0];
+                let _ = self.mmu.read_bytes(addr, &mut now);
+                if now[0] != byte {
+                    let _ = writeln!(out, "  [{addr}] interpreter {byte:02x}, translated {:02x}", now[0]);
+                }
+            }
+        }
+        out
+    }
+
+    /// Status flags that the manual leaves undefined after `block`.
+    fn undefined_flags(&self, before: &CpuState, block: &BlockInfo) -> u32 {
+        let bytes = self.guest_bytes(before.eip, block.len);
+        let model = self.process.config().model;
+        let decoded =
+            decode_block(&bytes, before.eip, bytes.len(), before.mode(), model.features, block.insns as usize);
+        decoded.insns.iter().fold(0, |undefined, insn| {
+            let i = &insn.iced;
+            let settled = i.rflags_written() | i.rflags_cleared() | i.rflags_set();
+            (undefined & !to_eflags(settled)) | to_eflags(i.rflags_undefined())
+        })
+    }
+
+    fn guest_bytes(&self, eip: u32, len: u32) -> Vec<u8> {
+        let mut bytes = vec![0; len as usize];
+        let _ = self.process.space().window().read_bytes(eip, &mut bytes);
+        bytes
+    }
+
+    /// Everything needed to understand and reproduce a difference.
+    fn report(&self, before: &CpuState, block: &BlockInfo, differences: &str) -> String {
+        let mut out = format!("block at {:08x} differs:\n{differences}\nguest code:\n", before.eip);
+        listing(&mut out, 32, before.eip.into(), &self.guest_bytes(before.eip, block.len));
+        out.push_str("\nhost code:\n");
+        listing(&mut out, 64, 0, &block.code);
+        let _ = writeln!(out, "\nstate before:\n{}", registers(before));
+        let _ = writeln!(out, "state after (translated):\n{}", registers(&self.state));
+        let hex = self.guest_bytes(before.eip, block.len).iter().fold(String::new(), |mut s, b| {
+            let _ = write!(s, "{b:02x}");
+            s
+        });
+        let _ = writeln!(out, "to reproduce: the bytes {hex} at {:08x} from the state before", before.eip);
+        out
+    }
+}
+
+fn to_eflags(bits: u32) -> u32 {
+    use iced_x86::RflagsBits as R;
+    let pairs = [
+        (R::CF, eflags::CF),
+        (R::PF, eflags::PF),
+        (R::AF, eflags::AF),
+        (R::ZF, eflags::ZF),
+        (R::SF, eflags::SF),
+        (R::OF, eflags::OF),
+    ];
+    pairs.iter().filter(|(r, _)| bits & r != 0).map(|(_, e)| e).sum()
+}
+
+fn listing(out: &mut String, bitness: u32, ip: u64, bytes: &[u8]) {
+    let mut f = GasFormatter::new();
+    for i in Decoder::with_ip(bitness, bytes, ip, DecoderOptions::NONE).iter() {
+        let _ = write!(out, "  {:8x}  ", i.ip());
+        f.format(&i, out);
+        out.push('\n');
+    }
+}
+
+fn registers(s: &CpuState) -> String {
+    let g = &s.gpr;
+    format!(
+        "  eax={:08x} ecx={:08x} edx={:08x} ebx={:08x} esp={:08x} ebp={:08x} esi={:08x} edi={:08x}\n  eip={} \
+         eflags={:08x}\n{:?}",
+        g[0],
+        g[1],
+        g[2],
+        g[3],
+        g[4],
+        g[5],
+        g[6],
+        g[7],
+        Gva(s.eip),
+        s.eflags,
+        s.fx
+    )
+}

@@ -1,0 +1,209 @@
+//! What the CPUs of one guest share.
+
+use crate::world::{Member, World};
+use crate::{Config, Engine, Error, Stats, lockstep};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use xlat86_arch::{Gva, Mode, PAGE_SIZE};
+use xlat86_softmmu::{CodeWrite, FlatSpace};
+use xlat86_translator::{Cache, Full, Source, translate};
+
+/// How translated code was left for want of a connection that can now be made.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Connect {
+    /// A direct jump, which left at host address `site`.
+    Jump { site: u64 },
+    /// An indirect jump.
+    Table,
+}
+
+/// A guest's address space and everything derived from its contents.
+pub struct Process {
+    space: Arc<FlatSpace>,
+    config: Config,
+    /// `None` when the engine doesn't translate.
+    cache: Option<Mutex<Cache>>,
+    pub(crate) world: World,
+    /// Counts evictions: return stacks made before the latest one name memory that may have been reused.
+    evictions: AtomicU64,
+    /// Counts changes of code, for the interpreters' private caches.
+    changes: AtomicU64,
+    pub(crate) stats: Mutex<Stats>,
+}
+
+impl Process {
+    /// A guest over `space`. Fails when the host refuses memory for the translation cache.
+    pub fn new(space: Arc<FlatSpace>, mut config: Config) -> Result<Arc<Process>, Error> {
+        if config.engine == Engine::Lockstep {
+            config.translator = lockstep::config(&config.translator);
+        }
+        let cache = match config.engine {
+            Engine::Interp => None,
+            Engine::Dbt | Engine::Lockstep => Some(Mutex::new(
+                Cache::new(&config.translator)
+                    .map_err(|source| Error::Host { what: "no memory for the translation cache", source })?,
+            )),
+        };
+        Ok(Arc::new(Process {
+            space,
+            config,
+            cache,
+            world: World::default(),
+            evictions: AtomicU64::new(0),
+            changes: AtomicU64::new(0),
+            stats: Mutex::default(),
+        }))
+    }
+
+    /// The guest's address space.
+    #[must_use]
+    pub fn space(&self) -> &Arc<FlatSpace> {
+        &self.space
+    }
+
+    /// The settings.
+    #[must_use]
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// Counters of the whole process so far, those of running CPUs not included.
+    #[must_use]
+    pub fn stats(&self) -> Stats {
+        let mut s = *self.stats.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(c) = &self.cache {
+            s.cache = c.lock().unwrap_or_else(PoisonError::into_inner).stats();
+        }
+        s
+    }
+
+    pub(crate) fn cache(&self) -> MutexGuard<'_, Cache> {
+        self.cache.as_ref().expect("the engine translates").lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn evictions(&self) -> u64 {
+        self.evictions.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn changes(&self) -> u64 {
+        self.changes.load(Ordering::Acquire)
+    }
+
+    /// Drops everything derived from the pages of `start..start + len` (bytes), and waits until no CPU executes it any more. To be called before
+    /// mappings or permissions there change. Not to be called from inside [`crate::Vcpu::run`].
+    pub fn invalidate(&self, start: Gva, len: u32) {
+        let pages = || {
+            let last = start.0.saturating_add(len.max(1) - 1) >> 12;
+            start.page()..=last
+        };
+        if !pages().any(|p| self.space.page(Gva(p << 12)).is_code()) {
+            return;
+        }
+        self.drop_pages(pages());
+    }
+
+    /// Prepares guest memory for being written from outside the guest's CPUs, by a system call: the host protection
+    /// that guards translated code is lifted where the guest itself may write, and that code dropped.
+    pub fn prepare_write(&self, start: Gva, len: u32) {
+        if len == 0 {
+            return;
+        }
+        let mut at = start.page_base();
+        loop {
+            if self.space.page(at).is_code() {
+                self.code_write(at);
+            }
+            let next = at.wrapping_add(PAGE_SIZE);
+            if next.0 == 0 || next.0.wrapping_sub(start.0) >= len {
+                return;
+            }
+            at = next;
+        }
+    }
+
+    /// Somebody is about to write to the page holding `addr`, or has faulted in trying. True when the write may
+    /// be tried (again).
+    pub(crate) fn code_write(&self, addr: Gva) -> bool {
+        match self.space.resolve_write(addr) {
+            CodeWrite::Dropped => {
+                self.drop_pages(addr.page()..=addr.page());
+                true
+            }
+            CodeWrite::Retry => true,
+            CodeWrite::NotOurs => false,
+        }
+    }
+
+    fn drop_pages(&self, pages: impl Iterator<Item = u32>) {
+        self.world.exclusively(|| {
+            self.changes.fetch_add(1, Ordering::AcqRel);
+            if self.cache.is_some() {
+                let mut cache = self.cache();
+                for p in pages {
+                    cache.invalidate_page(p);
+                }
+            }
+        });
+    }
+
+    /// Arena offset of the translation of `eip`, made if need be, and connected to what led there. `None` when it can't
+    /// be translated: the interpreter tells why. `me` is inside.
+    pub(crate) fn code_at(&self, eip: u32, mode: Mode, me: &Member, connect: Option<Connect>) -> Option<u32> {
+        loop {
+            let mut cache = self.cache();
+            if let Some(offset) = cache.lookup(eip) {
+                match connect {
+                    Some(Connect::Jump { site }) => cache.chain(site),
+                    Some(Connect::Table) => cache.publish(eip),
+                    None => {}
+                }
+                return Some(offset);
+            }
+            let mut source = GuestCode { space: &self.space, cache: &cache, pages: Vec::new() };
+            let started = std::time::Instant::now();
+            let unit = translate(eip, mode, self.config.model.features, &self.config.translator, &mut source)?;
+            let pages = source.pages;
+            let inserted = cache.insert(unit, &pages);
+            cache.add_time(started.elapsed());
+            drop(cache);
+            if inserted == Err(Full) {
+                self.world.come_out(me);
+                self.world.exclusively(|| {
+                    self.cache().evict();
+                    self.evictions.fetch_add(1, Ordering::AcqRel);
+                });
+                self.world.go_inside(me);
+            }
+        }
+    }
+}
+
+/// Guest memory as the translator reads it.
+struct GuestCode<'a> {
+    space: &'a FlatSpace,
+    cache: &'a Cache,
+    pages: Vec<u32>,
+}
+
+impl Source for GuestCode<'_> {
+    fn peek(&mut self, eip: u32, to: &mut [u8]) -> usize {
+        let in_page = (PAGE_SIZE - (eip & (PAGE_SIZE - 1))) as usize;
+        let n = in_page.min(to.len());
+        // First noticed, then read: a write in between is seen.
+        if !self.space.mark_code(Gva(eip)) || self.space.window().read_bytes(eip, &mut to[..n]).is_err() {
+            return 0;
+        }
+        n
+    }
+
+    fn depend(&mut self, eip: u32) {
+        let page = eip >> 12;
+        if !self.pages.contains(&page) {
+            self.pages.push(page);
+        }
+    }
+
+    fn known(&self, eip: u32) -> bool {
+        self.cache.starts_at(eip)
+    }
+}

@@ -1,0 +1,82 @@
+//! What running has cost.
+
+use std::fmt;
+use xlat86_translator::CacheStats;
+
+/// Counters of one run, shown by `--stats`.
+#[derive(Clone, Copy, Default, Debug)]
+pub struct Stats {
+    /// What the translation cache did.
+    pub cache: CacheStats,
+    /// Times translated code was entered.
+    pub entries: u64,
+    /// Leaves because a direct jump wasn't chained yet.
+    pub leave_link: u64,
+    /// Leaves because an indirect jump found no translation.
+    pub leave_miss: u64,
+    /// Leaves for an instruction that the interpreter executes.
+    pub leave_interpret: u64,
+    /// Leaves for a system call or another software interrupt.
+    pub leave_soft_int: u64,
+    /// Leaves because of a host fault.
+    pub leave_fault: u64,
+    /// Leaves because something asynchronous happened.
+    pub leave_async: u64,
+    /// Guest returns that didn't come back to their call.
+    pub return_mismatches: u64,
+    /// Instructions that the interpreter executed.
+    pub interpreted: u64,
+    /// Writes to pages holding translated code.
+    pub code_writes: u64,
+    /// Blocks compared in lockstep.
+    pub lockstep_blocks: u64,
+}
+
+impl Stats {
+    /// Adds the counters of a CPU that ends.
+    pub(crate) fn add(&mut self, o: &Stats) {
+        self.entries += o.entries;
+        self.leave_link += o.leave_link;
+        self.leave_miss += o.leave_miss;
+        self.leave_interpret += o.leave_interpret;
+        self.leave_soft_int += o.leave_soft_int;
+        self.leave_fault += o.leave_fault;
+        self.leave_async += o.leave_async;
+        self.return_mismatches += o.return_mismatches;
+        self.interpreted += o.interpreted;
+        self.code_writes += o.code_writes;
+        self.lockstep_blocks += o.lockstep_blocks;
+    }
+}
+
+impl fmt::Display for Stats {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let c = &self.cache;
+        let per = |a: f64, b: u64| if b == 0 { 0.0 } else { a / b as f64 };
+        let rows: [(&str, String); 19] = [
+            ("units translated", c.units.to_string()),
+            ("guest instructions translated", c.insns.to_string()),
+            ("host bytes per guest byte", format!("{:.2}", per(c.host_bytes as f64, c.guest_bytes))),
+            ("translation time per guest instruction", format!("{:.0} ns", per(c.time.as_nanos() as f64, c.insns))),
+            ("jumps chained", c.chains.to_string()),
+            ("units invalidated", c.invalidated.to_string()),
+            ("units evicted", c.evicted.to_string()),
+            ("regions evicted", c.evictions.to_string()),
+            ("entries", self.entries.to_string()),
+            ("leaves: unchained jump", self.leave_link.to_string()),
+            ("leaves: indirect jump without translation", self.leave_miss.to_string()),
+            ("leaves: interpreted instruction", self.leave_interpret.to_string()),
+            ("leaves: software interrupt", self.leave_soft_int.to_string()),
+            ("leaves: host fault", self.leave_fault.to_string()),
+            ("leaves: asynchronous", self.leave_async.to_string()),
+            ("return mismatches", self.return_mismatches.to_string()),
+            ("instructions interpreted", self.interpreted.to_string()),
+            ("writes to translated pages", self.code_writes.to_string()),
+            ("blocks compared in lockstep", self.lockstep_blocks.to_string()),
+        ];
+        for (name, value) in rows {
+            writeln!(f, "{name:<44}{value:>16}")?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,251 @@
+//! One guest CPU.
+
+use crate::fx::{self, Home};
+use crate::platform::UserPlatform;
+use crate::world::Member;
+use crate::{Engine, Error, Exit, Process, Stats};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use xlat86_arch::{CpuState, Fault, FxState, Gva, PfError, Vector};
+use xlat86_host::{Arena, HostFault, VcpuFrame, with_pending};
+use xlat86_interp::{Interp, Stop};
+use xlat86_softmmu::Mmu;
+use xlat86_translator::{Place, Stub};
+
+/// One guest CPU, on the host thread that made it: it can't move to another.
+pub struct Vcpu {
+    pub(crate) process: Arc<Process>,
+    pub(crate) me: Arc<Member>,
+    pub(crate) state: CpuState,
+    pub(crate) mmu: Mmu,
+    pub(crate) interp: Interp,
+    pub(crate) platform: UserPlatform,
+    /// The register file of translated code; `None` when the engine doesn't translate.
+    pub(crate) frame: Option<VcpuFrame>,
+    pub(crate) arena: Option<Arc<Arena>>,
+    pub(crate) fx_home: Home,
+    pub(crate) last_fault: HostFault,
+    pub(crate) evictions_seen: u64,
+    changes_seen: u64,
+    pub(crate) stats: Stats,
+    /// Host threads have their own alternate stacks and x87 state, so a CPU stays where it was made.
+    _not_send: core::marker::PhantomData<*const ()>,
+}
+
+/// What to do after an instruction could not be completed.
+pub(crate) enum Resolution {
+    /// Execute it again.
+    Retry,
+    /// Leave the CPU.
+    Exit(Exit),
+}
+
+impl Vcpu {
+    /// A CPU in the state of a Linux user program, on the current thread.
+    pub fn new(process: &Arc<Process>) -> Result<Vcpu, Error> {
+        let host = |what| move |source| Error::Host { what, source };
+        xlat86_host::install_fault_handlers();
+        xlat86_host::signals::use_alternate_stack().map_err(host("no memory for a signal stack"))?;
+        let config = process.config();
+        let (mut frame, mut arena) = (None, None);
+        if config.engine != Engine::Interp {
+            let cache = process.cache();
+            let made = VcpuFrame::new(cache.arena(), cache.table(), Stub::Sentinel.offset());
+            frame = Some(made.map_err(host("no memory for a return stack"))?);
+            arena = Some(cache.arena().clone());
+        }
+        Ok(Vcpu {
+            process: process.clone(),
+            me: process.world.join(),
+            state: CpuState::linux_user(),
+            mmu: Mmu::flat(process.space().clone()),
+            interp: Interp::new(config.model),
+            platform: UserPlatform::new(),
+            frame,
+            arena,
+            fx_home: Home::State,
+            last_fault: HostFault::default(),
+            evictions_seen: process.evictions(),
+            changes_seen: process.changes(),
+            stats: Stats::default(),
+            _not_send: core::marker::PhantomData,
+        })
+    }
+
+    /// The guest and what its CPUs share.
+    #[must_use]
+    pub fn process(&self) -> &Arc<Process> {
+        &self.process
+    }
+
+    /// Architectural state. Its `fx` part may be stale: see [`Vcpu::fx`].
+    #[must_use]
+    pub fn state(&self) -> &CpuState {
+        &self.state
+    }
+
+    /// Architectural state, to be changed. Its `fx` part is not to be touched here: see [`Vcpu::fx_mut`].
+    pub fn state_mut(&mut self) -> &mut CpuState {
+        &mut self.state
+    }
+
+    /// x87, MMX and SSE state.
+    pub fn fx(&mut self) -> &FxState {
+        if self.fx_home == Home::Host {
+            let process = self.process.clone();
+            let frame = self.frame.as_mut().expect("host state comes from translated code");
+            fx::to_state(&mut self.state.fx, frame.regs(), |rip| match process.cache().place(rip, false) {
+                Some(Place::Inside(mark)) => Some(mark.eip),
+                _ => None,
+            });
+            self.fx_home = Home::Both;
+        }
+        &self.state.fx
+    }
+
+    /// x87, MMX and SSE state, to be changed.
+    pub fn fx_mut(&mut self) -> &mut FxState {
+        self.fx();
+        self.fx_home = Home::State;
+        &mut self.state.fx
+    }
+
+    /// What the host said about the latest memory fault: which signal it was and its `si_code`.
+    #[must_use]
+    pub fn last_host_fault(&self) -> HostFault {
+        self.last_fault
+    }
+
+    /// Sets entry `index` (selector divided by 8) of the descriptor table; 0 empties it. Segment registers loaded before keep
+    /// their hidden parts.
+    pub fn set_descriptor(&mut self, index: u16, raw: u64) {
+        if let Some(d) = self.platform.gdt.get_mut(usize::from(index)) {
+            *d = raw;
+        }
+    }
+
+    /// The local descriptor table.
+    pub fn ldt_mut(&mut self) -> &mut Vec<u64> {
+        &mut self.platform.ldt
+    }
+
+    /// The descriptor table's entry `index`, 0 when empty.
+    #[must_use]
+    pub fn descriptor(&self, index: u16) -> u64 {
+        self.platform.gdt.get(usize::from(index)).copied().unwrap_or(0)
+    }
+
+    /// Counters of this CPU.
+    #[must_use]
+    pub fn stats(&self) -> Stats {
+        Stats { interpreted: self.interp.retired(), ..self.stats }
+    }
+
+    /// After a fork, in the child: this CPU's thread is the only one left.
+    pub fn after_fork(&mut self) {
+        let process = self.process.clone();
+        process.world.only(&mut self.me);
+    }
+
+    /// Runs guest code until there is a reason to leave.
+    pub fn run(&mut self) -> Exit {
+        match self.process.config().engine {
+            Engine::Interp => self.run_interpreter(),
+            Engine::Dbt => self.run_translated(),
+            Engine::Lockstep => self.run_lockstep(),
+        }
+    }
+
+    fn run_interpreter(&mut self) -> Exit {
+        loop {
+            self.see_changes();
+            let stop = with_pending(|flag| {
+                self.interp.run(&mut self.state, &mut self.mmu, &mut self.platform, flag, u64::MAX)
+            });
+            if let Some(exit) = self.after_interpreter(stop) {
+                return exit;
+            }
+        }
+    }
+
+    /// Drops what the interpreter has decoded if code has changed since.
+    fn see_changes(&mut self) {
+        let now = self.process.changes();
+        if now != self.changes_seen {
+            self.changes_seen = now;
+            self.interp.flush();
+        }
+    }
+
+    /// Executes one instruction on the interpreter. `None`: it completed.
+    pub(crate) fn interpret_one(&mut self) -> Option<Exit> {
+        self.fx_mut();
+        loop {
+            let stop = self.interp.step(&mut self.state, &mut self.mmu, &mut self.platform);
+            match stop {
+                Stop::Budget => return None,
+                Stop::Fault(f) => match self.resolve(f) {
+                    Resolution::Retry => {}
+                    Resolution::Exit(exit) => return Some(exit),
+                },
+                other => return self.after_interpreter(other),
+            }
+        }
+    }
+
+    fn after_interpreter(&mut self, stop: Stop) -> Option<Exit> {
+        match stop {
+            Stop::Budget => None,
+            Stop::Interrupted => Some(Exit::Interrupted),
+            Stop::SoftInt(vector) => Some(Exit::SoftInt(vector)),
+            Stop::Halt => Some(Exit::Halt),
+            Stop::Unimplemented(code) => Some(Exit::Unimplemented(format!("{code:?} at {:08x}", self.state.eip))),
+            Stop::Fault(f) => match self.resolve(f) {
+                Resolution::Retry => self.interpret_one(),
+                Resolution::Exit(exit) => Some(exit),
+            },
+        }
+    }
+
+    /// Decides what a fault is: our own protection of translated code, or the guest's.
+    pub(crate) fn resolve(&mut self, fault: Fault) -> Resolution {
+        if let Some(addr) = written_page(&fault)
+            && self.code_write(addr)
+        {
+            return Resolution::Retry;
+        }
+        self.last_fault = self.mmu.last_host_fault();
+        Resolution::Exit(Exit::Fault(fault))
+    }
+
+    /// A write to `addr` hit a protected page. True when it was protected by us, and may now be tried again.
+    pub(crate) fn code_write(&mut self, addr: Gva) -> bool {
+        self.process.world.come_out(&self.me);
+        let ours = self.process.code_write(addr);
+        if ours {
+            self.stats.code_writes += 1;
+            self.see_changes();
+        }
+        ours
+    }
+
+    /// True while something asynchronous waits for this thread.
+    pub(crate) fn pending() -> bool {
+        with_pending(|f| f.load(Ordering::SeqCst))
+    }
+}
+
+/// The address of a write that hit a present but protected page.
+pub(crate) fn written_page(fault: &Fault) -> Option<Gva> {
+    let protected_write = PfError::P | PfError::W;
+    let error = fault.error.unwrap_or(0);
+    (fault.vector == Vector::PF && error & protected_write == protected_write).then_some(fault.addr)
+}
+
+impl Drop for Vcpu {
+    fn drop(&mut self) {
+        self.process.world.part(&self.me);
+        let stats = self.stats();
+        self.process.stats.lock().unwrap_or_else(std::sync::PoisonError::into_inner).add(&stats);
+    }
+}

@@ -1,0 +1,87 @@
+//! Stopping the world: making sure that no thread is inside translated code.
+//!
+//! A thread says that it is *inside* from before it looks up code until it has mapped where it left to guest state; it looks at `stop`
+//! after saying so. Whoever wants exclusive access sets `stop`, kicks those inside, and waits. Both sides use sequentially consistent order, so one of
+//! them sees the other.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+use xlat86_host::signals;
+
+/// One thread that runs guest code.
+#[derive(Debug)]
+pub(crate) struct Member {
+    tid: i32,
+    inside: AtomicBool,
+}
+
+/// All threads that run one guest's code.
+#[derive(Debug, Default)]
+pub(crate) struct World {
+    members: Mutex<Vec<Arc<Member>>>,
+    stop: AtomicBool,
+    exclusive: Mutex<()>,
+}
+
+fn lock<T>(m: &Mutex<T>) -> MutexGuard<'_, T> {
+    m.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+}
+
+impl World {
+    /// Adds the current thread.
+    pub(crate) fn join(&self) -> Arc<Member> {
+        let m = Arc::new(Member { tid: signals::thread_id(), inside: AtomicBool::new(false) });
+        lock(&self.members).push(m.clone());
+        m
+    }
+
+    /// Removes `member`.
+    pub(crate) fn part(&self, member: &Arc<Member>) {
+        lock(&self.members).retain(|m| !Arc::ptr_eq(m, member));
+    }
+
+    /// After a fork, in the child: the current thread is the only one left.
+    pub(crate) fn only(&self, member: &mut Arc<Member>) {
+        *member = Arc::new(Member { tid: signals::thread_id(), inside: AtomicBool::new(false) });
+        *lock(&self.members) = vec![member.clone()];
+    }
+
+    /// Says that the current thread may use translated code; waits while somebody has exclusive access.
+    pub(crate) fn go_inside(&self, me: &Member) {
+        loop {
+            me.inside.store(true, Ordering::SeqCst);
+            if !self.stop.load(Ordering::SeqCst) {
+                return;
+            }
+            me.inside.store(false, Ordering::SeqCst);
+            drop(lock(&self.exclusive));
+        }
+    }
+
+    /// Says that the current thread holds on to no translated code.
+    pub(crate) fn come_out(&self, me: &Member) {
+        me.inside.store(false, Ordering::SeqCst);
+    }
+
+    /// Runs `f` while no thread is inside. The caller must have come out itself.
+    pub(crate) fn exclusively<T>(&self, f: impl FnOnce() -> T) -> T {
+        let _guard = lock(&self.exclusive);
+        self.stop.store(true, Ordering::SeqCst);
+        let members = lock(&self.members).clone();
+        for m in members {
+            let mut waited = 0u32;
+            while m.inside.load(Ordering::SeqCst) {
+                // Once per millisecond: a kick that struck just before it entered would otherwise be its last.
+                if waited.is_multiple_of(20) {
+                    signals::kick(m.tid);
+                }
+                waited += 1;
+                std::thread::sleep(Duration::from_micros(50));
+            }
+        }
+        let t = f();
+        self.stop.store(false, Ordering::SeqCst);
+        t
+    }
+}

@@ -1,0 +1,108 @@
+//! Small guest programs on both engines.
+
+use std::sync::{Arc, Mutex, MutexGuard};
+use xlat86_arch::{Gva, Reg, Vector, eflags};
+use xlat86_softmmu::{FlatSpace, Prot};
+use xlat86_vcpu::{Config, Engine, Exit, Process, Vcpu};
+
+const CODE: u32 = 0x0100_0000;
+const DATA: u32 = 0x0200_0000;
+const STACK_TOP: u32 = DATA + 0x8000;
+
+/// The low 4 GB are the process's only ones: one test at a time.
+static LOW: Mutex<()> = Mutex::new(());
+
+fn guest(engine: Engine, code: &[u8]) -> (Vcpu, MutexGuard<'static, ()>) {
+    guest_with(Config { engine, ..Config::default() }, code)
+}
+
+fn guest_with(config: Config, code: &[u8]) -> (Vcpu, MutexGuard<'static, ()>) {
+    let guard = LOW.lock().unwrap_or_else(|e| e.into_inner());
+    let window = xlat86_host::scratch_low(&[CODE..CODE + 0x4000, DATA..DATA + 0x10000]).unwrap();
+    let space = Arc::new(FlatSpace::new(window));
+    let rw = Prot { mapped: true, read: true, write: true, ..Prot::default() };
+    space.set_prot(Gva(CODE), 0x4000, Prot { exec: true, ..rw });
+    space.set_prot(Gva(DATA), 0x10000, rw);
+    window.write_bytes(CODE, code).unwrap();
+    let process = Process::new(space, config).unwrap();
+    let mut cpu = Vcpu::new(&process).unwrap();
+    cpu.state_mut().eip = CODE;
+    cpu.state_mut().set_reg(Reg::Esp, STACK_TOP);
+    (cpu, guard)
+}
+
+fn both(code: &[u8], check: impl Fn(&mut Vcpu)) {
+    for engine in [Engine::Dbt, Engine::Interp] {
+        let (mut cpu, _guard) = guest(engine, code);
+        check(&mut cpu);
+    }
+}
+
+#[test]
+fn a_loop_counts_and_exits() {
+    // xor eax,eax; mov ecx,1000000; 1: add eax,ecx; dec ecx; jnz 1b; int 0x80
+    let code = [0x31, 0xc0, 0xb9, 0x40, 0x42, 0x0f, 0, 0x01, 0xc8, 0x49, 0x75, 0xfb, 0xcd, 0x80];
+    both(&code, |cpu| {
+        assert_eq!(cpu.run(), Exit::SoftInt(0x80));
+        assert_eq!(cpu.state().reg(Reg::Eax), (1..=1_000_000u32).fold(0, u32::wrapping_add));
+        assert_eq!(cpu.state().eip, CODE + code.len() as u32);
+        assert_eq!(cpu.state().eflags & eflags::STATUS, eflags::ZF | eflags::PF);
+    });
+}
+
+#[test]
+fn calls_and_returns_nest_deeper_than_the_return_stack() {
+    // Recursion: f(n) = n == 0 ? 0 : f(n - 1) + 1, 5000 deep on an 32 KB guest stack.
+    // mov ecx,5000; xor eax,eax; call f; int 0x80; f: jecxz 1f; dec ecx; call f; inc eax; 1: ret
+    let code = [
+        0xb9, 0x88, 0x13, 0, 0, 0x31, 0xc0, 0xe8, 2, 0, 0, 0, 0xcd, 0x80, 0xe3, 7, 0x49, 0xe8, 0xf8, 0xff, 0xff, 0xff,
+        0x40, 0xc3,
+    ];
+    both(&code, |cpu| {
+        assert_eq!(cpu.run(), Exit::SoftInt(0x80));
+        assert_eq!(cpu.state().reg(Reg::Eax), 5000);
+        assert_eq!(cpu.state().reg(Reg::Esp), STACK_TOP);
+    });
+}
+
+#[test]
+fn a_return_elsewhere_is_followed() {
+    // call f; int3; f: mov eax,[esp]; add eax,1; mov [esp],eax; ret (to int 0x80 after the int3)
+    let code = [0xe8, 3, 0, 0, 0, 0xcc, 0xcd, 0x80, 0x8b, 0x04, 0x24, 0x83, 0xc0, 1, 0x89, 0x04, 0x24, 0xc3];
+    both(&code, |cpu| assert_eq!(cpu.run(), Exit::SoftInt(0x80)));
+}
+
+#[test]
+fn a_fault_is_precise() {
+    // mov eax,5; push dword [0]: the load faults with EAX set and ESP unchanged
+    let code = [0xb8, 5, 0, 0, 0, 0xff, 0x35, 0, 0, 0, 0];
+    both(&code, |cpu| {
+        let Exit::Fault(f) = cpu.run() else { panic!() };
+        assert_eq!((f.vector, f.addr, f.error), (Vector::PF, Gva(0), Some(4)));
+        assert_eq!((cpu.state().eip, cpu.state().reg(Reg::Esp)), (CODE + 5, STACK_TOP));
+        assert_eq!(cpu.last_host_fault().signal, 11);
+    });
+}
+
+#[test]
+fn code_may_change_its_next_instruction() {
+    // mov byte [1f+1], 7; 1: mov al, 1 (becomes mov al, 7); int 0x80
+    let mut code = vec![0xc6, 0x05, 0, 0, 0, 0, 7, 0xb0, 1, 0xcd, 0x80];
+    code[2..6].copy_from_slice(&(CODE + 8).to_le_bytes());
+    both(&code, |cpu| {
+        assert_eq!(cpu.run(), Exit::SoftInt(0x80));
+        assert_eq!(cpu.state().reg(Reg::Eax) & 0xff, 7);
+    });
+}
+
+#[test]
+fn indirect_jumps_find_their_target_again() {
+    // mov ecx,1000; 1: mov eax,offset 2f; jmp eax; nop; 2: loop 1b; int 0x80
+    let mut code = vec![0xb9, 0xe8, 3, 0, 0, 0xb8, 0, 0, 0, 0, 0xff, 0xe0, 0x90, 0xe2, 0xf6, 0xcd, 0x80];
+    code[6..10].copy_from_slice(&(CODE + 13).to_le_bytes());
+    both(&code, |cpu| {
+        assert_eq!(cpu.run(), Exit::SoftInt(0x80));
+        assert_eq!(cpu.state().reg(Reg::Ecx), 0);
+        assert!(cpu.stats().leave_miss <= 1);
+    });
+}
