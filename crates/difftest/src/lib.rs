@@ -3,3 +3,8 @@
 #![forbid(unsafe_code)]
 
 pub mod decode;
+pub mod generate;
+pub mod native;
+pub mod reference;
+pub mod state;
+pub mod undefined;

@@ -158,7 +158,7 @@ pub struct Compat {
 static ONLY: Mutex<()> = Mutex::new(());
 
 impl Compat {
-    /// Maps `ranges` (page-aligned, above 64 KB), readable, writable and executable.
+    /// Maps `ranges` (page-aligned, above 64 KB), readable and writable; the first is executable too.
     ///
     /// # Errors
     /// One of the ranges is in use, or the host refuses.
@@ -169,7 +169,8 @@ impl Compat {
         let mut this = Compat { ranges: Vec::new(), _only: only };
         for r in ranges {
             let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_FIXED_NOREPLACE;
-            let prot = libc::PROT_READ | libc::PROT_WRITE | libc::PROT_EXEC;
+            let exec = if this.ranges.is_empty() { libc::PROT_EXEC } else { 0 };
+            let prot = libc::PROT_READ | libc::PROT_WRITE | exec;
             // SAFETY: MAP_FIXED_NOREPLACE never replaces a mapping.
             let p = unsafe { libc::mmap(r.start as usize as *mut _, r.len(), prot, flags, -1, 0) };
             if p == libc::MAP_FAILED {

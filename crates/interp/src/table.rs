@@ -132,7 +132,9 @@ mod tests {
     #[test]
     fn every_valid_code_has_a_meaning() {
         use xlat86_decoder::{Kind, kind_of};
-        let missing: Vec<_> = Code::values().filter(|&c| kind_of(c) != Kind::Invalid && handler(c).is_none()).collect();
+        // Codes with a WAIT in front stand for two instructions and never come out of decoding.
+        let valid = |c: &Code| kind_of(*c) != Kind::Invalid && !c.op_code().fwait();
+        let missing: Vec<_> = Code::values().filter(|c| valid(c) && handler(*c).is_none()).collect();
         assert!(missing.is_empty(), "no row for {missing:?}");
     }
 

@@ -104,10 +104,11 @@ fn lods<T: Width>(ctx: &mut Ctx<'_>, op: &Op) -> Exec {
     })
 }
 
+/// When both operands fault, the destination's fault is reported: silicon's choice without a repeat prefix.
 fn cmps<T: Width>(ctx: &mut Ctx<'_>, op: &Op) -> Exec {
     ctx.repeat(op, true, |ctx| {
-        let a: u32 = ctx.read::<T>(op.mem.seg, ctx.string_source(op))?.into();
         let b: u32 = ctx.read::<T>(Seg::Es, ctx.string_destination(op))?.into();
+        let a: u32 = ctx.read::<T>(op.mem.seg, ctx.string_source(op))?.into();
         ctx.set_status(flags::sub::<T>(a, b, a.wrapping_sub(b) & T::MASK));
         let step = ctx.step::<T>();
         ctx.advance(op, Reg::Esi, step);
