@@ -1,8 +1,9 @@
 //! Random instructions with operands that mean something: encodings are drawn byte by byte and kept when they decode;
 //! then registers and displacements are chosen so that most memory operands hit the data page.
 
+use crate::case::Case;
 use crate::state::{AT, DATA, DATA_LEN, Regs};
-use iced_x86::{Code, Mnemonic, OpKind, Register};
+use iced_x86::{Mnemonic, OpKind, Register};
 use xlat86_arch::{CpuModel, FxState, Mode, eflags};
 use xlat86_decoder::{Insn, Kind, Unit, decode_insn, repeats, unit_of};
 
@@ -42,19 +43,6 @@ impl Rng {
             _ => self.next() as u32,
         }
     }
-}
-
-/// One case: bytes and a state to execute them in.
-#[derive(Clone, Debug)]
-pub struct Case {
-    /// The instruction.
-    pub bytes: Vec<u8>,
-    /// Its code.
-    pub code: Code,
-    /// Registers before.
-    pub regs: Regs,
-    /// The data page before.
-    pub data: Vec<u8>,
 }
 
 /// May `insn` run unprivileged, away from the kernel, with no effect beyond registers and memory?
@@ -117,13 +105,8 @@ impl Generator {
             *r = rng.value();
         }
         regs.eflags = rng.next() as u32 & eflags::LIVE | eflags::FIXED_1;
-        let mut data: Vec<u8> = (0..DATA_LEN).map(|_| rng.next() as u8).collect();
-        if rng.once_in(4) {
-            // Runs of one byte, so that repeated comparisons have something to run through.
-            data.fill(rng.next() as u8);
-        }
         aim(rng, &insn, &mut bytes, &mut regs)?;
-        Some(Case { bytes, code: insn.code(), regs, data })
+        Some(Case { bytes, code: insn.code(), regs, fill: rng.next() as u8 })
     }
 }
 
