@@ -13,7 +13,7 @@ pub struct Rng(pub u64);
 
 impl Rng {
     /// The next 64 random bits.
-    pub fn next(&mut self) -> u64 {
+    pub fn bits(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let z = (self.0 ^ self.0 >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         let z = (z ^ z >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
@@ -22,7 +22,7 @@ impl Rng {
 
     /// A number below `n`.
     pub fn below(&mut self, n: u32) -> u32 {
-        (self.next() >> 32) as u32 % n
+        (self.bits() >> 32) as u32 % n
     }
 
     /// True once in `n`.
@@ -40,7 +40,7 @@ impl Rng {
             1 => e.wrapping_neg(),
             2 => 1 << self.below(32),
             3 => self.below(256),
-            _ => self.next() as u32,
+            _ => self.bits() as u32,
         }
     }
 }
@@ -86,7 +86,7 @@ impl Generator {
             7 => bytes.extend([0x0f, 0x38]),
             _ => bytes.push(0x0f),
         }
-        bytes.extend((0..24).map(|_| rng.next() as u8));
+        bytes.extend((0..24).map(|_| rng.bits() as u8));
         let insn = decode_insn(&bytes, AT, Mode::USER32, CpuModel::MAX.features)?;
         if !tame(&insn) {
             return None;
@@ -104,9 +104,9 @@ impl Generator {
         for r in &mut regs.gpr {
             *r = rng.value();
         }
-        regs.eflags = rng.next() as u32 & eflags::LIVE | eflags::FIXED_1;
+        regs.eflags = rng.bits() as u32 & eflags::LIVE | eflags::FIXED_1;
         aim(rng, &insn, &mut bytes, &mut regs)?;
-        Some(Case { bytes, code: insn.code(), regs, fill: rng.next() as u8 })
+        Some(Case { bytes, code: insn.code(), regs, fill: rng.bits() as u8 })
     }
 }
 
@@ -130,7 +130,7 @@ fn aim(rng: &mut Rng, insn: &Insn, bytes: &mut [u8], regs: &mut Regs) -> Option<
     if insn.kind == Kind::String {
         regs.gpr[6] = address(rng);
         regs.gpr[7] = address(rng);
-        regs.gpr[1] = rng.below(20) | if rng.once_in(2) { rng.next() as u32 & 0xffff_0000 } else { 0 };
+        regs.gpr[1] = rng.below(20) | if rng.once_in(2) { rng.bits() as u32 & 0xffff_0000 } else { 0 };
         if !bytes.contains(&0x67) {
             regs.gpr[1] &= 0xff;
         }

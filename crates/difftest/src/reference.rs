@@ -46,7 +46,7 @@ impl Reference {
         let rwx = Prot { mapped: true, read: true, write: true, exec: true, shared: false };
         space.set_prot(Gva(CODE), 0x1000, rwx);
         space.set_prot(Gva(DATA), DATA_LEN, rwx);
-        Ok(Reference { interp: Interp::new(&CpuModel::MAX), window, mmu: Mmu::flat(space) })
+        Ok(Reference { interp: Interp::new(CpuModel::MAX), window, mmu: Mmu::flat(space) })
     }
 }
 

@@ -57,14 +57,14 @@ fn aas(ctx: &mut Ctx<'_>, _: &Op) -> Exec {
 fn aam(ctx: &mut Ctx<'_>, op: &Op) -> Exec {
     let (al, base) = (ctx.gpr::<u8>(AX), op.imm & 0xff);
     let high = al.checked_div(base).ok_or(Fault::de())?;
-    ctx.set_gpr::<u16>(AX, high << 8 | al % base);
+    ctx.set_gpr::<u16>(AX, (high << 8) | (al % base));
     ctx.set_status(szp::<u8>(al % base));
     Ok(())
 }
 
 fn aad(ctx: &mut Ctx<'_>, op: &Op) -> Exec {
     let ax = ctx.gpr::<u16>(AX);
-    let (low, high) = (ax & 0xff, (ax >> 8) * (op.imm & 0xff) & 0xff);
+    let (low, high) = (ax & 0xff, ((ax >> 8) * (op.imm & 0xff)) & 0xff);
     let r = (low + high) & 0xff;
     ctx.set_gpr::<u16>(AX, r);
     ctx.set_status(flags::add::<u8>(low, high, r));
