@@ -154,6 +154,13 @@ fn an_exception_pushes_its_error_code_and_rf() {
     assert_eq!(m.place(), (0, CODE0, KERNEL + 13, DATA0, KERNEL_STACK - 24));
     assert_eq!((m.word(KERNEL_STACK - 24), m.word(KERNEL_STACK - 20)), (0x18, USER));
     assert_eq!(m.word(KERNEL_STACK - 12), eflags::IF | eflags::RF | 2);
+    // add esp,4; iret: RF comes back and holds for one instruction.
+    m.put(KERNEL + 13, &[0x83, 0xc4, 4, 0xcf]);
+    m.put(USER, &[0x90]);
+    assert_eq!((m.step(), m.step()), (Stop::Budget, Stop::Budget));
+    assert_eq!(m.cpu.eflags, eflags::IF | eflags::RF | 2);
+    assert_eq!(m.step(), Stop::Budget);
+    assert_eq!(m.cpu.eflags, eflags::IF | 2);
     // Beyond the IDT: #GP that names the entry, with EXT; with nothing changed.
     let mut m = Machine::new();
     m.cpu.idtr.limit = 7;
