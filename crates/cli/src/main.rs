@@ -1,1 +1,37 @@
-fn main() {}
+//! The command. Arguments, output and exit codes; everything else is in the libraries.
+
+#![forbid(unsafe_code)]
+
+mod run;
+
+use clap::{Parser, Subcommand};
+use std::process::ExitCode;
+
+/// Runs 32-bit x86 software on 64-bit x86 Linux hosts, without help from the host's 32-bit support.
+#[derive(Parser)]
+#[command(name = "xlat86", version, arg_required_else_help = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run an i386 Linux program
+    Run(run::Run),
+}
+
+fn main() -> ExitCode {
+    std::panic::set_hook(Box::new(|info| {
+        // A bug of the emulator, whatever the guest did. One line, and a status that no shell uses.
+        let place = info.location().map(|l| format!("{}:{}", l.file(), l.line())).unwrap_or_default();
+        let what = info.payload_as_str().unwrap_or("unknown reason");
+        eprintln!(
+            "xlat86: internal error at {place}: {what}\nxlat86: please report this with the command that led to it"
+        );
+        std::process::exit(xlat86_linux_user::EXIT_BUG);
+    }));
+    match Cli::parse().command {
+        Command::Run(run) => run.run(),
+    }
+}

@@ -24,6 +24,8 @@ pub struct Frame {
     pub return_top: u64,
     /// RSP of translated code while it isn't running.
     pub return_sp: u64,
+    /// Guest returns that didn't come back to their call.
+    pub mismatches: u64,
     /// Base of the FS and GS segments.
     pub seg_base: [u32; 2],
     /// ES, CS, SS, DS, FS and GS selectors.
@@ -36,8 +38,6 @@ pub struct Frame {
     pub arena: u64,
     /// Base of the indirect-jump table (R15).
     pub table: u64,
-    /// Guest returns that didn't come back to their call.
-    pub mismatches: u64,
     /// Host stack pointer of the code that entered.
     pub(crate) host_sp: u64,
     /// XMM0 to XMM7.

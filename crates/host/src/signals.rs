@@ -37,6 +37,36 @@ pub(crate) fn block_all_in(set: &mut libc::sigset_t) {
     unsafe { *(&raw mut *set).cast::<u64>() = BLOCKABLE };
 }
 
+/// Synchronous signals: never blocked on the host (a process that faults with its signal blocked is killed).
+pub const ALWAYS_OPEN: u64 = !BLOCKABLE;
+
+/// What the host does with a signal on the guest's behalf.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Disposition {
+    /// The kernel's default action.
+    Default,
+    /// Nothing.
+    Ignore,
+    /// Note it for [`take_pending`].
+    Watch,
+}
+
+/// Sets the disposition of `sig`, with those of the flags SA_RESTART, SA_NOCLDSTOP and SA_NOCLDWAIT that the guest chose.
+/// Works for every signal from 1 to 64 but SIGKILL and SIGSTOP. The synchronous ones stay with the fault handler, which
+/// notes those that a process sent.
+pub fn set_disposition(sig: i32, disposition: Disposition, flags: i32) -> io::Result<()> {
+    if SYNC_SIGNALS.contains(&sig) {
+        trap::install_fault_handlers();
+        return Ok(());
+    }
+    let handler = match disposition {
+        Disposition::Default => libc::SIG_DFL,
+        Disposition::Ignore => libc::SIG_IGN,
+        Disposition::Watch => trap::async_handler(),
+    };
+    trap::install(sig, handler, flags)
+}
+
 /// Starts noting `sig` for [`take_pending`]. With `restart`, the kernel restarts an interrupted system call by its
 /// own rules: [`crate::syscall::interruptible`] then reports it as not started.
 pub fn watch(sig: i32, restart: bool) -> io::Result<()> {

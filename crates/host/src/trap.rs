@@ -17,7 +17,6 @@ use crate::arena::{self, CodePlace};
 use crate::frame::{Frame, Left};
 use crate::slot::{self, HostFault, RawSiginfo};
 use crate::{access, compat, enter, syscall};
-use core::mem::zeroed;
 use std::sync::Once;
 
 /// Signals that report an exception of the running instruction. Never blocked: the kernel kills a process that
@@ -37,16 +36,43 @@ pub fn install_fault_handlers() {
     });
 }
 
+/// `struct sigaction` as the kernel has it.
+#[repr(C)]
+struct KernelAction {
+    handler: usize,
+    flags: u64,
+    restorer: usize,
+    mask: u64,
+}
+
+core::arch::global_asm!(
+    ".pushsection .text.xlat86_restore, \"ax\", @progbits",
+    ".globl xlat86_restore",
+    "xlat86_restore:",
+    "mov eax, 15",
+    "syscall",
+    ".popsection",
+);
+
+#[allow(unreachable_pub)]
+unsafe extern "C" {
+    static xlat86_restore: u8;
+}
+
 /// Installs `handler` for `sig` on the alternate stack.
+///
+/// By the raw call: the C library keeps two real-time signals for itself, and guests use them.
 pub(crate) fn install(sig: i32, handler: usize, flags: i32) -> std::io::Result<()> {
-    // SAFETY: the struct is fully initialised; the handlers of this module are async-signal-safe.
-    let r = unsafe {
-        let mut sa: libc::sigaction = zeroed();
-        sa.sa_sigaction = handler;
-        sa.sa_flags = libc::SA_SIGINFO | libc::SA_ONSTACK | flags;
-        libc::sigemptyset(&mut sa.sa_mask);
-        libc::sigaction(sig, &sa, core::ptr::null_mut())
+    const SA_RESTORER: u64 = 0x0400_0000;
+    let action = KernelAction {
+        handler,
+        flags: (libc::SA_SIGINFO | libc::SA_ONSTACK | flags) as u32 as u64 | SA_RESTORER,
+        restorer: &raw const xlat86_restore as usize,
+        mask: 0,
     };
+    // SAFETY: the struct has the kernel's layout and is fully initialised; handlers of this module are
+    // async-signal-safe; the restorer makes the call (rt_sigreturn) that ends every handler.
+    let r = unsafe { libc::syscall(libc::SYS_rt_sigaction, sig, &action, core::ptr::null_mut::<u8>(), 8usize) };
     if r == 0 { Ok(()) } else { Err(std::io::Error::last_os_error()) }
 }
 

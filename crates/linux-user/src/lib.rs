@@ -1,1 +1,62 @@
-//! linux-user
+//! User mode: i386 Linux programs on the 64-bit host's kernel.
+//!
+//! ELF loading, the memory map of a 32-bit process, i386 system calls carried out by the host, signals, threads. The
+//! guest's 4 GB are the host's own low 4 GB, so a guest pointer is a host pointer and most calls need no copying.
+//!
+//! One file holds one idea; system calls are in `table.rs` (one row each) and `sys_*.rs` (one family each); memory layouts
+//! in `abi/`; everything unsafe in `host_unsafe.rs`.
+
+pub mod abi;
+mod elf;
+mod guest;
+mod host_unsafe;
+mod ioctl;
+mod load;
+mod mm;
+mod options;
+mod proc_files;
+mod program;
+mod ranges;
+mod shared;
+mod signal;
+mod stack;
+mod sys_exec;
+mod sys_fd;
+mod sys_file;
+mod sys_futex;
+mod sys_id;
+mod sys_ipc;
+mod sys_misc;
+mod sys_mm;
+mod sys_net;
+mod sys_poll;
+mod sys_proc;
+mod sys_signal;
+mod sys_time;
+mod sysroot;
+pub mod table;
+mod task;
+mod trace;
+mod vdso;
+
+pub use load::{Failure, Invocation, run};
+pub use options::Options;
+
+use syscalls::Errno;
+
+/// Exit status when the emulator itself is at fault (`EX_SOFTWARE`).
+pub const EXIT_BUG: i32 = 70;
+
+/// Why a system call gives no value.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Stop {
+    /// It failed.
+    Errno(Errno),
+    /// A signal came first: the instruction is to be executed again after it.
+    Restart,
+    /// The call has set all registers itself (sigreturn), or the thread is over.
+    KeepRegisters,
+}
+
+/// What a system call comes to.
+pub type SysResult = Result<u32, Stop>;

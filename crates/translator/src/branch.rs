@@ -14,21 +14,25 @@ use dynasmrt::{DynasmApi, dynasm};
 use iced_x86::{Code, FlowControl, OpKind};
 use xlat86_decoder::Insn;
 
-/// Targets of backward jumps within `insns`, where a loop goes round.
-pub(crate) fn loop_heads(insns: &[Insn]) -> Vec<u32> {
-    let first = insns.first().map_or(0, Insn::eip);
-    let mut heads: Vec<u32> = insns
-        .iter()
-        .filter(|i| {
-            let fc = i.iced.flow_control();
-            matches!(fc, FlowControl::ConditionalBranch | FlowControl::UnconditionalBranch)
-                && i.iced.op0_kind() == OpKind::NearBranch32
-                && (first..=i.eip()).contains(&i.iced.near_branch32())
-        })
-        .map(|i| i.iced.near_branch32())
-        .collect();
-    heads.dedup();
-    heads
+/// Guest addresses in `insns` that its direct jumps reach; those that a backward jump reaches are loop heads, the second list.
+pub(crate) fn targets(insns: &[Insn]) -> (Vec<u32>, Vec<u32>) {
+    let (mut all, mut heads) = (Vec::new(), Vec::new());
+    let (Some(first), Some(last)) = (insns.first(), insns.last()) else { return (all, heads) };
+    for i in insns {
+        let fc = i.iced.flow_control();
+        let jump = matches!(fc, FlowControl::ConditionalBranch | FlowControl::UnconditionalBranch);
+        if !jump || i.iced.op0_kind() != OpKind::NearBranch32 {
+            continue;
+        }
+        let target = i.iced.near_branch32();
+        if (first.eip()..=last.eip()).contains(&target) {
+            all.push(target);
+            if target <= i.eip() {
+                heads.push(target);
+            }
+        }
+    }
+    (all, heads)
 }
 
 /// Emits a near branch.
@@ -37,6 +41,10 @@ pub(crate) fn emit(e: &mut Emitter<'_>, insn: &Insn) -> Next {
     if i.op0_kind() == OpKind::NearBranch16 {
         // The 16-bit forms truncate EIP; nobody uses them in 32-bit code.
         return e.interpret(insn);
+    }
+    if !matches!(insn.code(), Code::Call_rel32_32 | Code::Call_rm32 | Code::Jmp_rm32 | Code::Retnd | Code::Retnd_imm16)
+    {
+        e.sync_esp();
     }
     match insn.code() {
         Code::Jmp_rel8_32 | Code::Jmp_rel32_32 => {
@@ -47,6 +55,7 @@ pub(crate) fn emit(e: &mut Emitter<'_>, insn: &Insn) -> Next {
         Code::Call_rm32 => call_indirect(e, insn),
         Code::Jmp_rm32 => {
             load_target(e, insn);
+            e.sync_esp();
             stubs::jump_through_table(&mut e.buf);
             Next::Elsewhere
         }
@@ -65,12 +74,26 @@ pub(crate) fn emit(e: &mut Emitter<'_>, insn: &Insn) -> Next {
 }
 
 fn conditional(e: &mut Emitter<'_>, insn: &Insn) {
-    let start = e.previous_start().unwrap_or(e.buf.pos());
-    e.align_patch_before(start, 2);
     // The condition code of iced counts from "overflow" as the encoding does, after "none".
     let cc = insn.iced.condition_code() as u8 - 1;
+    let target = insn.iced.near_branch32();
+    if let Some(back) = e.emitted(target) {
+        // A loop: never patched, so it may be short.
+        let distance = back as i64 - (e.buf.pos() as i64 + 2);
+        if let Ok(short) = i8::try_from(distance) {
+            e.buf.bytes.extend_from_slice(&[0x70 | cc, short as u8]);
+        } else {
+            e.buf.bytes.extend_from_slice(&[0x0f, 0x80 | cc]);
+            e.buf.bytes.extend_from_slice(&(distance as i32 - 4).to_le_bytes());
+        }
+        return;
+    }
+    if !e.is_inside(target) {
+        let start = e.previous_start().unwrap_or(e.buf.pos());
+        e.align_patch_before(start, 2);
+    }
     e.buf.bytes.extend_from_slice(&[0x0f, 0x80 | cc]);
-    e.pending(insn.iced.near_branch32(), insn.eip(), false);
+    e.pending(target, insn.eip(), false);
 }
 
 /// JECXZ and the LOOPs have only a short form: jump over a jump.
@@ -88,17 +111,20 @@ fn load_target(e: &mut Emitter<'_>, insn: &Insn) {
     let i = &insn.iced;
     if i.op0_kind() == OpKind::Register {
         let r = operand::host_reg(i.op0_register().number() as u8);
+        if r == R12 {
+            e.sync_esp();
+        }
         dynasm!(e.buf ; .arch x64 ; mov r11d, Rd(r));
     } else {
-        let mem = operand::prepare(&mut e.buf, i, 0);
+        let mem = operand::prepare(&mut e.buf, i, e.esp);
         e.load(R11, mem);
     }
 }
 
 /// Stores the return address below ESP and moves ESP: the store first, since it may fault.
 fn push_return(e: &mut Emitter<'_>, address: u32) {
-    e.store_imm(HostMem::stack(-4), address);
-    dynasm!(e.buf ; .arch x64 ; lea r12d, [r12 - 4]);
+    e.store_imm(e.stack(-4), address);
+    e.move_esp(-4);
 }
 
 fn call_direct(e: &mut Emitter<'_>, insn: &Insn) -> Next {
@@ -111,11 +137,12 @@ fn call_direct(e: &mut Emitter<'_>, insn: &Insn) -> Next {
     if let Some(reg) = pc_thunk(e, target) {
         // The thunk's own effect: the return address is stored and fetched again.
         e.source.depend(target);
-        e.store_imm(HostMem::stack(-4), next);
+        e.store_imm(e.stack(-4), next);
         dynasm!(e.buf ; .arch x64 ; mov Rd(reg), next as i32);
         return Next::FallThrough;
     }
     push_return(e, next);
+    e.sync_esp();
     if !e.config.return_pairing {
         e.jump_to(target, insn.eip());
         return Next::Elsewhere;
@@ -143,6 +170,7 @@ fn call_indirect(e: &mut Emitter<'_>, insn: &Insn) -> Next {
     let next = insn.next_eip();
     load_target(e, insn);
     push_return(e, next);
+    e.sync_esp();
     if !e.config.return_pairing {
         stubs::jump_through_table(&mut e.buf);
         return Next::Elsewhere;
@@ -159,7 +187,7 @@ fn call_indirect(e: &mut Emitter<'_>, insn: &Insn) -> Next {
 /// Where a host return arrives: goes on only if the guest returned to `address`.
 fn landing(e: &mut Emitter<'_>, address: u32) {
     let after = &e.insns[e.at + 1..];
-    if e.config.flag_liveness && flags::dead_before(after) {
+    if e.config.flag_liveness && flags::dead_before(e.source, after) {
         // The two opcode bytes of JNE become NOP and JMP when the landing dies: they must lie in one aligned word.
         let jne = e.buf.pos() + 7;
         if jne % 8 == 7 {
@@ -185,8 +213,9 @@ fn landing(e: &mut Emitter<'_>, address: u32) {
 }
 
 fn ret(e: &mut Emitter<'_>, extra: i32) -> Next {
-    e.load(R11, HostMem::stack(0));
-    dynasm!(e.buf ; .arch x64 ; lea r12d, [r12 + 4 + extra]);
+    e.load(R11, e.stack(0));
+    e.move_esp(4 + extra);
+    e.sync_esp();
     if e.config.return_pairing {
         dynasm!(e.buf ; .arch x64 ; ret);
     } else {
@@ -217,10 +246,5 @@ impl Emitter<'_> {
         let imm = value.to_le_bytes();
         let e = Encoding { lock: false, p66: false, rep: 0, opcode: &[0xc7], reg: 0, rm: Rm::Mem(mem), imm: &imm };
         encode(&mut self.buf, self.config.address_form, &e);
-    }
-
-    /// `lea esp, [esp + n]`.
-    pub(crate) fn move_esp(&mut self, n: i32) {
-        operand::lea(&mut self.buf, R12, &HostMem::at(R12, n));
     }
 }

@@ -21,6 +21,8 @@ pub struct Config {
     pub return_pairing: bool,
     /// Where flags are provably dead, use glue that clobbers them.
     pub flag_liveness: bool,
+    /// Add up constant moves of ESP instead of moving R12 each time.
+    pub lazy_esp: bool,
     /// Let units go on past conditional jumps, calls and leaving instructions. Without, a unit is one basic block that can be replayed.
     pub extended: bool,
     /// Most guest instructions in one unit.
@@ -36,6 +38,7 @@ impl Default for Config {
             chaining: true,
             return_pairing: true,
             flag_liveness: true,
+            lazy_esp: true,
             extended: true,
             max_insns: 96,
             cache_size: 64 << 20,

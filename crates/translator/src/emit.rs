@@ -6,6 +6,7 @@
 use crate::Config;
 use crate::branch;
 use crate::buf::CodeBuf;
+use crate::esp;
 use crate::reencode::reencode;
 use crate::stack;
 use crate::stubs::{self, Stub};
@@ -43,6 +44,8 @@ pub(crate) struct Emitter<'a> {
     pub(crate) insns: &'a [Insn],
     /// Index of the instruction being emitted.
     pub(crate) at: usize,
+    /// What to add to R12 to get guest ESP: see [`crate::esp`].
+    pub(crate) esp: i32,
     marks: Vec<Mark>,
     exits: Vec<Exit>,
     pub(crate) landings: Vec<Landing>,
@@ -70,6 +73,7 @@ pub(crate) fn emit(eip: u32, insns: &[Insn], bytes: &[u8], config: &Config, sour
         source,
         insns,
         at: 0,
+        esp: 0,
         marks: Vec::with_capacity(insns.len() + 4),
         exits: Vec::new(),
         landings: Vec::new(),
@@ -77,14 +81,18 @@ pub(crate) fn emit(eip: u32, insns: &[Insn], bytes: &[u8], config: &Config, sour
         jumps: Vec::new(),
     };
     e.buf.bytes.reserve(bytes.len() * 3 + 64);
-    let loop_heads = branch::loop_heads(insns);
+    let (targets, loop_heads) = branch::targets(insns);
     let (mut next, mut end) = (Next::FallThrough, eip);
     for (i, insn) in insns.iter().enumerate() {
         e.at = i;
+        if targets.contains(&insn.eip()) || insns.get(i + 1).is_some_and(|n| n.iced.is_jcc_short_or_near()) {
+            // Jumps find ESP in R12; and nothing may come between a compare and its jump.
+            e.sync_esp();
+        }
         if loop_heads.contains(&insn.eip()) {
             e.align_loop_head();
         }
-        e.mark(insn.eip(), Fix::None, true);
+        e.mark(insn.eip());
         let from = insn.eip().wrapping_sub(eip) as usize;
         next = e.insn(insn, &bytes[from..from + insn.len()]);
         if !config.extended && i > 0 && e.take_back_leave() {
@@ -95,6 +103,7 @@ pub(crate) fn emit(eip: u32, insns: &[Insn], bytes: &[u8], config: &Config, sour
         end = insn.next_eip();
     }
     if next == Next::FallThrough {
+        e.sync_esp();
         e.jump_to(end, end);
     }
     e.finish(eip, end.wrapping_sub(eip))
@@ -119,13 +128,20 @@ impl Emitter<'_> {
 
     /// A plain instruction: re-encoded, unless the host's 64-bit mode lacks it.
     pub(crate) fn plain(&mut self, insn: &Insn, bytes: &[u8]) -> Next {
+        if self.lazy_esp(insn) {
+            return Next::FallThrough;
+        }
+        if esp::names_esp(insn) {
+            self.sync_esp();
+        }
         if crate::legacy::emit(self, insn, bytes) {
             return Next::FallThrough;
         }
         if sensitive::needs_interpreter(insn) {
             return self.interpret(insn);
         }
-        if let Some((at, fix)) = reencode(&mut self.buf, self.config.address_form, insn, bytes) {
+        if let Some((at, r)) = reencode(&mut self.buf, self.config.address_form, insn, bytes, self.esp) {
+            let fix = Fix { esp: self.esp, swapped: Some(r) };
             self.marks.push(Mark { host: at as u32, eip: insn.eip(), fix, boundary: false });
         }
         Next::FallThrough
@@ -138,6 +154,7 @@ impl Emitter<'_> {
 
     /// Leaves at `insn`.
     pub(crate) fn leave(&mut self, insn: &Insn, kind: ExitKind) -> Next {
+        self.sync_esp();
         stubs::leave(&mut self.buf);
         let site = self.buf.pos() as u32;
         self.exits.push(Exit { site, eip: insn.eip(), kind });
@@ -153,15 +170,35 @@ impl Emitter<'_> {
         }
         self.exits.retain(|x| x.site <= from);
         self.buf.bytes.truncate(from as usize);
+        self.esp = self.marks[start].fix.esp;
         self.marks.truncate(start);
         self.insns = &self.insns[..self.at];
         true
     }
 
     /// From here on, code belongs to the guest instruction at `eip`.
-    pub(crate) fn mark(&mut self, eip: u32, fix: Fix, boundary: bool) {
+    fn mark(&mut self, eip: u32) {
         let host = self.buf.pos() as u32;
-        self.marks.push(Mark { host, eip, fix, boundary });
+        let fix = Fix { esp: self.esp, swapped: None };
+        self.marks.push(Mark { host, eip, fix, boundary: true });
+    }
+
+    /// Notes that from here on, still in the code of the current instruction, R12 is guest ESP.
+    pub(crate) fn mark_synced(&mut self) {
+        let host = self.buf.pos() as u32;
+        if let Some(last) = self.marks.last() {
+            self.marks.push(Mark { host, eip: last.eip, fix: Fix::default(), boundary: false });
+        }
+    }
+
+    /// Offset of the code for the guest instruction at `eip`, if it has been emitted already and jumps inside the unit are direct.
+    pub(crate) fn emitted(&self, eip: u32) -> Option<u32> {
+        crate::unit::entry(&self.marks, eip).filter(|_| self.config.chaining)
+    }
+
+    /// Is there an instruction of this unit at `eip`, to which a jump will go directly?
+    pub(crate) fn is_inside(&self, eip: u32) -> bool {
+        self.config.chaining && self.insns.binary_search_by_key(&eip, Insn::eip).is_ok()
     }
 
     /// Aligns the head of a loop: a small loop that straddles a cache line can run at half speed. Falling into it
@@ -213,8 +250,9 @@ impl Emitter<'_> {
 
     /// Resolves jumps: inside the unit directly, others through an exit behind the code, which chaining bypasses.
     fn finish(mut self, eip: u32, len: u32) -> Unit {
+        let body = self.buf.pos() as u32;
         for j in core::mem::take(&mut self.jumps) {
-            let inside = crate::unit::entry(&self.marks, j.target).filter(|_| !j.call && self.config.chaining);
+            let inside = self.emitted(j.target).filter(|_| !j.call);
             let to = match inside {
                 Some(host) => host as usize,
                 None => {
@@ -231,6 +269,7 @@ impl Emitter<'_> {
             eip,
             len,
             insns: self.insns.len() as u32,
+            body,
             code: self.buf.bytes,
             marks: self.marks,
             exits: self.exits,

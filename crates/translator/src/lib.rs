@@ -14,8 +14,10 @@ mod buf;
 mod cache;
 mod config;
 mod emit;
+mod esp;
 mod flags;
 mod legacy;
+mod listing;
 mod operand;
 mod reencode;
 mod sensitive;
@@ -30,5 +32,6 @@ mod tests;
 
 pub use cache::{BlockInfo, Cache, CacheStats, Full, Place};
 pub use config::{AddressForm, Config};
+pub use listing::{Columns, listing};
 pub use stubs::Stub;
 pub use unit::{Exit, ExitKind, Fix, Mark, Source, Unit, translate};

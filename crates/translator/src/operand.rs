@@ -41,11 +41,6 @@ impl HostMem {
         HostMem { base: Some(reg), index: None, disp }
     }
 
-    /// Guest stack memory at `disp` bytes from ESP.
-    pub(crate) const fn stack(disp: i32) -> Self {
-        Self::at(R12, disp)
-    }
-
     fn uses_extended(&self) -> bool {
         self.base.is_some_and(|r| r >= 8) || self.index.is_some_and(|(r, _)| r >= 8)
     }
@@ -126,7 +121,7 @@ pub(crate) fn prepare(buf: &mut CodeBuf, insn: &Instruction, esp_bias: i32) -> H
             lea(buf, R9, &mem);
             mem = HostMem::at(R9, 0);
         }
-        dynasm!(buf ; .arch x64 ; mov r8d, [r14 + seg_base(seg)]);
+        dynasm!(buf ; .arch x64 ; mov r8d, [BYTE r14 + seg_base(seg)]);
         mem = match mem {
             HostMem { base: Some(b), index: None, disp } => HostMem { base: Some(R8), index: Some((b, 0)), disp },
             other => HostMem { base: Some(R8), ..other },
@@ -142,9 +137,9 @@ pub(crate) fn is_16_bit(insn: &Instruction) -> bool {
 }
 
 /// Frame offset of a segment's base.
-pub(crate) fn seg_base(seg: Seg) -> i32 {
+fn seg_base(seg: Seg) -> i8 {
     let i = if seg == Seg::Fs { 0 } else { 4 };
-    core::mem::offset_of!(xlat86_host::Frame, seg_base) as i32 + i
+    core::mem::offset_of!(xlat86_host::Frame, seg_base) as i8 + i
 }
 
 /// `lea reg, [mem]`: address arithmetic that touches neither memory nor flags, truncated to 32 bits.

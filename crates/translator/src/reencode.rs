@@ -8,7 +8,6 @@ use crate::buf::CodeBuf;
 use crate::config::AddressForm;
 use crate::operand::{self, HostMem, R8, access_prefixes};
 use crate::shape::{Class, Shape, shape_of};
-use crate::unit::Fix;
 use dynasmrt::{DynasmApi, dynasm};
 use iced_x86::Code;
 use xlat86_decoder::{Insn, repeats};
@@ -126,9 +125,15 @@ const fn rename(class: Class, n: u8) -> u8 {
     if matches!(class, Class::Gpr) { operand::host_reg(n) } else { n }
 }
 
-/// Re-encodes a plain instruction. Gives the offset of the host instruction at which guest state needs a fix when it
-/// faults, and the fix.
-pub(crate) fn reencode(buf: &mut CodeBuf, form: AddressForm, insn: &Insn, bytes: &[u8]) -> Option<(usize, Fix)> {
+/// Re-encodes a plain instruction, guest ESP being `esp` more than R12. Gives the offset of a host instruction at which a
+/// register's two low bytes are exchanged when it faults, and the register.
+pub(crate) fn reencode(
+    buf: &mut CodeBuf,
+    form: AddressForm,
+    insn: &Insn,
+    bytes: &[u8],
+    esp: i32,
+) -> Option<(usize, u8)> {
     let shape = shape_of(insn.code());
     let parts = Parts::new(insn, shape, bytes);
     if shape.moffs {
@@ -170,10 +175,10 @@ pub(crate) fn reencode(buf: &mut CodeBuf, form: AddressForm, insn: &Insn, bytes:
         return None;
     }
     if insn.code() == Code::Lea_r32_m || insn.code() == Code::Lea_r16_m {
-        lea(buf, insn, e.reg, p66);
+        lea(buf, insn, e.reg, p66, esp);
         return None;
     }
-    let mem = operand::prepare(buf, &insn.iced, 0);
+    let mem = operand::prepare(buf, &insn.iced, esp);
     if is_high_byte(shape.reg, reg) && mem.needs_rex() {
         // The address is computed first, since it may use the register whose halves change places.
         operand::lea(buf, R8, &mem);
@@ -184,7 +189,7 @@ pub(crate) fn reencode(buf: &mut CodeBuf, form: AddressForm, insn: &Insn, bytes:
             encode(buf, form, &e);
             at
         });
-        return Some((at, Fix::SwapBytes(reg & 3)));
+        return Some((at, reg & 3));
     }
     e.rm = Rm::Mem(mem);
     encode(buf, form, &e);
@@ -209,7 +214,7 @@ fn plain_opcode(
     parts: &Parts<'_>,
     p66: bool,
     rep: u8,
-) -> Option<(usize, Fix)> {
+) -> Option<(usize, u8)> {
     if parts.lock {
         buf.push(0xf0);
     }
@@ -242,7 +247,7 @@ fn is_implicit_memory(k: iced_x86::OpKind) -> bool {
 }
 
 /// LEA touches no memory, so it needs no address-size prefix: its result is truncated anyway.
-fn lea(buf: &mut CodeBuf, insn: &Insn, reg: u8, p66: bool) {
+fn lea(buf: &mut CodeBuf, insn: &Insn, reg: u8, p66: bool, esp: i32) {
     let i = &insn.iced;
     if operand::is_16_bit(i) {
         let mut no_segment = *i;
@@ -258,7 +263,7 @@ fn lea(buf: &mut CodeBuf, insn: &Insn, reg: u8, p66: bool) {
     }
     let mut no_segment = *i;
     no_segment.set_segment_prefix(iced_x86::Register::None);
-    let mem = operand::prepare(buf, &no_segment, 0);
+    let mem = operand::prepare(buf, &no_segment, esp);
     if p66 {
         buf.push(0x66);
     }

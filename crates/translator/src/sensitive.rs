@@ -3,7 +3,7 @@
 //! Rewritten are those that programs execute often; the rest leave, which costs some 60 cycles and nothing else.
 
 use crate::emit::{Emitter, Next};
-use crate::operand::{self, HostMem, R8};
+use crate::operand::{self, R8};
 use crate::unit::ExitKind;
 use core::mem::offset_of;
 use dynasmrt::{DynasmApi, dynasm};
@@ -53,15 +53,16 @@ pub(crate) fn emit(e: &mut Emitter<'_>, insn: &Insn, bytes: &[u8]) -> Next {
         Code::Mov_rm16_Sreg | Code::Mov_r32m16_Sreg => {
             let from = selector(i.op1_register());
             if i.op0_kind() == OpKind::Memory {
-                let mem = operand::prepare(&mut e.buf, i, 0);
-                dynasm!(e.buf ; .arch x64 ; movzx r9d, WORD [r14 + from]);
+                let mem = operand::prepare(&mut e.buf, i, e.esp);
+                dynasm!(e.buf ; .arch x64 ; movzx r9d, WORD [BYTE r14 + from]);
                 e.access(0x89, operand::R9, mem, true);
             } else {
                 let r = operand::host_reg(i.op0_register().number() as u8);
+                e.sync_esp();
                 if i.op0_register().is_gpr16() {
-                    dynasm!(e.buf ; .arch x64 ; mov Rw(r), WORD [r14 + from]);
+                    dynasm!(e.buf ; .arch x64 ; mov Rw(r), WORD [BYTE r14 + from]);
                 } else {
-                    dynasm!(e.buf ; .arch x64 ; movzx Rd(r), WORD [r14 + from]);
+                    dynasm!(e.buf ; .arch x64 ; movzx Rd(r), WORD [BYTE r14 + from]);
                 }
             }
             Next::FallThrough
@@ -69,8 +70,8 @@ pub(crate) fn emit(e: &mut Emitter<'_>, insn: &Insn, bytes: &[u8]) -> Next {
         Code::Pushd_ES | Code::Pushd_CS | Code::Pushd_SS | Code::Pushd_DS | Code::Pushd_FS | Code::Pushd_GS => {
             // Current processors write the selector's two bytes only (SDM vol. 2B, PUSH).
             let from = selector(i.op0_register());
-            dynasm!(e.buf ; .arch x64 ; movzx r8d, WORD [r14 + from]);
-            e.access(0x89, R8, HostMem::stack(-4), true);
+            dynasm!(e.buf ; .arch x64 ; movzx r8d, WORD [BYTE r14 + from]);
+            e.access(0x89, R8, e.stack(-4), true);
             e.move_esp(-4);
             Next::FallThrough
         }
@@ -82,8 +83,8 @@ pub(crate) fn emit(e: &mut Emitter<'_>, insn: &Insn, bytes: &[u8]) -> Next {
 }
 
 /// Frame offset of a segment register's selector.
-fn selector(r: Register) -> i32 {
-    offset_of!(Frame, selector) as i32 + 2 * r.number() as i32
+fn selector(r: Register) -> i8 {
+    offset_of!(Frame, selector) as i8 + 2 * r.number() as i8
 }
 
 /// The live flags come from the host's flags register, the others from the frame; put together without disturbing the former.
@@ -94,20 +95,21 @@ fn pushf(e: &mut Emitter<'_>) {
         ; mov r9d, eflags::LIVE as i32
         ; pext r8d, r8d, r9d
         ; pdep r8d, r8d, r9d
-        ; mov r9d, [r14 + offset_of!(Frame, system_flags) as i32]
+        ; mov r9d, [BYTE r14 + offset_of!(Frame, system_flags) as i8]
         ; lea r8d, [r8 + r9]
     );
-    e.store(HostMem::stack(-4), R8);
+    e.store(e.stack(-4), R8);
     e.move_esp(-4);
 }
 
 /// Sets the live flags; if any other would change, the interpreter does it.
 fn popf(e: &mut Emitter<'_>, insn: &Insn) {
-    e.load(R8, HostMem::stack(0));
+    e.load(R8, e.stack(0));
+    e.sync_esp();
     // The flags are free: POPF replaces them all.
     dynasm!(e.buf ; .arch x64
         ; mov r9d, r8d
-        ; xor r9d, [r14 + offset_of!(Frame, system_flags) as i32]
+        ; xor r9d, [BYTE r14 + offset_of!(Frame, system_flags) as i8]
         ; test r9d, POPF_SYSTEM as i32
     );
     e.buf.bytes.extend_from_slice(&[0x74, 0]);

@@ -18,8 +18,10 @@ pub(crate) fn emit(e: &mut Emitter<'_>, insn: &Insn, _bytes: &[u8]) -> Next {
         Code::Pop_r32 | Code::Pop_rm32 => pop(e, insn, 4),
         Code::Pop_r16 | Code::Pop_rm16 => pop(e, insn, 2),
         Code::Pushad => {
+            // ESP itself is among what is pushed.
+            e.sync_esp();
             for r in 0..8u8 {
-                e.store(HostMem::stack(-4 * i32::from(r) - 4), operand::host_reg(r));
+                e.store(e.stack(-4 * i32::from(r) - 4), operand::host_reg(r));
             }
             e.move_esp(-32);
         }
@@ -27,11 +29,14 @@ pub(crate) fn emit(e: &mut Emitter<'_>, insn: &Insn, _bytes: &[u8]) -> Next {
         Code::Leaved => {
             e.load(R8, HostMem::at(Reg::Ebp as u8, 0));
             dynasm!(e.buf ; .arch x64 ; lea r12d, [rbp + 4] ; mov ebp, r8d);
+            e.esp_is_set();
         }
         Code::Enterd_imm16_imm8 if i.immediate8_2nd() & 31 == 0 => {
-            e.store(HostMem::stack(-4), Reg::Ebp as u8);
+            e.store(e.stack(-4), Reg::Ebp as u8);
             let frame = -4 - i32::from(i.immediate16());
-            dynasm!(e.buf ; .arch x64 ; lea ebp, [r12 - 4] ; lea r12d, [r12 + frame]);
+            let at = e.stack(-4);
+            operand::lea(&mut e.buf, Reg::Ebp as u8, &at);
+            e.move_esp(frame);
         }
         _ => return e.interpret(insn),
     }
@@ -41,14 +46,20 @@ pub(crate) fn emit(e: &mut Emitter<'_>, insn: &Insn, _bytes: &[u8]) -> Next {
 fn push(e: &mut Emitter<'_>, insn: &Insn, size: i32) {
     let i = &insn.iced;
     let word = size == 2;
-    let to = HostMem::stack(-size);
+    let to = e.stack(-size);
     match i.op0_kind() {
         OpKind::Register => {
             let r = operand::host_reg(i.op0_register().number() as u8);
-            e.access(0x89, r, to, word);
+            if r == R12 && e.esp != 0 {
+                let at = e.stack(0);
+                operand::lea(&mut e.buf, R8, &at);
+                e.access(0x89, R8, to, word);
+            } else {
+                e.access(0x89, r, to, word);
+            }
         }
         OpKind::Memory => {
-            let mem = operand::prepare(&mut e.buf, i, 0);
+            let mem = operand::prepare(&mut e.buf, i, e.esp);
             e.access(0x8b, R8, mem, word);
             e.access(0x89, R8, to, word);
         }
@@ -65,9 +76,9 @@ fn pop(e: &mut Emitter<'_>, insn: &Insn, size: i32) {
     let i = &insn.iced;
     let word = size == 2;
     if i.op0_kind() == OpKind::Memory {
-        e.access(0x8b, operand::R10, HostMem::stack(0), word);
+        e.access(0x8b, operand::R10, e.stack(0), word);
         // The address is computed with ESP already incremented (SDM vol. 2B, POP).
-        let mem = operand::prepare(&mut e.buf, i, size);
+        let mem = operand::prepare(&mut e.buf, i, e.esp + size);
         e.access(0x89, operand::R10, mem, word);
         e.move_esp(size);
         return;
@@ -75,13 +86,18 @@ fn pop(e: &mut Emitter<'_>, insn: &Insn, size: i32) {
     let r = operand::host_reg(i.op0_register().number() as u8);
     match (r == R12, word) {
         // POP ESP: the increment is lost.
-        (true, false) => e.load(R12, HostMem::stack(0)),
+        (true, false) => {
+            e.load(R12, e.stack(0));
+            e.esp_is_set();
+        }
         (true, true) => {
-            e.access(0x8b, R8, HostMem::stack(0), true);
-            dynasm!(e.buf ; .arch x64 ; lea r12d, [r12 + 2] ; mov r12w, r8w);
+            e.access(0x8b, R8, e.stack(0), true);
+            e.move_esp(2);
+            e.sync_esp();
+            dynasm!(e.buf ; .arch x64 ; mov r12w, r8w);
         }
         _ => {
-            e.access(0x8b, r, HostMem::stack(0), word);
+            e.access(0x8b, r, e.stack(0), word);
             e.move_esp(size);
         }
     }
@@ -90,9 +106,9 @@ fn pop(e: &mut Emitter<'_>, insn: &Insn, size: i32) {
 /// All eight loads may fault: read the last one first, so that a fault strikes while nothing has changed; a stack of 32 bytes
 /// spans two pages at most.
 fn popad(e: &mut Emitter<'_>) {
-    e.load(R8, HostMem::stack(28));
+    e.load(R8, e.stack(28));
     for r in [7u8, 6, 5, 3, 2, 1, 0] {
-        e.load(r, HostMem::stack(4 * (7 - i32::from(r))));
+        e.load(r, e.stack(4 * (7 - i32::from(r))));
     }
     e.move_esp(32);
 }

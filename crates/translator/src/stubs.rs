@@ -29,6 +29,9 @@ impl Stub {
     }
 }
 
+/// Fields that translated code names are within reach of a byte's displacement.
+const _: () = assert!(offset_of!(Frame, selector) < 128 - 12);
+
 /// Arena bytes that the stubs occupy.
 pub(crate) const STUBS_SIZE: usize = 128;
 
@@ -37,7 +40,9 @@ pub(crate) const LEAVE_SIZE: u32 = 4;
 
 /// `call [r14 + leave]`. The return address is what identifies the exit.
 pub(crate) fn leave(buf: &mut CodeBuf) {
-    dynasm!(buf ; .arch x64 ; call QWORD [r14 + offset_of!(Frame, leave) as i32]);
+    let start = buf.pos();
+    dynasm!(buf ; .arch x64 ; call QWORD [BYTE r14 + offset_of!(Frame, leave) as i8]);
+    debug_assert_eq!(buf.pos() - start, LEAVE_SIZE as usize);
 }
 
 /// Goes to the translation of the guest EIP in R11, or to the miss stub. No flags.
@@ -56,10 +61,10 @@ pub(crate) fn stubs() -> Vec<u8> {
     buf.nop(Stub::Mismatch.offset() - buf.pos());
     // Count it without flags: mismatches are rare but worth knowing.
     dynasm!(buf ; .arch x64
-        ; mov r10, [r14 + offset_of!(Frame, mismatches) as i32]
+        ; mov r10, [BYTE r14 + offset_of!(Frame, mismatches) as i8]
         ; lea r10, [r10 + 1]
-        ; mov [r14 + offset_of!(Frame, mismatches) as i32], r10
-        ; mov rsp, [r14 + offset_of!(Frame, return_top) as i32]
+        ; mov [BYTE r14 + offset_of!(Frame, mismatches) as i8], r10
+        ; mov rsp, [BYTE r14 + offset_of!(Frame, return_top) as i8]
     );
     jump_through_table(&mut buf);
     buf.nop(Stub::Sentinel.offset() - buf.pos());

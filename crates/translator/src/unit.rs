@@ -23,14 +23,14 @@ pub trait Source {
     fn known(&self, eip: u32) -> bool;
 }
 
-/// What guest state needs when a fault strikes at a host instruction.
+/// What guest registers need when translated code is stopped or faults: they are those of the guest instruction's start, but for
+/// this.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub enum Fix {
-    /// Nothing: registers are those of the guest instruction's start.
-    #[default]
-    None,
-    /// The two low bytes of this general register (0 to 3) are exchanged.
-    SwapBytes(u8),
+pub struct Fix {
+    /// To be added to ESP.
+    pub esp: i32,
+    /// The general register (0 to 3) whose two low bytes are exchanged.
+    pub swapped: Option<u8>,
 }
 
 /// From `host` on (until the next mark), host code belongs to the guest instruction at `eip`.
@@ -40,7 +40,7 @@ pub struct Mark {
     pub host: u32,
     /// Guest EIP.
     pub eip: u32,
-    /// What to repair after a fault here.
+    /// What to repair when stopped or faulting here.
     pub fix: Fix,
     /// Guest state is exact at `host`: it is the start of the guest instruction.
     pub boundary: bool,
@@ -103,6 +103,8 @@ pub struct Unit {
     pub insns: u32,
     /// Host code.
     pub code: Vec<u8>,
+    /// Offset behind the guest instructions' code, where the exits of unchained jumps begin.
+    pub(crate) body: u32,
     /// Ascending in both `host` and `eip`.
     pub marks: Vec<Mark>,
     /// Ascending in `site`.
@@ -113,6 +115,12 @@ pub struct Unit {
 }
 
 impl Unit {
+    /// Offset behind the code of the guest instructions: there the exits of unchained jumps stand.
+    #[must_use]
+    pub fn exits_start(&self) -> u32 {
+        self.body
+    }
+
     /// Offset of the code for the guest instruction at `eip`, if one starts there.
     #[must_use]
     pub fn entry(&self, eip: u32) -> Option<u32> {
@@ -124,7 +132,8 @@ impl Unit {
 pub(crate) fn entry(marks: &[Mark], eip: u32) -> Option<u32> {
     let i = marks.partition_point(|m| m.eip < eip);
     let m = marks.get(i)?;
-    (m.eip == eip && m.boundary).then_some(m.host)
+    // Where ESP is biased, code may be stopped but not entered.
+    (m.eip == eip && m.boundary && m.fix == Fix::default()).then_some(m.host)
 }
 
 /// The mark in force at host offset `host`.

@@ -1,6 +1,7 @@
 //! How a guest CPU is to be run.
 
 use xlat86_arch::CpuModel;
+use xlat86_translator::Columns;
 
 /// What executes guest instructions.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -21,12 +22,19 @@ pub struct Config {
     pub engine: Engine,
     /// The CPU the guest sees.
     pub model: &'static CpuModel,
+    /// Print each unit as it is translated, to standard error.
+    pub dump: Option<Columns>,
     /// The translator's own settings.
     pub translator: xlat86_translator::Config,
 }
 
 impl Default for Config {
     fn default() -> Self {
-        Config { engine: Engine::default(), model: CpuModel::MAX, translator: xlat86_translator::Config::default() }
+        Config {
+            engine: Engine::default(),
+            model: CpuModel::MAX,
+            dump: None,
+            translator: xlat86_translator::Config::default(),
+        }
     }
 }

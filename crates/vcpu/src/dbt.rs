@@ -4,9 +4,9 @@ use crate::fx::{self, Home};
 use crate::process::Connect;
 use crate::vcpu::written_page;
 use crate::{Exit, Vcpu};
-use xlat86_arch::{Fault, Gva, PfError, Seg, Segment, eflags};
+use xlat86_arch::{Fault, Gva, PfError, Reg, Seg, Segment, eflags};
 use xlat86_host::{Frame, Left, last_fault};
-use xlat86_translator::{ExitKind, Fix, Place};
+use xlat86_translator::{ExitKind, Mark, Place};
 
 /// Base given to FS and GS while they hold no usable segment: an access through them lands in the top page, which a
 /// user program never has, faults, and is then judged exactly by the interpreter.
@@ -142,19 +142,26 @@ impl Vcpu {
             },
             (Left::Stopped, Some(Place::Inside(mark))) => {
                 self.stats.leave_async += 1;
-                self.state.eip = mark.eip;
+                self.repair(&mark);
                 Then::Exit(Exit::Interrupted)
             }
             (Left::Trap, Some(Place::Inside(mark))) => {
                 self.stats.leave_fault += 1;
-                self.state.eip = mark.eip;
-                if let Fix::SwapBytes(r) = mark.fix {
-                    let v = &mut self.state.gpr[r as usize];
-                    *v = (*v & 0xffff_0000) | (*v as u16).swap_bytes() as u32;
-                }
+                self.repair(&mark);
                 Then::Faulted
             }
             (left, place) => unreachable!("translated code left by {left:?} at {site:#x}: {place:?}"),
+        }
+    }
+
+    /// Makes registers those of the start of the guest instruction at `mark`.
+    fn repair(&mut self, mark: &Mark) {
+        self.state.eip = mark.eip;
+        let esp = self.state.reg(Reg::Esp);
+        self.state.set_reg(Reg::Esp, esp.wrapping_add_signed(mark.fix.esp));
+        if let Some(r) = mark.fix.swapped {
+            let v = &mut self.state.gpr[r as usize];
+            *v = (*v & 0xffff_0000) | u32::from((*v as u16).swap_bytes());
         }
     }
 

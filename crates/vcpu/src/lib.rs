@@ -22,5 +22,7 @@ pub use exit::{Error, Exit};
 pub use process::Process;
 pub use stats::Stats;
 pub use vcpu::Vcpu;
+pub use xlat86_arch::CpuModel;
 pub use xlat86_host::HostFault;
 pub use xlat86_interp::Platform;
+pub use xlat86_translator::{AddressForm, CacheStats, Columns, Config as TranslatorConfig};

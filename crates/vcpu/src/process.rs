@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use xlat86_arch::{Gva, Mode, PAGE_SIZE};
 use xlat86_softmmu::{CodeWrite, FlatSpace};
-use xlat86_translator::{Cache, Full, Source, translate};
+use xlat86_translator::{Cache, Full, Source, listing, translate};
 
 /// How translated code was left for want of a connection that can now be made.
 #[derive(Clone, Copy, Debug)]
@@ -163,6 +163,11 @@ impl Process {
             let started = std::time::Instant::now();
             let unit = translate(eip, mode, self.config.model.features, &self.config.translator, &mut source)?;
             let pages = source.pages;
+            if let Some(columns) = self.config.dump {
+                let mut guest = vec![0; unit.len as usize];
+                let _ = self.space.window().read_bytes(eip, &mut guest);
+                eprintln!("{}", listing(&unit, &guest, columns));
+            }
             let inserted = cache.insert(unit, &pages);
             cache.add_time(started.elapsed());
             drop(cache);

@@ -32,7 +32,7 @@ fn guest_with(config: Config, code: &[u8]) -> (Vcpu, MutexGuard<'static, ()>) {
 }
 
 fn both(code: &[u8], check: impl Fn(&mut Vcpu)) {
-    for engine in [Engine::Dbt, Engine::Interp] {
+    for engine in [Engine::Interp, Engine::Dbt, Engine::Lockstep] {
         let (mut cpu, _guard) = guest(engine, code);
         check(&mut cpu);
     }
@@ -103,6 +103,6 @@ fn indirect_jumps_find_their_target_again() {
     both(&code, |cpu| {
         assert_eq!(cpu.run(), Exit::SoftInt(0x80));
         assert_eq!(cpu.state().reg(Reg::Ecx), 0);
-        assert!(cpu.stats().leave_miss <= 1);
+        assert!(cpu.stats().leave_miss <= 1 || cpu.stats().lockstep_blocks > 0);
     });
 }

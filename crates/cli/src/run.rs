@@ -1,0 +1,181 @@
+//! `xlat86 run`: user mode.
+
+use clap::{Args, ValueEnum};
+use std::collections::BTreeMap;
+use std::ffi::{CString, OsString};
+use std::os::unix::ffi::OsStringExt;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use xlat86_linux_user::{Invocation, Options};
+use xlat86_vcpu::{Config, CpuModel, Engine};
+
+/// Status of a shell that can't execute what it was told to.
+const CANNOT_EXECUTE: u8 = 126;
+
+const EXAMPLES: &str = "\
+Examples:
+  xlat86 run ./hello                          a static program, or one whose libraries the host has
+  xlat86 run -L /srv/i386 /bin/bash           loader, libraries and data from an i386 root file system
+  xlat86 run -L /srv/i386 /usr/bin/python3 -c 'print(2**100)'
+  xlat86 run --trace syscall ./prog           what it asks the kernel for
+  xlat86 run --engine interp --stats ./prog   on the reference interpreter, with counters at the end
+
+The exit status is the program's; if a signal kills the program, the same signal kills xlat86. 127 means that
+the program was not found, 126 that it can't be run, 70 a bug in xlat86.";
+
+/// Run an i386 Linux program
+#[derive(Args)]
+#[command(after_help = EXAMPLES)]
+pub(crate) struct Run {
+    /// Look up absolute paths (program, loader, libraries, data) below DIR first
+    #[arg(short = 'L', long = "sysroot", value_name = "DIR")]
+    sysroot: Option<PathBuf>,
+    /// Set an environment variable of the program
+    #[arg(short = 'E', long = "env", value_name = "VAR=VALUE")]
+    env: Vec<OsString>,
+    /// Remove an environment variable of the program
+    #[arg(short = 'U', long = "unset", value_name = "VAR")]
+    unset: Vec<OsString>,
+    /// Give the program this name as its argument 0
+    #[arg(short = '0', long = "argv0", value_name = "NAME", allow_hyphen_values = true)]
+    argv0: Option<OsString>,
+    /// What executes the guest's instructions
+    #[arg(long, value_enum, default_value_t = EngineName::Dbt)]
+    engine: EngineName,
+    /// The CPU that the program sees
+    #[arg(long, value_name = "MODEL", default_value = "max", value_parser = cpu_model)]
+    cpu: &'static CpuModel,
+    /// What to trace
+    #[arg(long, value_name = "WHAT", value_enum, value_delimiter = ',')]
+    trace: Vec<Trace>,
+    /// Append the trace to FILE instead of writing it to standard error
+    #[arg(long, value_name = "FILE")]
+    trace_file: Option<PathBuf>,
+    /// Print counters when the program ends
+    #[arg(long)]
+    stats: bool,
+    /// Executed by a guest: a 64-bit program is none of ours
+    #[arg(long, hide = true)]
+    inner: bool,
+    /// The program
+    #[arg(value_name = "PROGRAM")]
+    program: OsString,
+    /// Its arguments
+    #[arg(value_name = "ARGS", trailing_var_arg = true, allow_hyphen_values = true)]
+    args: Vec<OsString>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum EngineName {
+    /// The reference interpreter
+    Interp,
+    /// The dynamic binary translator
+    Dbt,
+    /// The translator, each block checked by the interpreter
+    Lockstep,
+}
+
+impl EngineName {
+    fn name(self) -> &'static str {
+        match self {
+            EngineName::Interp => "interp",
+            EngineName::Dbt => "dbt",
+            EngineName::Lockstep => "lockstep",
+        }
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Trace {
+    /// System calls, in the manner of strace
+    Syscall,
+}
+
+fn cpu_model(name: &str) -> Result<&'static CpuModel, String> {
+    CpuModel::by_name(name).ok_or_else(|| {
+        let names: Vec<&str> = CpuModel::all().iter().map(|m| m.name).collect();
+        format!("unknown; there are {}", names.join(", "))
+    })
+}
+
+impl Run {
+    pub(crate) fn run(self) -> ExitCode {
+        let Some((options, invocation)) = self.prepare() else {
+            eprintln!("xlat86: an argument or environment variable holds a zero byte");
+            return ExitCode::from(CANNOT_EXECUTE);
+        };
+        match xlat86_linux_user::run(options, invocation, self.inner) {
+            Ok(status) => ExitCode::from(status as u8),
+            Err(e) => {
+                eprintln!("xlat86: {e}");
+                ExitCode::from(e.status() as u8)
+            }
+        }
+    }
+
+    fn prepare(&self) -> Option<(Options, Invocation)> {
+        let c = |s: OsString| CString::new(s.into_vec()).ok();
+        let engine = match self.engine {
+            EngineName::Interp => Engine::Interp,
+            EngineName::Dbt => Engine::Dbt,
+            EngineName::Lockstep => Engine::Lockstep,
+        };
+        let options = Options {
+            sysroot: self.sysroot.clone(),
+            trace_syscalls: self.trace.contains(&Trace::Syscall),
+            trace_file: self.trace_file.clone(),
+            stats: self.stats,
+            config: Config { engine, model: self.cpu, ..Config::default() },
+            again: self.again(),
+        };
+        let argv0 = self.argv0.clone().unwrap_or_else(|| self.program.clone());
+        let argv = [argv0].into_iter().chain(self.args.iter().cloned()).map(c).collect::<Option<_>>()?;
+        let envp = self.environment().into_iter().map(c).collect::<Option<_>>()?;
+        Some((options, Invocation { path: c(self.program.clone())?, argv, envp }))
+    }
+
+    /// The environment, in its order, without what `-U` names and with what `-E` sets.
+    fn environment(&self) -> Vec<OsString> {
+        let join = |k: OsString, v: OsString| {
+            let mut s = k;
+            s.push("=");
+            s.push(v);
+            s
+        };
+        if self.env.is_empty() && self.unset.is_empty() {
+            return std::env::vars_os().map(|(k, v)| join(k, v)).collect();
+        }
+        let split = |s: &OsString| {
+            let b = s.clone().into_vec();
+            let at = b.iter().position(|&c| c == b'=').unwrap_or(b.len());
+            let value = b.get(at + 1..).unwrap_or_default().to_vec();
+            (OsString::from_vec(b[..at].to_vec()), OsString::from_vec(value))
+        };
+        let mut set: BTreeMap<OsString, OsString> = self.env.iter().map(split).collect();
+        let kept = std::env::vars_os().filter(|(k, _)| !self.unset.contains(k));
+        let mut all: Vec<OsString> =
+            kept.map(|(k, v)| (set.remove(&k).unwrap_or(v), k)).map(|(v, k)| join(k, v)).collect();
+        all.extend(set.into_iter().map(|(k, v)| join(k, v)));
+        all
+    }
+
+    /// The options that programs executed by the guest run under. The sysroot is named absolutely: guests change directory.
+    fn again(&self) -> Vec<OsString> {
+        let mut v: Vec<OsString> =
+            vec!["--engine".into(), self.engine.name().into(), "--cpu".into(), self.cpu.name.into()];
+        let absolute = |p: &PathBuf| std::path::absolute(p).unwrap_or_else(|_| p.clone()).into_os_string();
+        if let Some(dir) = &self.sysroot {
+            v.extend(["-L".into(), absolute(dir)]);
+        }
+        if self.trace.contains(&Trace::Syscall) {
+            v.extend(["--trace".into(), "syscall".into()]);
+        }
+        if let Some(file) = &self.trace_file {
+            v.extend(["--trace-file".into(), absolute(file)]);
+        }
+        if self.stats {
+            v.push("--stats".into());
+        }
+        v
+    }
+}

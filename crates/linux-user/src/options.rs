@@ -1,0 +1,21 @@
+//! What the command line says about a run.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+/// Settings of a user-mode run. All of them are handed on to programs that the guest executes.
+#[derive(Clone, Debug, Default)]
+pub struct Options {
+    /// `-L`: directory in which absolute paths are looked up first.
+    pub sysroot: Option<PathBuf>,
+    /// `--trace syscall`.
+    pub trace_syscalls: bool,
+    /// Where the trace goes; standard error if not given.
+    pub trace_file: Option<PathBuf>,
+    /// `--stats`.
+    pub stats: bool,
+    /// Engine settings.
+    pub config: xlat86_vcpu::Config,
+    /// Command-line arguments that say all of the above, for executing this emulator again.
+    pub again: Vec<OsString>,
+}

@@ -1,0 +1,92 @@
+//! What all threads of a guest process share, besides memory and signal actions.
+
+use crate::options::Options;
+use crate::stack::Placed;
+use crate::sysroot::Sysroot;
+use crate::trace::Tracer;
+use std::ffi::{CStr, CString};
+use std::os::unix::ffi::OsStrExt;
+use std::time::Instant;
+
+/// Entry points of the vDSO that signal delivery uses.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Vdso {
+    /// Guest address of `__kernel_sigreturn`.
+    pub sigreturn: u32,
+    /// Guest address of `__kernel_rt_sigreturn`.
+    pub rt_sigreturn: u32,
+    /// Guest address of `__kernel_vsyscall`.
+    pub vsyscall: u32,
+}
+
+/// Fixed for the life of a guest process.
+pub struct Shared {
+    /// As given on the command line.
+    pub options: Options,
+    /// Where lookups go first.
+    pub sysroot: Option<Sysroot>,
+    /// The program's file on the host (/proc/self/exe).
+    pub exe: CString,
+    /// Where the kernel's tables are on the initial stack.
+    pub placed: Placed,
+    /// System-call trace, if asked for.
+    pub trace: Option<Tracer>,
+    /// Entry points in the vDSO.
+    pub vdso: Vdso,
+    /// When the program started.
+    pub started: Instant,
+    /// Guest threads besides the main one.
+    pub threads: std::sync::atomic::AtomicUsize,
+    /// The engine, for its statistics.
+    pub process: std::sync::Arc<xlat86_vcpu::Process>,
+}
+
+impl Shared {
+    /// The program's name for messages.
+    pub fn name(&self) -> String {
+        self.exe.to_string_lossy().into_owned()
+    }
+
+    /// Entry points in the vDSO.
+    pub fn vdso(&self) -> Vdso {
+        self.vdso
+    }
+
+    /// Is `path` /proc/self/`name`, by any of its names?
+    pub fn is_proc_self(path: &CStr, name: &str) -> bool {
+        let Some(rest) = path.to_bytes().strip_prefix(b"/proc/") else { return false };
+        let pid = std::process::id().to_string();
+        [b"self".as_slice(), b"thread-self", pid.as_bytes()]
+            .iter()
+            .any(|p| rest.strip_prefix(*p).and_then(|r| r.strip_prefix(b"/")) == Some(name.as_bytes()))
+    }
+
+    /// Where a lookup of `path` leads if not there.
+    pub fn lookup(&self, path: &CStr, follow: bool) -> Option<CString> {
+        if follow && Self::is_proc_self(path, "exe") {
+            return Some(self.exe.clone());
+        }
+        self.sysroot.as_ref()?.find(path, follow)
+    }
+
+    /// Last words of a process, before it ends for any reason.
+    pub fn at_exit(&self, how: &str) {
+        if let Some(t) = &self.trace {
+            t.line(&format!("+++ {how} +++"));
+        }
+        if self.options.stats {
+            let ms = self.started.elapsed().as_secs_f64() * 1e3;
+            eprintln!("xlat86: {}: {how} after {ms:.1} ms", self.name());
+        }
+    }
+
+    /// The host's path of the program as the guest's `readlink("/proc/self/exe")` sees it.
+    pub fn exe_seen_by_guest(&self) -> CString {
+        let Some(root) = &self.sysroot else { return self.exe.clone() };
+        let exe = std::ffi::OsStr::from_bytes(self.exe.to_bytes());
+        match std::path::Path::new(exe).strip_prefix(root.dir()) {
+            Ok(rest) => CString::new([b"/", rest.as_os_str().as_bytes()].concat()).unwrap_or_else(|_| self.exe.clone()),
+            Err(_) => self.exe.clone(),
+        }
+    }
+}

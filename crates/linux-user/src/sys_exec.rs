@@ -1,0 +1,101 @@
+//! execve: the next program stays inside the emulator.
+//!
+//! A guest's program is replaced by executing this emulator again, with the same options, on the new program: the host's kernel
+//! then does everything that execve does to a process (descriptors, signal dispositions, timers, credentials, one thread left). The file is
+//! judged first, in the old process, so that failure is reported there. A 64-bit program is executed directly.
+
+use crate::host_unsafe::{self as host, Arg};
+use crate::program::{self, Program};
+use crate::task::Task;
+use crate::{Stop, SysResult};
+use std::ffi::{CString, OsString};
+use std::os::unix::ffi::OsStringExt;
+use syscalls::{Errno, Sysno};
+
+/// The kernel's limit on arguments and environment together: a quarter of the stack limit, at least this.
+const ARG_MAX: usize = 131_072;
+
+pub(crate) fn execve(t: &mut Task, a: [u32; 6]) -> SysResult {
+    let path = t.mem.path(a[0])?;
+    exec(t, path, a[1], a[2])
+}
+
+pub(crate) fn execveat(t: &mut Task, a: [u32; 6]) -> SysResult {
+    let path = t.mem.path(a[1])?;
+    let flags = a[4] as i32;
+    if flags & !(libc::AT_EMPTY_PATH | libc::AT_SYMLINK_NOFOLLOW) != 0 {
+        return Err(Errno::EINVAL.into());
+    }
+    let bytes = path.to_bytes();
+    if bytes.is_empty() && flags & libc::AT_EMPTY_PATH == 0 {
+        return Err(Errno::ENOENT.into());
+    }
+    let path = if bytes.first() == Some(&b'/') || a[0] as i32 == libc::AT_FDCWD {
+        path
+    } else {
+        // As the kernel names it for scripts: /dev/fd/N/path.
+        let mut p = format!("/proc/self/fd/{}", a[0] as i32).into_bytes();
+        if !bytes.is_empty() {
+            p.push(b'/');
+            p.extend(bytes);
+        }
+        CString::new(p).map_err(|_| Errno::EINVAL)?
+    };
+    if flags & libc::AT_SYMLINK_NOFOLLOW != 0 {
+        let is_link =
+            std::fs::symlink_metadata(OsString::from_vec(path.to_bytes().to_vec())).is_ok_and(|m| m.is_symlink());
+        if is_link {
+            return Err(Errno::ELOOP.into());
+        }
+    }
+    exec(t, path, a[2], a[3])
+}
+
+fn exec(t: &mut Task, path: CString, argv: u32, envp: u32) -> SysResult {
+    if path.as_bytes().is_empty() {
+        return Err(Errno::ENOENT.into());
+    }
+    let argv = t.mem.strings(argv)?;
+    let envp = t.mem.strings(envp)?;
+    let size: usize = argv.iter().chain(&envp).map(|s| s.as_bytes_with_nul().len() + 4).sum();
+    if size > ARG_MAX.max(arg_limit()) {
+        return Err(Errno::E2BIG.into());
+    }
+    let path = program::substitute(&t.shared, path);
+    let program = program::resolve(t.shared.sysroot.as_ref(), &path, argv.clone()).map_err(|r| r.errno())?;
+    let e = match program {
+        Program::Host { path, argv } => host::execve(&path, &argv, &envp),
+        Program::Guest(_) => {
+            let args = again(t, &path, argv)?;
+            // The magic link works even where the emulator's own path is out of sight.
+            let e = host::execve(c"/proc/self/exe", &args, &envp);
+            match std::env::current_exe().map(|p| CString::new(p.into_os_string().into_vec())) {
+                Ok(Ok(exe)) if e == Errno::ENOENT => host::execve(&exe, &args, &envp),
+                _ => e,
+            }
+        }
+    };
+    Err(Stop::Errno(e))
+}
+
+/// The command line that starts this emulator again on `path`.
+fn again(t: &Task, path: &CString, argv: Vec<CString>) -> Result<Vec<CString>, Errno> {
+    let mut argv = argv.into_iter();
+    let c = |s: &str| CString::new(s).map_err(|_| Errno::EINVAL);
+    let mut args = vec![c("xlat86")?, c("run")?, c("--inner")?];
+    for o in &t.shared.options.again {
+        args.push(CString::new(o.clone().into_vec()).map_err(|_| Errno::EINVAL)?);
+    }
+    args.extend([c("--argv0")?, argv.next().unwrap_or_default(), c("--")?, path.clone()]);
+    args.extend(argv);
+    Ok(args)
+}
+
+fn arg_limit() -> usize {
+    let mut l = crate::abi::HostRlimit::default();
+    let args = [Arg::NULL, Arg::uint(libc::RLIMIT_STACK), Arg::NULL, Arg::output(&mut l)];
+    match host::call(Sysno::prlimit64, &args) {
+        Ok(_) => (l.cur / 4).min(6 << 20) as usize,
+        Err(_) => 2 << 20,
+    }
+}

@@ -1,0 +1,211 @@
+//! System information, thread-local storage, and calls that fit nowhere else.
+
+use crate::SysResult;
+use crate::abi::{HostSysinfo, Sysinfo, UserDesc, Utsname};
+use crate::host_unsafe::{self as host, Arg};
+use crate::sys_fd::read_iovecs;
+use crate::task::{TLS_FIRST, Task};
+use syscalls::{Errno, Sysno};
+
+// --- what the system is ---
+
+/// The host's names. The machine is the host's too, as for a native 32-bit process; under PER_LINUX32 the host's
+/// kernel itself says i686.
+fn names() -> Result<Utsname, Errno> {
+    let mut u = Utsname::default();
+    host::call(Sysno::uname, &[Arg::output(&mut u)])?;
+    Ok(u)
+}
+
+pub(crate) fn uname(t: &mut Task, a: [u32; 6]) -> SysResult {
+    t.mem.write(a[0], &names()?)?;
+    Ok(0)
+}
+
+/// Five names of 65 bytes.
+pub(crate) fn olduname(t: &mut Task, a: [u32; 6]) -> SysResult {
+    let u = names()?;
+    t.mem.write_bytes(a[0], &zerocopy::IntoBytes::as_bytes(&u)[..325])?;
+    Ok(0)
+}
+
+/// Five names of 9 bytes.
+pub(crate) fn oldolduname(t: &mut Task, a: [u32; 6]) -> SysResult {
+    let u = names()?;
+    let mut b = [0u8; 45];
+    for (to, from) in b.chunks_exact_mut(9).zip([u.sysname, u.nodename, u.release, u.version, u.machine]) {
+        to[..8].copy_from_slice(&from[..8]);
+    }
+    t.mem.write(a[0], &b)?;
+    Ok(0)
+}
+
+pub(crate) fn sysinfo(t: &mut Task, a: [u32; 6]) -> SysResult {
+    let mut h = HostSysinfo::default();
+    host::call(Sysno::sysinfo, &[Arg::output(&mut h)])?;
+    t.mem.write(a[0], &Sysinfo::from(&h))?;
+    Ok(0)
+}
+
+pub(crate) fn personality(t: &mut Task, a: [u32; 6]) -> SysResult {
+    const READ_IMPLIES_EXEC: u32 = 0x0040_0000;
+    if a[0] != u32::MAX {
+        t.mm.set_read_implies_exec(a[0] & READ_IMPLIES_EXEC != 0);
+    }
+    // The emulator itself must not become readable-executable.
+    let asked = if a[0] == u32::MAX { a[0] } else { a[0] & !READ_IMPLIES_EXEC };
+    Ok(host::call(Sysno::personality, &[Arg::uint(asked)])? as u32)
+}
+
+// --- thread-local storage ---
+
+pub(crate) fn set_thread_area(t: &mut Task, a: [u32; 6]) -> SysResult {
+    let mut d: UserDesc = t.mem.read(a[0])?;
+    let first = u32::from(TLS_FIRST);
+    if d.entry == u32::MAX {
+        let free = t.tls.iter().position(|&d| d == 0).ok_or(Errno::ESRCH)?;
+        d.entry = first + free as u32;
+        t.mem.write(a[0], &d.entry)?;
+    }
+    if !(first..first + 3).contains(&d.entry) {
+        return Err(Errno::EINVAL.into());
+    }
+    // 16-bit data segments, and code segments, are refused as the kernel does.
+    let seg32 = d.flags & 1 != 0;
+    if !d.is_empty() && (!seg32 || d.flags >> 1 & 3 > 1 || d.flags >> 5 & 1 != 0) {
+        return Err(Errno::EINVAL.into());
+    }
+    t.set_tls(d.entry as u16, if d.is_empty() { 0 } else { d.descriptor() });
+    Ok(0)
+}
+
+pub(crate) fn get_thread_area(t: &mut Task, a: [u32; 6]) -> SysResult {
+    let entry: u32 = t.mem.read(a[0])?;
+    let first = u32::from(TLS_FIRST);
+    if !(first..first + 3).contains(&entry) {
+        return Err(Errno::EINVAL.into());
+    }
+    let d = UserDesc::from_descriptor(entry, t.tls[(entry - first) as usize]);
+    t.mem.write(a[0], &d)?;
+    Ok(0)
+}
+
+/// Reading gives an empty table; writing isn't there yet.
+pub(crate) fn modify_ldt(_: &mut Task, a: [u32; 6]) -> SysResult {
+    match a[0] {
+        0 => Ok(0),
+        _ => Err(Errno::ENOSYS.into()),
+    }
+}
+
+// --- prctl and friends ---
+
+/// How an option's arguments are to be taken.
+enum Option_ {
+    /// Numbers and strings: as they are.
+    Pass,
+    /// The second argument receives this many bytes.
+    Out(u32),
+}
+
+fn prctl_option(op: u32) -> Result<Option_, Errno> {
+    use Option_::*;
+    Ok(match op as i32 {
+        libc::PR_GET_NAME => Out(16),
+        libc::PR_GET_PDEATHSIG | libc::PR_GET_CHILD_SUBREAPER => Out(4),
+        libc::PR_SET_PDEATHSIG
+        | libc::PR_GET_DUMPABLE
+        | libc::PR_SET_DUMPABLE
+        | libc::PR_GET_KEEPCAPS
+        | libc::PR_SET_KEEPCAPS
+        | libc::PR_SET_NAME
+        | libc::PR_CAPBSET_READ
+        | libc::PR_CAPBSET_DROP
+        | libc::PR_GET_SECUREBITS
+        | libc::PR_SET_SECUREBITS
+        | libc::PR_SET_TIMERSLACK
+        | libc::PR_GET_TIMERSLACK
+        | libc::PR_SET_CHILD_SUBREAPER
+        | libc::PR_SET_NO_NEW_PRIVS
+        | libc::PR_GET_NO_NEW_PRIVS
+        | libc::PR_SET_THP_DISABLE
+        | libc::PR_GET_THP_DISABLE
+        | libc::PR_CAP_AMBIENT
+        | libc::PR_SET_PTRACER
+        | libc::PR_GET_SECCOMP => Pass,
+        // PR_SET_VMA names mappings: no effect on the program.
+        0x5356_4d41 => Pass,
+        _ => return Err(Errno::EINVAL),
+    })
+}
+
+pub(crate) fn prctl(t: &mut Task, a: [u32; 6]) -> SysResult {
+    match prctl_option(a[0])? {
+        Option_::Out(n) => t.mem.prepare_write(a[1], n),
+        Option_::Pass => {}
+    }
+    let args: Vec<Arg<'_>> = a[..5].iter().map(|&v| Arg::uint(v)).collect();
+    t.host_blocking(Sysno::prctl, &args)
+}
+
+pub(crate) fn seccomp(t: &mut Task, a: [u32; 6]) -> SysResult {
+    const GET_ACTION_AVAIL: u32 = 2;
+    if a[0] != GET_ACTION_AVAIL {
+        return Err(Errno::EINVAL.into());
+    }
+    t.host_blocking(Sysno::seccomp, &[Arg::uint(a[0]), Arg::uint(a[1]), Arg::uint(a[2])])
+}
+
+pub(crate) fn ptrace(t: &mut Task, a: [u32; 6]) -> SysResult {
+    let _ = t;
+    const TRACEME: u32 = 0;
+    if a[0] != TRACEME {
+        return Err(Errno::EPERM.into());
+    }
+    Ok(host::call(Sysno::ptrace, &[Arg::NULL, Arg::NULL, Arg::NULL, Arg::NULL])? as u32)
+}
+
+pub(crate) fn keyctl(t: &mut Task, a: [u32; 6]) -> SysResult {
+    // Those whose structures differ: INSTANTIATE_IOV, DH_COMPUTE, PKEY_*.
+    if matches!(a[0], 20 | 23..=28) {
+        return Err(Errno::EOPNOTSUPP.into());
+    }
+    if matches!(a[0], 6 | 11 | 17) {
+        t.mem.prepare_write(a[2], a[3]);
+    }
+    let args: Vec<Arg<'_>> = a[..5].iter().map(|&v| Arg::uint(v)).collect();
+    t.host_blocking(Sysno::keyctl, &args)
+}
+
+pub(crate) fn mount(t: &mut Task, a: [u32; 6]) -> SysResult {
+    let args: Vec<Arg<'_>> = a[..5].iter().map(|&v| Arg::uint(v)).collect();
+    t.host_blocking(Sysno::mount, &args)
+}
+
+pub(crate) fn umount(t: &mut Task, a: [u32; 6]) -> SysResult {
+    t.host_blocking(Sysno::umount2, &[Arg::uint(a[0]), Arg::NULL])
+}
+
+// --- other processes' memory ---
+
+fn process_vm(t: &mut Task, nr: Sysno, a: [u32; 6], writes_local: bool) -> SysResult {
+    let local = read_iovecs(t, a[1], a[2], writes_local)?;
+    let remote = read_iovecs(t, a[3], a[4], false)?;
+    let args = [
+        Arg::int(a[0]),
+        Arg::input(local.as_slice()),
+        Arg::uint(a[2]),
+        Arg::input(remote.as_slice()),
+        Arg::uint(a[4]),
+        Arg::uint(a[5]),
+    ];
+    t.host_blocking(nr, &args)
+}
+
+pub(crate) fn process_vm_readv(t: &mut Task, a: [u32; 6]) -> SysResult {
+    process_vm(t, Sysno::process_vm_readv, a, true)
+}
+
+pub(crate) fn process_vm_writev(t: &mut Task, a: [u32; 6]) -> SysResult {
+    process_vm(t, Sysno::process_vm_writev, a, false)
+}

@@ -1,0 +1,460 @@
+//! Processes and threads: creation, end, waiting, limits.
+
+use crate::abi::{CloneArgs, HostRlimit, HostRusage, HostSiginfo, Rlimit, Rusage, Siginfo, UserDesc};
+use crate::host_unsafe::{self as host, Arg, Forked};
+use crate::signal::ThreadSignals;
+use crate::task::{TLS_FIRST, Task};
+use crate::{Stop, SysResult};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, mpsc};
+use syscalls::{Errno, Sysno};
+use xlat86_arch::Reg;
+use xlat86_host::signals;
+use xlat86_vcpu::Vcpu;
+
+// --- ending ---
+
+pub(crate) fn exit(t: &mut Task, a: [u32; 6]) -> SysResult {
+    t.ended = Some(a[0] as i32 & 0xff);
+    Err(Stop::KeepRegisters)
+}
+
+pub(crate) fn exit_group(t: &mut Task, a: [u32; 6]) -> SysResult {
+    let status = a[0] as i32 & 0xff;
+    t.shared.at_exit(&format!("exited with {status}"));
+    host::exit_group(status)
+}
+
+impl Task {
+    /// The main thread has ended: the process goes on while other threads run.
+    pub fn end_main_thread(&mut self, status: i32) -> ! {
+        self.release_futexes();
+        if self.shared.threads.load(Ordering::Acquire) == 0 {
+            self.shared.at_exit(&format!("exited with {status}"));
+            host::exit_group(status);
+        }
+        host::exit_thread(status)
+    }
+}
+
+// --- creation ---
+
+const CLONE_VM: u64 = libc::CLONE_VM as u64;
+const CLONE_SIGHAND: u64 = libc::CLONE_SIGHAND as u64;
+const CLONE_PIDFD: u64 = libc::CLONE_PIDFD as u64;
+const CLONE_VFORK: u64 = libc::CLONE_VFORK as u64;
+const CLONE_THREAD: u64 = libc::CLONE_THREAD as u64;
+const CLONE_SETTLS: u64 = libc::CLONE_SETTLS as u64;
+const CLONE_PARENT_SETTID: u64 = libc::CLONE_PARENT_SETTID as u64;
+const CLONE_CHILD_CLEARTID: u64 = libc::CLONE_CHILD_CLEARTID as u64;
+const CLONE_CHILD_SETTID: u64 = libc::CLONE_CHILD_SETTID as u64;
+
+/// What clone, clone3, fork and vfork ask for. `child_stack` is an initial ESP, or 0 for the caller's.
+#[derive(Clone, Copy, Default)]
+struct New {
+    flags: u64,
+    child_stack: u32,
+    parent_tid: u32,
+    child_tid: u32,
+    tls: u32,
+    pidfd: u32,
+    exit_signal: u32,
+}
+
+pub(crate) fn fork(t: &mut Task, _: [u32; 6]) -> SysResult {
+    create(t, New { exit_signal: libc::SIGCHLD as u32, ..New::default() })
+}
+
+pub(crate) fn vfork(t: &mut Task, _: [u32; 6]) -> SysResult {
+    create(t, New { flags: CLONE_VM | CLONE_VFORK, exit_signal: libc::SIGCHLD as u32, ..New::default() })
+}
+
+pub(crate) fn clone(t: &mut Task, a: [u32; 6]) -> SysResult {
+    let [flags, child_stack, parent_tid, tls, child_tid, _] = a;
+    let exit_signal = flags & 0xff;
+    // The old call returns a pidfd where the new one has a parameter of its own.
+    create(
+        t,
+        New {
+            flags: u64::from(flags & !0xff),
+            child_stack,
+            parent_tid,
+            child_tid,
+            tls,
+            pidfd: parent_tid,
+            exit_signal,
+        },
+    )
+}
+
+pub(crate) fn clone3(t: &mut Task, a: [u32; 6]) -> SysResult {
+    let size = a[1] as usize;
+    if size < 64 {
+        return Err(Errno::EINVAL.into());
+    }
+    if size > 4096 {
+        return Err(Errno::E2BIG.into());
+    }
+    let mut raw = vec![0u8; size.max(size_of::<CloneArgs>())];
+    t.mem.read_bytes(a[0], &mut raw[..size])?;
+    if raw[size_of::<CloneArgs>()..].iter().any(|&b| b != 0) {
+        return Err(Errno::E2BIG.into());
+    }
+    let Ok(c) = <CloneArgs as zerocopy::FromBytes>::read_from_bytes(&raw[..size_of::<CloneArgs>()]) else {
+        return Err(Errno::EINVAL.into());
+    };
+    // Chosen tids and cgroups would need host privileges for a call that this emulator makes in several steps.
+    if c.set_tid_size != 0 || c.flags >> 32 != 0 || c.flags & 0xff != 0 || (c.stack == 0) != (c.stack_size == 0) {
+        return Err(Errno::EINVAL.into());
+    }
+    let p = |v: u64| u32::try_from(v).map_err(|_| Errno::EFAULT);
+    let child_stack = p(c.stack.wrapping_add(c.stack_size))?;
+    create(
+        t,
+        New {
+            flags: c.flags,
+            child_stack,
+            parent_tid: p(c.parent_tid)?,
+            child_tid: p(c.child_tid)?,
+            tls: p(c.tls)?,
+            pidfd: p(c.pidfd)?,
+            exit_signal: c.exit_signal as u32,
+        },
+    )
+}
+
+fn create(t: &mut Task, new: New) -> SysResult {
+    let f = new.flags;
+    let needs = |flag: u64, other: u64| f & flag == 0 || f & other != 0;
+    if !needs(CLONE_SIGHAND, CLONE_VM) || !needs(CLONE_THREAD, CLONE_SIGHAND) {
+        return Err(Errno::EINVAL.into());
+    }
+    if crate::signal::waiting() {
+        // A signal that came before belongs to this thread alone.
+        return Err(Stop::Restart);
+    }
+    match (f & CLONE_THREAD != 0, f & CLONE_VM != 0) {
+        (true, _) => create_thread(t, new),
+        (_, true) => create_vfork(t, new),
+        _ => create_fork(t, new),
+    }
+}
+
+impl Task {
+    /// Gives the child its registers and what its flags ask for. Runs in the child.
+    fn become_child(&mut self, new: &New) -> Result<(), Errno> {
+        let tid = host::call(Sysno::gettid, &[])? as u32;
+        if new.flags & CLONE_SETTLS != 0 {
+            let d: UserDesc = self.mem.read(new.tls)?;
+            let entry = d.entry as u16;
+            if !(TLS_FIRST..TLS_FIRST + 3).contains(&entry) {
+                return Err(Errno::EINVAL);
+            }
+            self.set_tls(entry, if d.is_empty() { 0 } else { d.descriptor() });
+        }
+        if new.flags & CLONE_CHILD_SETTID != 0 {
+            let _ = self.mem.write(new.child_tid, &tid);
+        }
+        self.clear_tid = if new.flags & CLONE_CHILD_CLEARTID != 0 { new.child_tid } else { 0 };
+        self.robust_list = 0;
+        let s = self.vcpu.state_mut();
+        s.set_reg(Reg::Eax, 0);
+        if new.child_stack != 0 {
+            s.set_reg(Reg::Esp, new.child_stack);
+        }
+        Ok(())
+    }
+}
+
+fn create_fork(t: &mut Task, new: New) -> SysResult {
+    let simple = CLONE_PARENT_SETTID | CLONE_CHILD_SETTID | CLONE_CHILD_CLEARTID | CLONE_SETTLS;
+    let host_flags = new.flags & !simple & !CLONE_PIDFD;
+    let mut pidfd = 0u32;
+    let forked = {
+        // Held across the fork, so that the child finds both consistent.
+        let mm = t.mm.clone();
+        let _map = mm.lock();
+        let sighand = t.sighand.clone();
+        let _actions = sighand.lock().unwrap_or_else(|e| e.into_inner());
+        if host_flags == 0 && new.flags & CLONE_PIDFD == 0 && new.exit_signal == libc::SIGCHLD as u32 {
+            host::fork()?
+        } else {
+            let want_fd = (new.flags & CLONE_PIDFD != 0).then_some(&mut pidfd);
+            host::fork_with(host_flags | u64::from(new.exit_signal), want_fd)?
+        }
+    };
+    match forked {
+        Forked::Child => {
+            t.vcpu.after_fork();
+            t.is_main = true;
+            t.shared.threads.store(0, Ordering::Release);
+            t.become_child(&new)?;
+            Err(Stop::KeepRegisters)
+        }
+        Forked::Parent(pid) => {
+            if new.flags & CLONE_PARENT_SETTID != 0 {
+                t.mem.write(new.parent_tid, &pid)?;
+            }
+            if new.flags & CLONE_PIDFD != 0 {
+                t.mem.write(new.pidfd, &pidfd)?;
+            }
+            Ok(pid)
+        }
+    }
+}
+
+/// The child runs on this very `Task`, in a host process that shares the memory, while this thread waits; then the parent
+/// gets back what was its own.
+fn create_vfork(t: &mut Task, new: New) -> SysResult {
+    if new.flags & CLONE_VFORK == 0 {
+        // Two processes running in one memory at the same time without being threads of one another.
+        return Err(Errno::EINVAL.into());
+    }
+    let state = t.vcpu.state().clone();
+    let fx = *t.vcpu.fx();
+    let (signals, tls, clear_tid, robust_list, is_main) =
+        (t.signals.clone(), t.tls, t.clear_tid, t.robust_list, t.is_main);
+    let sighand = t.sighand.clone();
+    if new.flags & CLONE_SIGHAND == 0 {
+        let copy = t.actions().clone();
+        t.sighand = Arc::new(Mutex::new(copy));
+    }
+    let known = CLONE_VM
+        | CLONE_VFORK
+        | CLONE_SETTLS
+        | CLONE_PARENT_SETTID
+        | CLONE_CHILD_SETTID
+        | CLONE_CHILD_CLEARTID
+        | CLONE_PIDFD;
+    let flags = (new.flags & !known) as i32 | new.exit_signal as i32;
+    let pid = host::vfork(flags, &mut || match t.become_child(&new) {
+        Ok(()) => {
+            let status = t.run();
+            t.release_futexes();
+            status
+        }
+        Err(_) => 127,
+    });
+    *t.vcpu.state_mut() = state;
+    *t.vcpu.fx_mut() = fx;
+    (t.signals, t.tls, t.clear_tid, t.robust_list, t.is_main) = (signals, tls, clear_tid, robust_list, is_main);
+    t.sighand = sighand;
+    t.ended = None;
+    for i in 0..3u16 {
+        t.vcpu.set_descriptor(TLS_FIRST + i, t.tls[usize::from(i)]);
+    }
+    let pid = pid?;
+    if new.flags & CLONE_PARENT_SETTID != 0 {
+        t.mem.write(new.parent_tid, &pid)?;
+    }
+    if new.flags & CLONE_PIDFD != 0 {
+        let fd = host::call(Sysno::pidfd_open, &[Arg::int(pid), Arg::NULL])? as u32;
+        t.mem.write(new.pidfd, &fd)?;
+    }
+    Ok(pid)
+}
+
+/// Stack of a host thread that runs a guest thread; only touched pages cost anything.
+const HOST_STACK: usize = 2 << 20;
+
+fn create_thread(t: &mut Task, new: New) -> SysResult {
+    let state = t.vcpu.state().clone();
+    let fx = *t.vcpu.fx();
+    let (mem, mm, shared, sighand) = (t.mem.clone(), t.mm.clone(), t.shared.clone(), t.sighand.clone());
+    let (blocked, tls) = (t.signals.blocked, t.tls);
+    let (tell, told) = mpsc::sync_channel::<Result<u32, Errno>>(1);
+
+    // The new thread takes no signal before it is ready to note one.
+    signals::set_mask(u64::MAX);
+    shared.threads.fetch_add(1, Ordering::AcqRel);
+    let spawned = std::thread::Builder::new().stack_size(HOST_STACK).spawn(move || {
+        let Ok(vcpu) = Vcpu::new(mem.process()) else {
+            shared.threads.fetch_sub(1, Ordering::AcqRel);
+            let _ = tell.send(Err(Errno::EAGAIN));
+            return;
+        };
+        let signals = ThreadSignals { blocked, ..ThreadSignals::default() };
+        let mut child = Task {
+            vcpu,
+            mem,
+            mm,
+            shared,
+            sighand,
+            signals,
+            tls,
+            clear_tid: 0,
+            robust_list: 0,
+            is_main: false,
+            ended: None,
+        };
+        *child.vcpu.state_mut() = state;
+        *child.vcpu.fx_mut() = fx;
+        for i in 0..3u16 {
+            child.vcpu.set_descriptor(TLS_FIRST + i, tls[usize::from(i)]);
+        }
+        let ready = child.become_child(&new).and_then(|()| {
+            let tid = host::call(Sysno::gettid, &[])? as u32;
+            if new.flags & CLONE_PARENT_SETTID != 0 {
+                child.mem.write(new.parent_tid, &tid)?;
+            }
+            Ok(tid)
+        });
+        let _ = tell.send(ready);
+        if ready.is_ok() {
+            signals::set_mask(blocked);
+            child.run();
+        }
+        signals::set_mask(u64::MAX);
+        child.shared.threads.fetch_sub(1, Ordering::AcqRel);
+        child.release_futexes();
+    });
+    let answer = match spawned {
+        Ok(_) => told.recv().unwrap_or(Err(Errno::EAGAIN)),
+        Err(_) => {
+            t.shared.threads.fetch_sub(1, Ordering::AcqRel);
+            Err(Errno::EAGAIN)
+        }
+    };
+    signals::set_mask(t.signals.blocked);
+    Ok(answer?)
+}
+
+pub(crate) fn set_tid_address(t: &mut Task, a: [u32; 6]) -> SysResult {
+    t.clear_tid = a[0];
+    Ok(host::call(Sysno::gettid, &[])? as u32)
+}
+
+pub(crate) fn unshare(t: &mut Task, a: [u32; 6]) -> SysResult {
+    t.host_blocking(Sysno::unshare, &[Arg::uint(a[0])])
+}
+
+// --- waiting ---
+
+fn wait(t: &mut Task, pid: u32, status: u32, options: u32, usage: u32) -> SysResult {
+    let mut h = HostRusage::default();
+    t.mem.prepare_write(status, 4);
+    let r =
+        t.host_blocking(Sysno::wait4, &[Arg::int(pid), Arg::uint(status), Arg::uint(options), Arg::output(&mut h)])?;
+    if r != 0 {
+        t.mem.write_opt(usage, &Rusage::from(&h))?;
+    }
+    Ok(r)
+}
+
+pub(crate) fn wait4(t: &mut Task, a: [u32; 6]) -> SysResult {
+    wait(t, a[0], a[1], a[2], a[3])
+}
+
+pub(crate) fn waitpid(t: &mut Task, a: [u32; 6]) -> SysResult {
+    wait(t, a[0], a[1], a[2], 0)
+}
+
+pub(crate) fn waitid(t: &mut Task, a: [u32; 6]) -> SysResult {
+    let mut info = HostSiginfo::default();
+    let mut usage = HostRusage::default();
+    let args = [Arg::int(a[0]), Arg::int(a[1]), Arg::output(&mut info), Arg::uint(a[3]), Arg::output(&mut usage)];
+    let r = t.host_blocking(Sysno::waitid, &args)?;
+    t.mem.write_opt(a[4], &Rusage::from(&usage))?;
+    if a[2] != 0 {
+        // The kernel writes the six words that matter, zero when nothing was waited for.
+        let g = Siginfo::from(&info);
+        t.mem.write(a[2], &[g.signo, g.errno, g.code, g.fields[0], g.fields[1], g.fields[2]])?;
+    }
+    Ok(r)
+}
+
+pub(crate) fn getrusage(t: &mut Task, a: [u32; 6]) -> SysResult {
+    let mut h = HostRusage::default();
+    host::call(Sysno::getrusage, &[Arg::int(a[0]), Arg::output(&mut h)])?;
+    t.mem.write(a[1], &Rusage::from(&h))?;
+    Ok(0)
+}
+
+// --- limits and priorities ---
+
+/// 32-bit "unlimited", and the old call's.
+const INFINITY: u32 = u32::MAX;
+const OLD_INFINITY: u32 = i32::MAX as u32;
+
+fn limit(what: u32, new: Option<HostRlimit>) -> Result<HostRlimit, Errno> {
+    let mut old = HostRlimit::default();
+    let new = new.as_ref().map_or(Arg::NULL, Arg::input);
+    host::call(Sysno::prlimit64, &[Arg::NULL, Arg::uint(what), new, Arg::output(&mut old)])?;
+    Ok(old)
+}
+
+fn get_limit(t: &mut Task, a: [u32; 6], infinity: u32) -> SysResult {
+    let l = limit(a[0], None)?;
+    let narrow = |v: u64| u32::try_from(v).unwrap_or(infinity).min(infinity);
+    t.mem.write(a[1], &Rlimit { cur: narrow(l.cur), max: narrow(l.max) })?;
+    Ok(0)
+}
+
+pub(crate) fn getrlimit(t: &mut Task, a: [u32; 6]) -> SysResult {
+    get_limit(t, a, INFINITY)
+}
+
+pub(crate) fn old_getrlimit(t: &mut Task, a: [u32; 6]) -> SysResult {
+    get_limit(t, a, OLD_INFINITY)
+}
+
+pub(crate) fn setrlimit(t: &mut Task, a: [u32; 6]) -> SysResult {
+    let l: Rlimit = t.mem.read(a[1])?;
+    let wide = |v: u32| if v == INFINITY { u64::MAX } else { v.into() };
+    set_limit(a[0], HostRlimit { cur: wide(l.cur), max: wide(l.max) })?;
+    Ok(0)
+}
+
+/// A limit on memory would be the emulator's too, and leave it none: such a one is taken, but not carried out.
+fn set_limit(what: u32, new: HostRlimit) -> Result<(), Errno> {
+    if new.cur > new.max {
+        return Err(Errno::EINVAL);
+    }
+    if matches!(what, libc::RLIMIT_AS | libc::RLIMIT_DATA) {
+        return Ok(());
+    }
+    limit(what, Some(new)).map(drop)
+}
+
+pub(crate) fn prlimit64(t: &mut Task, a: [u32; 6]) -> SysResult {
+    let new: Option<[u64; 2]> = match a[2] {
+        0 => None,
+        at => Some([t.mem.read(at)?, t.mem.read(at.wrapping_add(8))?]),
+    };
+    if let Some([cur, max]) = new
+        && matches!(a[1], libc::RLIMIT_AS | libc::RLIMIT_DATA)
+    {
+        set_limit(a[1], HostRlimit { cur, max })?;
+        let old = limit(a[1], None)?;
+        t.mem.write_opt(a[3], &old)?;
+        return Ok(0);
+    }
+    t.mem.prepare_write(a[3], 16);
+    t.host_blocking(Sysno::prlimit64, &[Arg::int(a[0]), Arg::uint(a[1]), Arg::uint(a[2]), Arg::uint(a[3])])
+}
+
+pub(crate) fn nice(t: &mut Task, a: [u32; 6]) -> SysResult {
+    let _ = t;
+    let process = [Arg::uint(libc::PRIO_PROCESS), Arg::NULL];
+    // The raw call gives 20 - nice.
+    let old = 20 - host::call(Sysno::getpriority, &process)? as i32;
+    let new = old.saturating_add((a[0] as i32).clamp(-40, 40)).clamp(-20, 19);
+    match host::call(Sysno::setpriority, &[process[0], process[1], Arg::int(new as u32)]) {
+        Err(Errno::EACCES) => Err(Errno::EPERM.into()),
+        r => Ok(r? as u32),
+    }
+}
+
+pub(crate) fn sched_getaffinity(t: &mut Task, a: [u32; 6]) -> SysResult {
+    // Sizes are multiples of a long: 4 bytes for the guest, 8 for the host.
+    if a[1] & 3 != 0 {
+        return Err(Errno::EINVAL.into());
+    }
+    let mut mask = vec![0u8; (a[1] as usize).min(8192).next_multiple_of(8)];
+    let len = mask.len() as u32;
+    let n = host::call(Sysno::sched_getaffinity, &[Arg::int(a[0]), Arg::uint(len), Arg::output(mask.as_mut_slice())])?
+        as u32;
+    let n = n.min(a[1]);
+    t.mem.write_bytes(a[2], &mask[..n as usize])?;
+    Ok(n)
+}

@@ -1,0 +1,198 @@
+//! A guest thread: its CPU, its share of the process, and the loop that answers system calls.
+
+use crate::guest::Guest;
+use crate::host_unsafe::{self as host, Arg};
+use crate::mm::Mm;
+use crate::shared::Shared;
+use crate::signal::{Actions, ThreadSignals};
+use crate::table::{self, Kind};
+use crate::{Stop, SysResult};
+use std::ffi::CString;
+use std::sync::{Arc, Mutex};
+use syscalls::{Errno, Sysno};
+use xlat86_arch::{Fault, Reg, Seg, SegAttr, Segment, Vector};
+use xlat86_vcpu::{Exit, Vcpu};
+
+/// First of the three GDT entries for thread-local storage on a 64-bit kernel.
+pub(crate) const TLS_FIRST: u16 = 12;
+/// INT 80h: `cd 80`.
+const INT80_LEN: u32 = 2;
+
+/// A guest thread, owned by the host thread that runs it.
+pub struct Task {
+    /// Its CPU.
+    pub vcpu: Vcpu,
+    /// Guest memory.
+    pub mem: Guest,
+    /// The memory map.
+    pub mm: Arc<Mm>,
+    /// What all processes started from this program share.
+    pub shared: Arc<Shared>,
+    /// Signal actions; threads share them.
+    pub sighand: Arc<Mutex<Actions>>,
+    /// Mask, alternate stack.
+    pub signals: ThreadSignals,
+    /// The TLS descriptors, GDT entries 12 to 14.
+    pub tls: [u64; 3],
+    /// Cleared, and its waiters woken, when the thread ends (CLONE_CHILD_CLEARTID).
+    pub clear_tid: u32,
+    /// Address of the thread's robust futex list.
+    pub robust_list: u32,
+    /// False for threads that the guest started.
+    pub is_main: bool,
+    /// Set when the thread is to end.
+    pub ended: Option<i32>,
+}
+
+impl Task {
+    /// Runs the guest until this thread ends; gives its status.
+    pub fn run(&mut self) -> i32 {
+        loop {
+            match self.vcpu.run() {
+                Exit::SoftInt(0x80) => self.system_call(),
+                Exit::SoftInt(n) => self.soft_int(n),
+                Exit::Fault(f) => self.deliver_fault(&f),
+                Exit::Interrupted => {}
+                // CPL 3 can't halt; the instruction faults before.
+                Exit::Halt => self.deliver_fault(&Fault::gp(0)),
+                Exit::Unimplemented(what) => self.unimplemented(&what),
+                Exit::Diverged(report) => self.diverged(&report),
+            }
+            if crate::signal::waiting() {
+                self.deliver_pending();
+            }
+            if let Some(status) = self.ended {
+                return status;
+            }
+        }
+    }
+
+    fn soft_int(&mut self, n: u8) {
+        match n {
+            3 => self.deliver_fault(&Fault::simple(Vector::BP)),
+            4 => self.deliver_fault(&Fault::simple(Vector::OF)),
+            n => {
+                // The gate's privilege forbids it: #GP at the instruction, with the gate's number (SDM vol. 3A, 6.13).
+                self.vcpu.state_mut().eip = self.vcpu.state().eip.wrapping_sub(INT80_LEN);
+                self.deliver_fault(&Fault::gp(u32::from(n) << 3 | 2));
+            }
+        }
+    }
+
+    fn unimplemented(&mut self, what: &str) {
+        eprintln!(
+            "xlat86: {}: at {:#x}: instruction not implemented: {what}",
+            self.shared.name(),
+            self.vcpu.state().eip
+        );
+        self.deliver_fault(&Fault::ud());
+    }
+
+    /// Lockstep found the engines to disagree: a bug of the emulator, and nothing to go on with.
+    fn diverged(&mut self, report: &impl std::fmt::Display) -> ! {
+        eprintln!("xlat86: {}: {report}", self.shared.name());
+        self.shared.at_exit("stopped: the engines disagree");
+        host::exit_group(crate::EXIT_BUG)
+    }
+
+    fn system_call(&mut self) {
+        let s = self.vcpu.state();
+        let nr = s.reg(Reg::Eax);
+        let args = [Reg::Ebx, Reg::Ecx, Reg::Edx, Reg::Esi, Reg::Edi, Reg::Ebp].map(|r| s.reg(r));
+        let row = table::row(nr);
+        let traced = self.shared.trace.as_ref().map(|_| crate::trace::begin(self, nr, row, args));
+        let result = match row {
+            Some(row) => row.run(self, args),
+            None => Err(Stop::Errno(Errno::ENOSYS)),
+        };
+        if let Some(call) = traced {
+            call.end(self, &result);
+        }
+        let s = self.vcpu.state_mut();
+        match result {
+            Ok(v) => s.set_reg(Reg::Eax, v),
+            Err(Stop::Errno(e)) => s.set_reg(Reg::Eax, (-e.into_raw()) as u32),
+            // The instruction is executed again once the signal has been dealt with.
+            Err(Stop::Restart) => s.eip = s.eip.wrapping_sub(INT80_LEN),
+            Err(Stop::KeepRegisters) => {}
+        }
+    }
+
+    /// Makes a host call that may block, for the guest.
+    pub fn host_blocking(&mut self, nr: Sysno, args: &[Arg<'_>]) -> SysResult {
+        match host::interruptible(nr, args) {
+            Ok(Ok(v)) => Ok(v as u32),
+            Ok(Err(e)) => Err(Stop::Errno(e)),
+            Err(_) => Err(Stop::Restart),
+        }
+    }
+
+    /// Hands a call to the host as its row says.
+    pub fn pass(&mut self, nr: Sysno, kinds: &[Kind], regs: [u32; 6]) -> SysResult {
+        let mut paths: [Option<CString>; 6] = Default::default();
+        let mut reg = 0;
+        for (i, kind) in kinds.iter().enumerate() {
+            let v = regs[reg];
+            let count = regs.get(reg + 1).copied().unwrap_or(0);
+            match *kind {
+                Kind::Look | Kind::LookL => paths[i] = self.lookup(v, *kind == Kind::Look)?,
+                Kind::OutBuf => self.mem.prepare_write(v, count),
+                Kind::Out(size) => self.mem.prepare_write(v, size),
+                Kind::OutN(size) => self.mem.prepare_write(v, size.saturating_mul(count)),
+                _ => {}
+            }
+            reg += if *kind == Kind::Off { 2 } else { 1 };
+        }
+        let mut args = [Arg::NULL; 6];
+        reg = 0;
+        for (i, kind) in kinds.iter().enumerate() {
+            let v = regs[reg];
+            args[i] = match *kind {
+                Kind::I | Kind::Fd | Kind::At | Kind::Sig => Arg::int(v),
+                Kind::Off => Arg::wide(u64::from(v) | u64::from(regs[reg + 1]) << 32),
+                Kind::Look | Kind::LookL => paths[i].as_deref().map_or(Arg::uint(v), Arg::cstr),
+                _ => Arg::uint(v),
+            };
+            reg += if *kind == Kind::Off { 2 } else { 1 };
+        }
+        self.host_blocking(nr, &args[..kinds.len()])
+    }
+
+    /// Where a path argument leads when it isn't simply what the guest wrote: into the sysroot, or to a file of
+    /// /proc/self that must describe the guest. `None`: use the guest's own string.
+    pub fn lookup(&self, addr: u32, follow: bool) -> Result<Option<CString>, Errno> {
+        let mut first = [0u8; 1];
+        if self.mem.read_bytes(addr, &mut first).is_err() || first[0] != b'/' {
+            return Ok(None);
+        }
+        let path = self.mem.path(addr)?;
+        Ok(self.shared.lookup(&path, follow))
+    }
+
+    /// Sets TLS descriptor `entry` (12 to 14), and reloads the segment registers that use it.
+    pub fn set_tls(&mut self, entry: u16, descriptor: u64) {
+        self.tls[usize::from(entry - TLS_FIRST)] = descriptor;
+        self.vcpu.set_descriptor(entry, descriptor);
+        for seg in [Seg::Ds, Seg::Es, Seg::Fs, Seg::Gs] {
+            let selector = self.vcpu.state().segment(seg).selector;
+            if selector == entry << 3 | 3 {
+                self.load_segment(seg, selector);
+            }
+        }
+    }
+
+    /// Loads a segment register as the kernel does on its way to user mode: a bad selector becomes null.
+    pub fn load_segment(&mut self, seg: Seg, selector: u16) {
+        let loaded = match selector >> 3 {
+            _ if selector & 4 != 0 => Segment::null(0),
+            0 => Segment::null(selector),
+            4 => Segment::flat(selector, SegAttr::CODE32.with_dpl(3)),
+            5 => Segment::flat(selector, SegAttr::DATA32.with_dpl(3)),
+            i @ 12..=14 if self.tls[usize::from(i - TLS_FIRST)] >> 47 & 1 != 0 => {
+                Segment::from_descriptor(selector, self.tls[usize::from(i - TLS_FIRST)])
+            }
+            _ => Segment::null(0),
+        };
+        self.vcpu.state_mut().seg[seg as usize] = loaded;
+    }
+}
