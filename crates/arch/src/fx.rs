@@ -122,6 +122,55 @@ impl FxState {
     }
 }
 
+impl FxState {
+    /// The 512 bytes of the image.
+    #[must_use]
+    pub fn to_bytes(&self) -> [u8; 512] {
+        let mut b = [0; 512];
+        let mut put = |at: usize, v: &[u8]| b[at..at + v.len()].copy_from_slice(v);
+        put(0, &self.fcw.to_le_bytes());
+        put(2, &self.fsw.to_le_bytes());
+        put(4, &[self.ftw]);
+        put(6, &self.fop.to_le_bytes());
+        put(8, &self.fip.to_le_bytes());
+        put(12, &self.fcs.to_le_bytes());
+        put(16, &self.fdp.to_le_bytes());
+        put(20, &self.fds.to_le_bytes());
+        put(24, &self.mxcsr.to_le_bytes());
+        put(28, &self.mxcsr_mask.to_le_bytes());
+        for (i, st) in self.st.iter().enumerate() {
+            put(32 + 16 * i, st);
+        }
+        for (i, x) in self.xmm.iter().enumerate() {
+            put(160 + 16 * i, &x.to_le_bytes());
+        }
+        b
+    }
+
+    /// Reads the image; reserved fields become 0.
+    #[must_use]
+    pub fn from_bytes(b: &[u8; 512]) -> FxState {
+        let u16_at = |i: usize| u16::from_le_bytes([b[i], b[i + 1]]);
+        let u32_at = |i: usize| u32::from_le_bytes([b[i], b[i + 1], b[i + 2], b[i + 3]]);
+        let slot = |i: usize| core::array::from_fn(|n| b[i + n]);
+        FxState {
+            fcw: u16_at(0),
+            fsw: u16_at(2),
+            ftw: b[4],
+            fop: u16_at(6),
+            fip: u32_at(8),
+            fcs: u16_at(12),
+            fdp: u32_at(16),
+            fds: u16_at(20),
+            mxcsr: u32_at(24),
+            mxcsr_mask: u32_at(28),
+            st: core::array::from_fn(|i| slot(32 + 16 * i)),
+            xmm: core::array::from_fn(|i| u128::from_le_bytes(slot(160 + 16 * i))),
+            ..FxState::INIT
+        }
+    }
+}
+
 impl Default for FxState {
     fn default() -> Self {
         Self::INIT
@@ -151,6 +200,13 @@ impl core::fmt::Debug for FxState {
 mod tests {
     use super::*;
     use core::mem::{offset_of, size_of};
+
+    #[test]
+    fn bytes_round_trip() {
+        let bytes: [u8; 512] =
+            core::array::from_fn(|i| if matches!(i, 5 | 14 | 15 | 22 | 23 | 416..) { 0 } else { i as u8 });
+        assert_eq!(FxState::from_bytes(&bytes).to_bytes(), bytes);
+    }
 
     #[test]
     fn layout_is_the_fxsave_image() {

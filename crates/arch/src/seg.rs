@@ -112,7 +112,7 @@ impl Segment {
         Segment { base, limit, selector, attr: SegAttr(attr) }
     }
 
-    /// Are the `len` (at least 1) bytes at `offset` within the limit? A limit of 4 GB never ends.
+    /// Are the `len` (at least 1) bytes at `offset` within the limit? Bytes that wrap at 4 GB never are.
     #[must_use]
     pub const fn contains(&self, offset: u32, len: u32) -> bool {
         let last = offset.wrapping_add(len - 1);
@@ -120,7 +120,7 @@ impl Segment {
             let top = if self.attr.db() { u32::MAX } else { 0xffff };
             offset > self.limit && last <= top && last >= offset
         } else {
-            self.limit == u32::MAX || (last <= self.limit && last >= offset)
+            last <= self.limit && last >= offset
         }
     }
 

@@ -2,4 +2,10 @@
 
 #![forbid(unsafe_code)]
 
+pub mod case;
 pub mod decode;
+pub mod generate;
+pub mod native;
+pub mod reference;
+pub mod state;
+pub mod undefined;

@@ -7,6 +7,7 @@
 mod access;
 mod arena;
 mod clock;
+mod compat;
 mod enter;
 pub mod fpu;
 mod frame;
@@ -22,6 +23,7 @@ mod x87;
 pub use access::AccessFault;
 pub use arena::{Arena, JumpTable};
 pub use clock::tsc;
+pub use compat::{Compat, CompatState};
 pub use enter::VcpuFrame;
 pub use frame::{Frame, Left};
 pub use memory::{protect_guest_page, zeroed_atomics};

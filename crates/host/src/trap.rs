@@ -16,7 +16,7 @@
 use crate::arena::{self, CodePlace};
 use crate::frame::{Frame, Left};
 use crate::slot::{self, HostFault, RawSiginfo};
-use crate::{access, enter, syscall};
+use crate::{access, compat, enter, syscall};
 use std::sync::Once;
 
 /// Signals that report an exception of the running instruction. Never blocked: the kernel kills a process that
@@ -165,6 +165,9 @@ extern "C" fn on_fault(sig: i32, info: *mut libc::siginfo_t, uc: *mut libc::c_vo
     if let Some(resume) = access::fixup(rip) {
         slot::record(fault);
         return cx.resume_at(resume);
+    }
+    if compat::leave(cx.0, fault) {
+        return;
     }
     if arena::place(rip) != CodePlace::Outside {
         if fault.trapno == 14 && slot::in_return_guard(fault.addr) {

@@ -11,7 +11,7 @@ static PARITY: [u8; 256] = {
     let mut t = [0; 256];
     let mut i = 0;
     while i < 256 {
-        t[i] = if (i as u8).count_ones() % 2 == 0 { PF as u8 } else { 0 };
+        t[i] = if (i as u8).count_ones().is_multiple_of(2) { PF as u8 } else { 0 };
         i += 1;
     }
     t

@@ -34,7 +34,8 @@ impl Ctx<'_> {
     /// Linear address of `len` bytes at `offset` in `seg`, having checked that they may be accessed.
     #[inline(always)]
     pub(crate) fn linear(&self, seg: Seg, offset: u32, len: u32, access: Access) -> Result<Gva, Fault> {
-        if self.is_plain(seg, access == Access::Write) {
+        // Even a 4 GB segment ends at 4 GB: what silicon does with an operand that wraps there.
+        if self.is_plain(seg, access == Access::Write) && offset <= u32::MAX - (len - 1) {
             return Ok(Gva(offset));
         }
         self.linear_checked(seg, offset, len, access)

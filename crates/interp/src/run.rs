@@ -5,6 +5,7 @@ use crate::ctx::{Ctx, Exec};
 use crate::op::Op;
 use crate::{Event, Platform, Stop};
 use std::sync::atomic::AtomicBool;
+use xlat86_arch::eflags::RF;
 use xlat86_arch::{CpuModel, CpuState, Fault, Gva, Mode, Vector};
 use xlat86_softmmu::Mmu;
 
@@ -56,7 +57,7 @@ impl Interp {
                 Ok(block) => block,
                 Err(fault) => break Stop::Fault(fault),
             };
-            let most = if shadow { 1 } else { left };
+            let most = if shadow || ctx.flag(RF) { 1 } else { left };
             let block = &block[..block.len().min(usize::try_from(most).unwrap_or(usize::MAX))];
             let (done, result) = execute(&mut ctx, block);
             left -= done;
@@ -117,12 +118,16 @@ impl Interp {
 fn execute(ctx: &mut Ctx<'_>, block: &[Op]) -> (u64, Exec) {
     let trap = ctx.mode.has(Mode::TRAP);
     let shadow = core::mem::take(&mut ctx.cpu.interrupt_shadow);
+    // RF lasts for one instruction; one that sets it (IRET) sets it for the next.
+    let resume = ctx.cpu.eflags & RF;
+    ctx.cpu.eflags &= !RF;
     for (done, op) in block.iter().enumerate() {
         ctx.cpu.eip = op.next;
         if let Err(stop) = (op.run)(ctx, op) {
             if let Stop::Fault(_) | Stop::Unimplemented(_) | Stop::Interrupted = stop {
                 ctx.cpu.eip = op.eip;
                 ctx.cpu.interrupt_shadow = shadow;
+                ctx.cpu.eflags |= resume;
                 return (done as u64, Err(stop));
             }
             return (done as u64 + 1, Err(stop));

@@ -8,8 +8,6 @@ pub(crate) trait Width: Scalar + Into<u32> {
     const BITS: u32 = 8 * Self::SIZE as u32;
     /// The bits that count.
     const MASK: u32 = u32::MAX >> (32 - Self::BITS);
-    /// The sign bit.
-    const SIGN: u32 = 1 << (Self::BITS - 1);
 
     /// Truncates.
     fn low(v: u32) -> Self;

@@ -46,7 +46,7 @@ impl Guest {
         let mut cpu = CpuState::linux_user();
         cpu.eip = CODE;
         cpu.set_reg(Reg::Esp, CODE + 0x2000);
-        Guest { interp: Interp::new(&CpuModel::MAX), cpu, mmu: Mmu::flat(space), stop: AtomicBool::new(false) }
+        Guest { interp: Interp::new(CpuModel::MAX), cpu, mmu: Mmu::flat(space), stop: AtomicBool::new(false) }
     }
 
     fn run(&mut self, n: u64) -> Stop {

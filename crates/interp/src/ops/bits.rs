@@ -1,7 +1,7 @@
 //! Single bits, bit scans, population count, CRC32, CMPXCHG8B.
 
 use crate::ctx::{Ctx, Exec};
-use crate::flags::when;
+use crate::flags::{parity, when};
 use crate::memory::{Access, as_write};
 use crate::op::{Op, Operand};
 use crate::table::{Row, all, any, one, wide};
@@ -46,13 +46,17 @@ fn btc<T: Width>(ctx: &mut Ctx<'_>, op: &Op) -> Exec {
     bit::<T>(ctx, op, Some(|a, m| a ^ m))
 }
 
-/// With a source of 0 the destination keeps its value, which Intel calls undefined and AMD guarantees.
+/// With a source of 0 the destination keeps its value, which Intel calls undefined and AMD guarantees. Flags other than
+/// ZF are undefined; AMD's set PF by the result (of 0 with a source of 0) and clear the others.
 fn scan<T: Width>(ctx: &mut Ctx<'_>, op: &Op, find: fn(u32) -> u32) -> Exec {
     let v = ctx.get::<T>(op, op.b)?;
-    if v != 0 {
-        ctx.set::<T>(op, op.a, find(v))?;
+    if v == 0 {
+        ctx.set_status(ZF | parity(0));
+        return Ok(());
     }
-    ctx.set_flags(ZF, when(v == 0, ZF));
+    let r = find(v);
+    ctx.set::<T>(op, op.a, r)?;
+    ctx.set_status(parity(r));
     Ok(())
 }
 
@@ -106,14 +110,10 @@ fn cmpxchg8b(ctx: &mut Ctx<'_>, op: &Op) -> Exec {
 fn bound<T: Width>(ctx: &mut Ctx<'_>, op: &Op) -> Exec {
     let index = T::signed(ctx.get::<T>(op, op.a)?);
     let at = ctx.address(op);
-    let mut pair = [0; 8];
-    let pair = &mut pair[..2 * T::SIZE];
-    ctx.read_bytes(op.mem.seg, at, pair)?;
-    let at = |i: usize| {
-        let bytes = pair[i * T::SIZE..(i + 1) * T::SIZE].iter().rev();
-        T::signed(bytes.fold(0, |v, &b| v << 8 | u32::from(b)))
-    };
-    if index < at(0) || index > at(1) {
+    let low = T::signed(ctx.read::<T>(op.mem.seg, at)?.into());
+    let at = at.wrapping_add(T::SIZE as u32);
+    let high = T::signed(ctx.read::<T>(op.mem.seg, if op.mem.addr16 { at & 0xffff } else { at })?.into());
+    if index < low || index > high {
         return Err(Fault::simple(xlat86_arch::Vector::BR).into());
     }
     Ok(())

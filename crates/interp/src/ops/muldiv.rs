@@ -7,7 +7,7 @@ use crate::table::{Row, all, widths};
 use crate::width::Width;
 use iced_x86::Mnemonic::*;
 use xlat86_arch::Fault;
-use xlat86_arch::eflags::{CF, OF};
+use xlat86_arch::eflags::{AF, CF, OF, PF, SF, ZF};
 
 impl Ctx<'_> {
     /// The double-width accumulator: AX, DX:AX or EDX:EAX.
@@ -59,12 +59,17 @@ fn imul<T: Width>(ctx: &mut Ctx<'_>, op: &Op) -> Exec {
     Ok(())
 }
 
-/// All flags are undefined after a division; silicon leaves them.
+/// All flags are undefined after a division. AMD's leave CF and OF, clear SF, ZF and PF and set AF.
+fn set_quotient_flags(ctx: &mut Ctx<'_>) {
+    ctx.set_flags(SF | ZF | AF | PF, AF);
+}
+
 fn div<T: Width>(ctx: &mut Ctx<'_>, op: &Op) -> Exec {
     let b = u64::from(ctx.get::<T>(op, op.a)?);
     let a = ctx.wide_acc::<T>();
     let quotient = a.checked_div(b).filter(|&q| q <= T::MASK.into()).ok_or(Fault::de())?;
     ctx.set_wide_acc::<T>(quotient as u32, (a % b) as u32);
+    set_quotient_flags(ctx);
     Ok(())
 }
 
@@ -75,6 +80,7 @@ fn idiv<T: Width>(ctx: &mut Ctx<'_>, op: &Op) -> Exec {
     let fits = |q: &i64| *q == i64::from(T::signed(*q as u32));
     let quotient = a.checked_div(b).filter(fits).ok_or(Fault::de())?;
     ctx.set_wide_acc::<T>(quotient as u32, a.wrapping_rem(b) as u32);
+    set_quotient_flags(ctx);
     Ok(())
 }
 

@@ -43,7 +43,7 @@ impl Ctx<'_> {
 
     /// Offset of the destination, in ES whatever the prefixes.
     #[inline(always)]
-    pub(super) fn destination(&self, op: &Op) -> u32 {
+    pub(super) fn destination_offset(&self, op: &Op) -> u32 {
         self.address_reg(op, Reg::Edi)
     }
 
@@ -76,7 +76,7 @@ impl Ctx<'_> {
 fn movs<T: Width>(ctx: &mut Ctx<'_>, op: &Op) -> Exec {
     ctx.repeat(op, false, |ctx| {
         let v: T = ctx.read(op.mem.seg, ctx.source_offset(op))?;
-        ctx.write(Seg::Es, ctx.destination(op), v)?;
+        ctx.write(Seg::Es, ctx.destination_offset(op), v)?;
         let step = ctx.step::<T>();
         ctx.advance(op, Reg::Esi, step);
         ctx.advance(op, Reg::Edi, step);
@@ -87,7 +87,7 @@ fn movs<T: Width>(ctx: &mut Ctx<'_>, op: &Op) -> Exec {
 fn stos<T: Width>(ctx: &mut Ctx<'_>, op: &Op) -> Exec {
     let v = T::low(ctx.gpr::<T>(0));
     ctx.repeat(op, false, |ctx| {
-        ctx.write(Seg::Es, ctx.destination(op), v)?;
+        ctx.write(Seg::Es, ctx.destination_offset(op), v)?;
         let step = ctx.step::<T>();
         ctx.advance(op, Reg::Edi, step);
         Ok(())
@@ -104,10 +104,11 @@ fn lods<T: Width>(ctx: &mut Ctx<'_>, op: &Op) -> Exec {
     })
 }
 
+/// When both operands fault, the destination's fault is reported: silicon's choice without a repeat prefix.
 fn cmps<T: Width>(ctx: &mut Ctx<'_>, op: &Op) -> Exec {
     ctx.repeat(op, true, |ctx| {
+        let b: u32 = ctx.read::<T>(Seg::Es, ctx.destination_offset(op))?.into();
         let a: u32 = ctx.read::<T>(op.mem.seg, ctx.source_offset(op))?.into();
-        let b: u32 = ctx.read::<T>(Seg::Es, ctx.destination(op))?.into();
         ctx.set_status(flags::sub::<T>(a, b, a.wrapping_sub(b) & T::MASK));
         let step = ctx.step::<T>();
         ctx.advance(op, Reg::Esi, step);
@@ -119,7 +120,7 @@ fn cmps<T: Width>(ctx: &mut Ctx<'_>, op: &Op) -> Exec {
 fn scas<T: Width>(ctx: &mut Ctx<'_>, op: &Op) -> Exec {
     let a = ctx.gpr::<T>(0);
     ctx.repeat(op, true, |ctx| {
-        let b: u32 = ctx.read::<T>(Seg::Es, ctx.destination(op))?.into();
+        let b: u32 = ctx.read::<T>(Seg::Es, ctx.destination_offset(op))?.into();
         ctx.set_status(flags::sub::<T>(a, b, a.wrapping_sub(b) & T::MASK));
         let step = ctx.step::<T>();
         ctx.advance(op, Reg::Edi, step);
@@ -132,7 +133,7 @@ fn ins<T: Width>(ctx: &mut Ctx<'_>, op: &Op) -> Exec {
     let port = ctx.gpr::<u16>(2) as u16;
     ctx.require_io(port, T::SIZE as u32)?;
     ctx.repeat(op, false, |ctx| {
-        let at = ctx.linear(Seg::Es, ctx.destination(op), T::SIZE as u32, crate::memory::Access::Write)?;
+        let at = ctx.linear(Seg::Es, ctx.destination_offset(op), T::SIZE as u32, crate::memory::Access::Write)?;
         ctx.mmu.probe_write(at, T::SIZE as u32)?;
         let v = ctx.platform.port_in(port, T::SIZE as u8);
         ctx.mmu.write(at, T::low(v))?;

@@ -1,0 +1,60 @@
+//! Writes case files from what the host CPU does: `record DIRECTORY [CASES PER ENCODING]`.
+//!
+//! Only cases on which the interpreter agrees are written: a difference is for `silicon_integer` to report first.
+
+use iced_x86::Mnemonic;
+use std::collections::{BTreeMap, HashMap};
+use std::path::Path;
+use xlat86_decoder::{Kind, kind_of};
+use xlat86_difftest::case::{Case, Recorded, difference};
+use xlat86_difftest::generate::{Generator, Rng};
+use xlat86_difftest::native::Native;
+use xlat86_difftest::reference::Reference;
+use xlat86_difftest::state::Executor;
+
+/// The file a case belongs to.
+fn family(case: &Case) -> &'static str {
+    use Mnemonic::*;
+    match case.code.mnemonic() {
+        Add | Adc | Sub | Sbb | Cmp | Neg | Inc | Dec | Not | And | Or | Xor | Test | Xadd | Cmpxchg => "alu",
+        Mul | Imul | Div | Idiv => "muldiv",
+        Shl | Sal | Shr | Sar | Rol | Ror | Rcl | Rcr | Shld | Shrd => "shift",
+        Bt | Bts | Btr | Btc | Bsf | Bsr | Popcnt | Crc32 | Cmpxchg8b | Bound => "bits",
+        Aaa | Aas | Aam | Aad | Daa | Das => "bcd",
+        _ => match kind_of(case.code) {
+            Kind::Stack | Kind::Sensitive => "stack",
+            Kind::String => "string",
+            Kind::Branch => "branch",
+            _ => "move",
+        },
+    }
+}
+
+fn main() {
+    let mut args = std::env::args().skip(1);
+    let directory = args.next().expect("usage: record DIRECTORY [CASES PER ENCODING]");
+    let most: usize = args.next().map_or(2, |n| n.parse().expect("a number of cases"));
+    let mut native = Native::new().expect("the host's low memory is free");
+    let mut reference = Reference::new().expect("room for a guest window");
+    let mut generator = Generator { rng: Rng(2026) };
+    let mut counts = HashMap::new();
+    let mut files: BTreeMap<&str, BTreeMap<String, String>> = BTreeMap::new();
+    for _ in 0..400_000 {
+        let case = generator.next_case();
+        let outcome = native.execute(&case.bytes, &case.regs, &case.data());
+        let key = (case.code, core::mem::discriminant(&outcome.end));
+        let count = counts.entry(key).or_insert(0);
+        let ours = reference.execute(&case.bytes, &case.regs, &case.data());
+        if *count == most || difference(case.code, &outcome, &ours).is_some() {
+            continue;
+        }
+        *count += 1;
+        let (file, code) = (family(&case), format!("{:?}", case.code));
+        let text = Recorded { case, outcome }.to_string();
+        files.entry(file).or_default().entry(code).or_default().push_str(&text);
+    }
+    for (name, cases) in files {
+        let text: String = cases.into_values().collect();
+        std::fs::write(Path::new(&directory).join(format!("{name}.txt")), text).expect("the directory is writable");
+    }
+}
