@@ -131,13 +131,12 @@ mod tests {
 
     /// Names the valid codes without a handler; floating point is listed apart while it is being written.
     #[test]
-    fn every_integer_instruction_has_a_meaning() {
-        use xlat86_decoder::{Kind, Unit, kind_of, unit_of};
-        let valid: Vec<Code> = Code::values().filter(|&c| kind_of(c) != Kind::Invalid).collect();
-        let missing: Vec<_> = valid.iter().filter(|&&c| handler(c).is_none()).collect();
-        let integer: Vec<_> = missing.iter().filter(|&&&c| unit_of(c) == Unit::Integer).collect();
-        println!("{} of {} codes have a handler", valid.len() - missing.len(), valid.len());
-        assert!(integer.is_empty(), "no row for {integer:?}");
+    fn every_instruction_has_a_meaning() {
+        use xlat86_decoder::{Kind, kind_of};
+        // The waiting forms of x87 control instructions are two instructions, WAIT and the other.
+        let decoded = |c: &Code| kind_of(*c) != Kind::Invalid && !c.op_code().fwait();
+        let missing: Vec<_> = Code::values().filter(decoded).filter(|&c| handler(c).is_none()).collect();
+        assert!(missing.is_empty(), "no row for {missing:?}");
     }
 
     #[test]

@@ -99,7 +99,7 @@ fn div(a: &Num, b: &Num) -> Exact {
             let d = u128::from(b.sig);
             let n = u128::from(a.sig) << 63;
             let (high, rest) = (n / d, (n % d) << 64);
-            let sig = high << 64 | rest / d | u128::from(rest % d != 0);
+            let sig = (high << 64) | (rest / d) | u128::from(rest % d != 0);
             normalised(sign, a.exp - b.exp, sig)
         }
     }

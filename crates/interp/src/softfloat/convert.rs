@@ -87,7 +87,7 @@ pub(crate) fn num_to_bcd(env: &Env, n: &Num) -> (Option<[u8; 10]>, u16) {
             let mut b = [0; 10];
             let mut rest = m;
             for d in &mut b[..9] {
-                *d = ((rest / 10 % 10) << 4 | rest % 10) as u8;
+                *d = (rest / 10 % 10 * 16 + rest % 10) as u8;
                 rest /= 100;
             }
             b[9] = (n.sign as u8) << 7;
