@@ -3,3 +3,5 @@
 #![forbid(unsafe_code)]
 
 pub mod decode;
+pub mod fpu;
+pub mod rng;
