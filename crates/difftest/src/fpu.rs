@@ -30,8 +30,8 @@ pub fn decode(bytes: &[u8]) -> Insn {
     decode_insn(&padded, CODE, Mode::USER32, CpuModel::MAX.features).expect("16 bytes suffice")
 }
 
-/// Encodings of every x87, MMX and SSE instruction, several of each: with registers, and with memory at EBX. Immediates are
-/// to be replaced.
+/// Encodings of every x87, MMX and SSE instruction, several of each: with registers, and with memory at EBX. Immediates
+/// are to be replaced.
 #[must_use]
 pub fn encodings() -> Vec<Vec<u8>> {
     let mut all = Vec::new();

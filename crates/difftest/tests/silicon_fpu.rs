@@ -2,8 +2,8 @@
 //!
 //! `recorded_outcomes` checks digests of what an AMD Zen 4 did (`testdata/fpu/zen4.txt`); it runs everywhere.
 //! `interpreter_agrees_with_the_cpu` asks the CPU here (`silicon/fpu.c`) and says in what a case differs; it needs a
-//! host that runs i386 code, and `gcc -m32`. `record` rewrites the file. Nothing of an outcome is masked, except that results
-//! which are the silicon's own choice (transcendentals, reciprocal approximations) aren't recorded.
+//! host that runs i386 code, and `gcc -m32`. `record` rewrites the file. Nothing of an outcome is masked, except that
+//! results which are the silicon's own choice (transcendentals, reciprocal approximations) aren't recorded.
 //!
 //! `cargo test --release -p xlat86-difftest --test silicon_fpu -- --ignored interpreter`, with `ROUNDS` cases of each
 //! encoding (default 100), starting at number `FIRST` (default 0).
@@ -103,8 +103,8 @@ fn differences(got: &Outcome, want: &Outcome) -> String {
     text
 }
 
-/// Runs `cases` on the CPU and compares. A difference has to persist: where another program runs in between, AMD CPUs forget the
-/// x87 pointers.
+/// Runs `cases` on the CPU and compares. A difference has to persist: where another program runs in between, AMD CPUs
+/// forget the x87 pointers.
 fn compare(native: &Native, cases: &[Case]) -> Vec<(Case, String)> {
     let mut subject = Subject::new();
     let ours: Vec<Outcome> = cases.iter().map(|c| subject.run(c)).collect();

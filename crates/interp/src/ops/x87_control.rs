@@ -265,7 +265,8 @@ mod tests {
         image.bytes[..image.len()].chunks_exact(image.word).map(word).collect()
     }
 
-    /// Layouts that a 64-bit host can't produce: SDM vol. 1, figures 8-10 and 8-12. Linear addresses are f1304 and 14321.
+    /// Layouts that a 64-bit host can't produce: SDM vol. 1, figures 8-10 and 8-12. Linear addresses are f1304 and
+    /// 14321.
     #[test]
     fn real_mode_images_hold_linear_addresses() {
         let fx = FxState { ftw: 0, fsw: 0, ..state() };
