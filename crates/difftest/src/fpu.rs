@@ -318,7 +318,7 @@ impl Subject {
         let data = Prot { mapped: true, read: true, write: true, exec: false, shared: false };
         space.set_prot(Gva(CODE), 4096, Prot { exec: true, ..data });
         space.set_prot(Gva(DATA_PAGE), 4096, data);
-        Subject { interp: Interp::new(&CpuModel::MAX), mmu: Mmu::flat(space), window }
+        Subject { interp: Interp::new(CpuModel::MAX), mmu: Mmu::flat(space), window }
     }
 
     /// Executes `case`.
