@@ -4,8 +4,10 @@
 
 pub mod case;
 pub mod decode;
+pub mod fpu;
 pub mod generate;
 pub mod native;
 pub mod reference;
+pub mod rng;
 pub mod state;
 pub mod undefined;

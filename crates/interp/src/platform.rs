@@ -28,7 +28,7 @@ pub trait Platform {
     /// The time stamp counter.
     fn tsc(&mut self) -> u64;
     /// Executes `op` on an x87 whose ST(0) and ST(1) are `st0` and `st1` (80-bit, little endian) under control
-    /// word `fcw`, all exceptions masked. Gives (ST(0), ST(1)) after it, in the register numbering *before* any push or
+    /// word `fcw`, whose masks count though nothing is raised. Gives (ST(0), ST(1)) after it, in the register numbering *before* any push or
     /// pop the instruction does (FPTAN and FSINCOS: first the value left in the old ST(0), second the pushed one), and
     /// the status word's exception and condition bits.
     fn x87(&mut self, op: HostMath, st0: [u8; 10], st1: [u8; 10], fcw: u16) -> ([u8; 10], [u8; 10], u16);

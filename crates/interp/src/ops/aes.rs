@@ -30,6 +30,17 @@ const fn gf_mul(a: u8, b: u8) -> u8 {
     r
 }
 
+/// `PRODUCT[c][x]`: c times x, for the coefficients that occur.
+static PRODUCT: [[u8; 256]; 16] = {
+    let mut table = [[0; 256]; 16];
+    let mut i = 0;
+    while i < 16 * 256 {
+        table[i / 256][i % 256] = gf_mul((i / 256) as u8, i as u8);
+        i += 1;
+    }
+    table
+};
+
 const SBOX: [u8; 256] = {
     let mut table = [0; 256];
     let mut x = 0;
@@ -68,7 +79,8 @@ fn substitute(v: u128, table: &[u8; 256]) -> u128 {
 
 /// Multiplies each column by the circulant matrix whose first row is `row`.
 fn mix(v: u128, row: [u8; 4]) -> u128 {
-    build(16, |i| (0..4).fold(0, |sum, k| sum ^ gf_mul(row[(k + 4 - i % 4) % 4], lane(v, i / 4 * 4 + k))))
+    let product = |c: u8, x: u8| PRODUCT[usize::from(c)][usize::from(x)];
+    build(16, |i| (0..4).fold(0, |sum, k| sum ^ product(row[(k + 4 - i % 4) % 4], lane(v, i / 4 * 4 + k))))
 }
 
 fn key_assist(v: u128, rcon: u8) -> u128 {

@@ -17,7 +17,8 @@ shapes!(STATE {
 } codes {
 });
 
-/// Bytes of the image that are used without the XMM registers, and with eight of them. The rest is neither read nor written.
+/// Bytes of the image that are used without the XMM registers, and with eight of them. The rest must be accessible, but
+/// is neither used nor changed.
 const X87_LEN: usize = 160;
 const SSE_LEN: usize = 288;
 
@@ -120,8 +121,10 @@ fn fxsave(ctx: &mut Ctx<'_>, op: &Op) -> Exec {
 
 fn fxrstor(ctx: &mut Ctx<'_>, op: &Op) -> Exec {
     let at = ctx.image_address(op, Access::Read)?;
+    let mut whole = [0; 512];
+    ctx.mmu.read_bytes(at, &mut whole)?;
     let mut image = [0; SSE_LEN];
-    ctx.mmu.read_bytes(at, &mut image)?;
+    image.copy_from_slice(&whole[..SSE_LEN]);
     let sse = ctx.has_sse_state();
     if sse {
         let [m0, m1, m2, m3] = [image[24], image[25], image[26], image[27]];

@@ -43,9 +43,9 @@ shapes!(ARITH {
     Pavgw => packed(|a, b| map2(a, b, |x: u16, y: u16| (u32::from(x) + u32::from(y)).div_ceil(2) as u16));
     Pmullw => packed(|a, b| map2(a, b, u16::wrapping_mul));
     Pmulld => packed(|a, b| map2(a, b, u32::wrapping_mul));
-    Pmulhw => packed(|a, b| map2(a, b, |x: i16, y: i16| (i32::from(x) * i32::from(y) >> 16) as i16));
-    Pmulhuw => packed(|a, b| map2(a, b, |x: u16, y: u16| (u32::from(x) * u32::from(y) >> 16) as u16));
-    Pmulhrsw => packed(|a, b| map2(a, b, |x: i16, y: i16| (((i32::from(x) * i32::from(y) >> 14) + 1) >> 1) as i16));
+    Pmulhw => packed(|a, b| map2(a, b, |x: i16, y: i16| ((i32::from(x) * i32::from(y)) >> 16) as i16));
+    Pmulhuw => packed(|a, b| map2(a, b, |x: u16, y: u16| ((u32::from(x) * u32::from(y)) >> 16) as u16));
+    Pmulhrsw => packed(|a, b| map2(a, b, |x: i16, y: i16| ((((i32::from(x) * i32::from(y)) >> 14) + 1) >> 1) as i16));
     Pmuludq => packed(|a, b| map2(a, b, |x: u64, y: u64| (x & 0xffff_ffff) * (y & 0xffff_ffff)));
     Pmuldq => packed(|a, b| map2(a, b, |x: i64, y: i64| i64::from(x as i32) * i64::from(y as i32)));
     Pmaddwd => packed(pmaddwd);

@@ -158,21 +158,18 @@ fn store_half(ctx: &mut Ctx<'_>, op: &Op, half: usize) -> Exec {
 }
 
 /// MASKMOVQ and MASKMOVDQU: stores the bytes whose mask byte has its top bit set, at DS:(E)DI or through the override.
+/// All bytes must be writable, selected or not, and MMX mode is entered even when they aren't.
 fn maskmov(ctx: &mut Ctx<'_>, op: &Op) -> Exec {
     ctx.mmx_check(op)?;
     let (v, m, n) = (ctx.vector(op.b), ctx.vector(op.c), width_of(op.b));
-    let at = ctx.cpu.reg(Reg::Edi) & if op.mem.addr16 { 0xffff } else { u32::MAX };
-    let selected = |i: usize| m >> (8 * i + 7) & 1 == 1;
-    // Everything is found writable before anything is written.
-    for i in (0..n).filter(|&i| selected(i)) {
-        let byte = ctx.linear(op.mem.seg, at.wrapping_add(i as u32), 1, Access::Write)?;
-        ctx.mmu.probe_write(byte, 1)?;
-    }
-    for i in (0..n).filter(|&i| selected(i)) {
-        ctx.write(op.mem.seg, at.wrapping_add(i as u32), lane::<u8>(v, i))?;
-    }
     if matches!(op.b, Operand::Mm(_)) {
         ctx.mmx_enter();
+    }
+    let at = ctx.cpu.reg(Reg::Edi) & if op.mem.addr16 { 0xffff } else { u32::MAX };
+    let first = ctx.linear(op.mem.seg, at, n as u32, Access::Write)?;
+    ctx.mmu.probe_write(first, n as u32)?;
+    for i in (0..n).filter(|i| m >> (8 * i + 7) & 1 == 1) {
+        ctx.mmu.write(first.wrapping_add(i as u32), lane::<u8>(v, i))?;
     }
     Ok(())
 }

@@ -41,7 +41,8 @@ fn merged(ctx: &Ctx<'_>, op: &Op, r: u128, keep: u32) -> u128 {
     ctx.vector(op.a) & !low | r & low
 }
 
-/// A conversion with an MMX register enters MMX mode before it looks at the numbers, and stays there when they raise #XM.
+/// A conversion with an MMX register enters MMX mode before it looks at the numbers, and stays there when they raise
+/// #XM.
 fn enter_mmx(ctx: &mut Ctx<'_>, o: Operand) {
     if let Operand::Mm(_) = o {
         ctx.mmx_enter();

@@ -26,7 +26,8 @@ fn count(imm: u8) -> usize {
 }
 
 impl Text {
-    /// `length`: an explicit length register, of which the magnitude counts; without it the first zero element ends the text.
+    /// `length`: an explicit length register, of which the magnitude counts; without it the first zero element ends the
+    /// text.
     fn new(v: u128, imm: u8, length: Option<u32>) -> Text {
         let n = count(imm);
         let mut elements = [0; 16];

@@ -1,7 +1,8 @@
 //! What MMX and SSE instructions share: lanes, operands, exceptions.
 //!
-//! Values travel as `u128` whatever the register; of an MMX value the upper half is zero going in and ignored coming out.
-//! So one row serves the MMX and the SSE form of an instruction; only functions that cross lanes need to know the width.
+//! Values travel as `u128` whatever the register; of an MMX value the upper half is zero going in and ignored coming
+//! out. So one row serves the MMX and the SSE form of an instruction; only functions that cross lanes need to know the
+//! width.
 
 use crate::Stop;
 use crate::ctx::{Ctx, Exec};
@@ -160,8 +161,9 @@ impl Ctx<'_> {
         Env::sse(self.cpu.fx.mxcsr)
     }
 
-    /// Records the exceptions of an SSE instruction, `flags` being those of all lanes; raises #XM when one is unmasked, or #UD when the
-    /// operating system hasn't declared that it handles #XM. Exceptions found before computing hide those of the results (SDM vol. 1, 11.5.3).
+    /// Records the exceptions of an SSE instruction, `flags` being those of all lanes; raises #XM when one is unmasked,
+    /// or #UD when the operating system hasn't declared that it handles #XM. Exceptions found before computing hide
+    /// those of the results (SDM vol. 1, 11.5.3).
     pub(crate) fn sse_raise(&mut self, flags: u16) -> Exec {
         let env = self.sse_env();
         let flags = if env.unmasked(flags & flag::PRE) != 0 { flags & flag::PRE } else { flags & flag::ALL };

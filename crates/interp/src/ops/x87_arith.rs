@@ -28,7 +28,7 @@ shapes!(ARITH {
     Fdivp => arith_reg(Op2::Div, 1);
     Fdivrp => arith_reg(Op2::DivR, 1);
 
-    Fsqrt => unary(|env, f, a| softfloat::sqrt(env, f, a));
+    Fsqrt => unary(softfloat::sqrt);
     Frndint => unary(|env, _, a| frndint(env, a));
     Fscale => fscale();
     Fprem => fprem(false);

@@ -242,3 +242,55 @@ fn frstor(ctx: &mut Ctx<'_>, op: &Op, narrow: bool) -> Exec {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn state() -> FxState {
+        FxState {
+            fsw: 0x3800,
+            ftw: 0x80,
+            fop: 0x5a5,
+            fip: 0x1234,
+            fcs: 0xf00d,
+            fdp: 0x4321,
+            fds: 0x1000,
+            ..FxState::INIT
+        }
+    }
+
+    fn words(image: &Environment) -> Vec<u32> {
+        let word = |b: &[u8]| b.iter().rev().fold(0, |v, &b| v << 8 | u32::from(b));
+        image.bytes[..image.len()].chunks_exact(image.word).map(word).collect()
+    }
+
+    /// Layouts that a 64-bit host can't produce: SDM vol. 1, figures 8-10 and 8-12. Linear addresses are f1304 and
+    /// 14321.
+    #[test]
+    fn real_mode_images_hold_linear_addresses() {
+        let fx = FxState { ftw: 0, fsw: 0, ..state() };
+        let narrow = Environment::of(&fx, false, true);
+        assert_eq!(words(&narrow), [0x37f, 0, 0xffff, 0x1304, 0xf5a5, 0x4321, 0x1000]);
+        let wide = Environment::of(&fx, false, false);
+        let ones = |v: u32| 0xffff_0000 | v;
+        let want = [ones(0x37f), ones(0), ones(0xffff), ones(0x1304), 0xf5a5, ones(0x4321), 0x1000];
+        assert_eq!(words(&wide), want);
+        for image in [narrow, wide] {
+            let mut back = FxState::INIT;
+            image.apply(&mut back, false);
+            assert_eq!((back.fip, back.fdp, back.fop), (0xf_1304, 0x1_4321, 0x5a5));
+            assert_eq!(words(&Environment::of(&back, false, image.word == 2)), words(&image));
+        }
+    }
+
+    #[test]
+    fn protected_mode_images_hold_selectors() {
+        // R7 is in use and holds a zero.
+        let want = [0x37f, 0x3800, 0x7fff, 0x1234, 0xf00d, 0x4321, 0x1000];
+        assert_eq!(words(&Environment::of(&state(), true, true)), want);
+        let mut back = FxState::INIT;
+        Environment::of(&state(), true, false).apply(&mut back, true);
+        assert_eq!(back, state());
+    }
+}

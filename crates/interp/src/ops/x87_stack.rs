@@ -1,8 +1,8 @@
 //! The x87 register stack, its exceptions, and what every x87 instruction records about itself.
 //!
 //! An exception that is unmasked is not delivered by the instruction that causes it: it sets ES, and the next waiting
-//! instruction raises #MF (SDM vol. 1, 8.7). Handlers therefore run in this order: [`Ctx::x87_wait`], memory access (which may
-//! fault), [`Ctx::x87_record`], and then the effect, which can't fail any more.
+//! instruction raises #MF (SDM vol. 1, 8.7). Handlers therefore run in this order: [`Ctx::x87_wait`], memory access
+//! (which may fault), [`Ctx::x87_record`], and then the effect, which can't fail any more.
 
 use crate::ctx::{Ctx, Exec};
 use crate::op::{Op, Operand};
@@ -138,7 +138,8 @@ impl Ctx<'_> {
         }
     }
 
-    /// Pushes `value`, also when a denormal operand's exception is unmasked. A full stack matters only when the value is there.
+    /// Pushes `value`, also when a denormal operand's exception is unmasked. A full stack matters only when the value
+    /// is there.
     pub(crate) fn x87_deliver_push(&mut self, value: F80, flags: u16) {
         let overflow = flags & fsw::SF == 0 && !self.st_empty(7);
         let (value, flags) = if overflow { (F80::pack(&Num::INDEFINITE), OVERFLOW) } else { (value, flags) };

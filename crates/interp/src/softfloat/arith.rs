@@ -61,7 +61,8 @@ fn add(rounding: Rounding, a: &Num, b: &Num) -> Exact {
         _ => {}
     }
     let (big, small) = if (a.exp, a.sig) >= (b.exp, b.sig) { (a, b) } else { (b, a) };
-    // One bit of room above for the carry; 63 below, so that a sticky bit is far under the rounding point even after cancellation.
+    // One bit of room above for the carry; 63 below, so that a sticky bit is far under the rounding point even after
+    // cancellation.
     let x = u128::from(big.sig) << 63;
     let y = shift_right_sticky(u128::from(small.sig) << 63, (big.exp - small.exp) as u32);
     let sum = if a.sign == b.sign { x + y } else { x - y };
@@ -99,7 +100,7 @@ fn div(a: &Num, b: &Num) -> Exact {
             let d = u128::from(b.sig);
             let n = u128::from(a.sig) << 63;
             let (high, rest) = (n / d, (n % d) << 64);
-            let sig = high << 64 | rest / d | u128::from(rest % d != 0);
+            let sig = (high << 64) | (rest / d) | u128::from(rest % d != 0);
             normalised(sign, a.exp - b.exp, sig)
         }
     }

@@ -3,8 +3,8 @@
 use super::round::{round, round_bits, shift_right_sticky};
 use super::{Class, Env, Exact, Format, Num, flag};
 
-/// `n` rounded to format `f`. A denormal operand is reported when `report_denormal` is set: loads and the SSE conversions
-/// report it, x87 stores don't.
+/// `n` rounded to format `f`. A denormal operand is reported when `report_denormal` is set: loads and the SSE
+/// conversions report it, x87 stores don't.
 pub(crate) fn convert(env: &Env, f: Format, n: &Num, report_denormal: bool) -> (Num, u16) {
     let (n, denormal) = env.operand(*n);
     let denormal = if report_denormal { denormal } else { 0 };
@@ -28,7 +28,8 @@ pub(crate) fn int_to_num(v: i64) -> Num {
     }
 }
 
-/// The magnitude of a finite `n` or zero as an integer, and the PE and UP flags; `None` when it needs more than 64 bits.
+/// The magnitude of a finite `n` or zero as an integer, and the PE and UP flags; `None` when it needs more than 64
+/// bits.
 fn to_integer(env: &Env, n: &Num) -> Option<(u64, u16)> {
     match n.class {
         Class::Zero => Some((0, 0)),
@@ -87,7 +88,7 @@ pub(crate) fn num_to_bcd(env: &Env, n: &Num) -> (Option<[u8; 10]>, u16) {
             let mut b = [0; 10];
             let mut rest = m;
             for d in &mut b[..9] {
-                *d = ((rest / 10 % 10) << 4 | rest % 10) as u8;
+                *d = (rest / 10 % 10 * 16 + rest % 10) as u8;
                 rest /= 100;
             }
             b[9] = (n.sign as u8) << 7;

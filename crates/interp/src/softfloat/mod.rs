@@ -1,11 +1,12 @@
 //! Floating point in integer arithmetic: one implementation for single, double and 80-bit precision.
 //!
-//! Every operation is *unpack, compute exactly, round once, pack*. A [`Num`] is an unpacked operand of any format;
-//! an operation yields an [`Exact`] result with up to 128 significant bits, the lowest of which is sticky; [`round`] is the
-//! only place where precision and exponent range are applied and flags of the result arise. The x87 and SSE rules
+//! Every operation is *unpack, compute exactly, round once, pack*. A [`Num`] is an unpacked operand of any format; an
+//! operation yields an [`Exact`] result with up to 128 significant bits, the lowest of which is sticky; [`round`] is
+//! the only place where precision and exponent range are applied and flags of the result arise. The x87 and SSE rules
 //! differ in the choice among NaNs, in DAZ/FTZ and in what an unmasked exception delivers; [`Env`] carries them.
 //!
-//! Nothing here depends on the host's floating point. Exception flags use the bit positions that the x87 status word and MXCSR share.
+//! Nothing here depends on the host's floating point. Exception flags use the bit positions that the x87 status word
+//! and MXCSR share.
 
 mod arith;
 mod convert;
@@ -159,14 +160,16 @@ pub(crate) enum Class {
     Infinity,
     QNan,
     SNan,
-    /// An 80-bit encoding that no operation since the 80387 accepts: unnormal, pseudo-NaN, pseudo-infinity (SDM vol. 1, 8.2.2).
+    /// An 80-bit encoding that no operation since the 80387 accepts: unnormal, pseudo-NaN, pseudo-infinity (SDM vol. 1,
+    /// 8.2.2).
     Unsupported,
 }
 
 /// An unpacked value of any format: (-1)^sign * sig * 2^(exp-63).
 ///
-/// Finite operands are normalised (bit 63 of `sig` set) whatever their encoding was; a rounded result that is denormal has
-/// `exp` equal to its format's `emin` and bit 63 clear. A NaN has its payload left-aligned under bit 63, bit 62 being the quiet bit.
+/// Finite operands are normalised (bit 63 of `sig` set) whatever their encoding was; a rounded result that is denormal
+/// has `exp` equal to its format's `emin` and bit 63 clear. A NaN has its payload left-aligned under bit 63, bit 62
+/// being the quiet bit.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Num {
     pub(crate) class: Class,

@@ -2,7 +2,8 @@
 
 use super::{Class, Env, NanRule, Num, flag};
 
-/// The result of an operation with at least one operand that is a NaN or unsupported, and its flags; `None` when neither is.
+/// The result of an operation with at least one operand that is a NaN or unsupported, and its flags; `None` when
+/// neither is.
 pub(crate) fn propagate(env: &Env, a: &Num, b: &Num) -> Option<(Num, u16)> {
     if a.class == Class::Unsupported || b.class == Class::Unsupported {
         return Some((Num::INDEFINITE, flag::IE));

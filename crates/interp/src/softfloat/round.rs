@@ -2,7 +2,8 @@
 
 use super::{Env, Exact, Format, INTEGER_BIT, Num, Rounding, flag};
 
-/// How far an unmasked x87 overflow or underflow moves the exponent to bring it back into range (SDM vol. 1, 8.5.4 and 8.5.5).
+/// How far an unmasked x87 overflow or underflow moves the exponent to bring it back into range (SDM vol. 1, 8.5.4 and
+/// 8.5.5).
 const BIAS_ADJUST: i32 = 24576;
 
 /// Drops the low `n` bits (1 to 127) of `sig`. Gives what is left, one larger when rounded up, and the PE and UP flags.
