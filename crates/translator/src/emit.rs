@@ -8,6 +8,7 @@ use crate::branch;
 use crate::buf::CodeBuf;
 use crate::esp;
 use crate::reencode::reencode;
+use crate::shape::shape_of;
 use crate::stack;
 use crate::stubs::{self, Stub};
 use crate::unit::{Exit, ExitKind, Fix, Landing, Mark, Source, Unit};
@@ -128,17 +129,19 @@ impl Emitter<'_> {
 
     /// A plain instruction: re-encoded, unless the host's 64-bit mode lacks it.
     pub(crate) fn plain(&mut self, insn: &Insn, bytes: &[u8]) -> Next {
-        if self.lazy_esp(insn) {
-            return Next::FallThrough;
-        }
         if esp::names_esp(insn) {
+            if self.lazy_esp(insn) {
+                return Next::FallThrough;
+            }
             self.sync_esp();
         }
-        if crate::legacy::emit(self, insn, bytes) {
-            return Next::FallThrough;
-        }
-        if sensitive::needs_interpreter(insn) {
-            return self.interpret(insn);
+        if !shape_of(insn.code()).direct {
+            if crate::legacy::emit(self, insn, bytes) {
+                return Next::FallThrough;
+            }
+            if sensitive::needs_interpreter(insn) {
+                return self.interpret(insn);
+            }
         }
         if let Some((at, r)) = reencode(&mut self.buf, self.config.address_form, insn, bytes, self.esp) {
             let fix = Fix { esp: self.esp, swapped: Some(r) };

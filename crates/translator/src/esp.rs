@@ -99,6 +99,8 @@ impl Emitter<'_> {
 /// Does `insn` name ESP or SP as a register operand?
 pub(crate) fn names_esp(insn: &Insn) -> bool {
     let i = &insn.iced;
-    (0..i.op_count())
-        .any(|n| i.op_kind(n) == OpKind::Register && matches!(i.op_register(n), Register::ESP | Register::SP))
+    let is_esp = |kind: OpKind, r: Register| kind == OpKind::Register && matches!(r, Register::ESP | Register::SP);
+    is_esp(i.op0_kind(), i.op0_register())
+        || is_esp(i.op1_kind(), i.op1_register())
+        || is_esp(i.op2_kind(), i.op2_register())
 }

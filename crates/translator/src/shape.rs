@@ -2,7 +2,7 @@
 //!
 //! One row per iced code, computed when first met from iced's own operand descriptions.
 
-use iced_x86::{Code, EncodingKind, MandatoryPrefix, OpCodeOperandKind};
+use iced_x86::{Code, EncodingKind, MandatoryPrefix, Mnemonic, OpCodeOperandKind};
 use xlat86_decoder::PerCode;
 
 /// What a register number in an encoding means.
@@ -30,6 +30,8 @@ pub(crate) struct Shape {
     pub(crate) modrm: bool,
     /// The prefix that selects the instruction: 0x66, 0xF2, 0xF3 or 0.
     pub(crate) mandatory: u8,
+    /// Re-encoding is all that this plain instruction ever needs, unless it names ESP.
+    pub(crate) direct: bool,
     /// 0xA0 to 0xA3: a bare 32-bit offset.
     pub(crate) moffs: bool,
 }
@@ -54,6 +56,7 @@ fn shape(code: Code) -> Shape {
         MandatoryPrefix::PF3 => 0xf3,
         _ => 0,
     };
+    s.direct = is_direct(code);
     s.modrm = op.is_group() || op.is_rm_group();
     for i in 0..op.op_count() {
         match op.op_kind(i) {
@@ -78,4 +81,53 @@ fn shape(code: Code) -> Shape {
         }
     }
     s
+}
+
+/// The plain instructions that compilers use most and that nothing here treats specially.
+fn is_direct(code: Code) -> bool {
+    use Mnemonic as M;
+    matches!(
+        code.mnemonic(),
+        M::Mov
+            | M::Movzx
+            | M::Movsx
+            | M::Cmp
+            | M::Test
+            | M::And
+            | M::Or
+            | M::Xor
+            | M::Adc
+            | M::Sbb
+            | M::Neg
+            | M::Not
+            | M::Shl
+            | M::Shr
+            | M::Sar
+            | M::Imul
+            | M::Mul
+            | M::Div
+            | M::Idiv
+            | M::Add
+            | M::Sub
+            | M::Lea
+            | M::Sete
+            | M::Setne
+            | M::Cdq
+            | M::Movaps
+            | M::Movups
+            | M::Movss
+            | M::Movsd
+            | M::Movdqa
+            | M::Movdqu
+            | M::Movd
+            | M::Movq
+            | M::Pxor
+            | M::Fld
+            | M::Fstp
+            | M::Fxch
+            | M::Bt
+            | M::Cmove
+            | M::Cmovne
+    ) && !code.op_code().op_kinds().contains(&OpCodeOperandKind::seg_reg)
+        && !format!("{code:?}").ends_with("_82")
 }
