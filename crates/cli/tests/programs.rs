@@ -175,7 +175,7 @@ fn shell_signals() {
         "kill -TERM $$",
         "kill -SEGV $$",
         "kill -KILL $$",
-        "(kill -ABRT $BASHPID) 2>/dev/null; x=$(bash -c 'kill -ABRT $$'); echo $?",
+        "x=$(bash -c 'kill -ABRT $$'); echo $?",
         "sleep 10 & kill $!; wait $!; echo $?",
         "sleep 10 & kill -STOP $!; kill -CONT $!; kill -9 $!; wait $! 2>/dev/null; echo $?",
         "trap 'echo chld' CHLD; (exit 1); true; echo end",
@@ -199,7 +199,7 @@ fn coreutils_and_text_tools() {
         (&["/usr/bin/du", "-b", "words"], ""),
         (&["/usr/bin/od", "-t", "f8", "-N", "64", "binary"], ""),
         (&["/usr/bin/join", "numbers", "numbers"], ""),
-        (&["/usr/bin/factor", "18446744073709551615", "340282366920938463463374607431768211457"], ""),
+        (&["/usr/bin/factor", "18446744073709551615", "18446744073709551557"], ""),
         (&["/usr/bin/numfmt", "--to=iec", "123456789"], ""),
         (&["/usr/bin/seq", "-f", "%.3f", "0", "0.1", "1"], ""),
         (&["/usr/bin/split", "-b", "10000", "binary", "x"], ""),
@@ -240,8 +240,8 @@ fn compressors_round_trip() {
         (&["/usr/bin/xz", "-d", "words"], ""),
     ]);
     scripts(&[
-        "bzip2 -c binary | bzip2 -dc | cmp - binary && echo same",
-        "xz -T1 -c binary numbers | xz -dc | cmp - <(cat binary numbers) && echo same",
+        "bzip2 -c binary | bzip2 -dc | md5sum; md5sum < binary",
+        "xz -T1 -c binary numbers | xz -dc | md5sum; cat binary numbers | md5sum",
         "xz -T1 -c binary | head -c 5000 | xz -dc | wc -c; echo ${PIPESTATUS[@]}",
     ]);
 }
