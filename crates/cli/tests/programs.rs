@@ -216,7 +216,13 @@ fn coreutils_and_text_tools() {
         (&["/bin/sed", "-E", "s/([a-z]+) ([a-z]+)/\\2 \\1/g;2d", "words"], ""),
         (&["/bin/sed", "-i", "s/the/THE/", "words"], ""),
         (&["/usr/bin/gawk", "{ n[$3]+=$1 } END { for (k in n) print k, n[k] | \"sort\" }", "numbers"], ""),
-        (&["/usr/bin/gawk", "BEGIN { for (i = 0; i < 10; i++) printf \"%.15g %.15g %d\\n\", sin(i), exp(i / 3), 2^i }"], ""),
+        (
+            &[
+                "/usr/bin/gawk",
+                "BEGIN { for (i = 0; i < 10; i++) printf \"%.15g %.15g %d\\n\", sin(i), exp(i / 3), 2^i }",
+            ],
+            "",
+        ),
         (&["/usr/bin/gawk", "BEGIN { while ((\"echo a b\" | getline x) > 0) print toupper(x); exit 4 }"], ""),
     ]);
 }

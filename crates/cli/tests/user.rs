@@ -32,8 +32,18 @@ fn same(name: &str) {
         .filter(|&i| n.get(i) != e.get(i))
         .map(|i| format!("line {}: native {:?}, xlat86 {:?}", i + 1, n.get(i), e.get(i)))
         .collect();
-    assert!(differ.is_empty(), "{name} on {}:\n{}\n{}", engine(), differ.join("\n"), String::from_utf8_lossy(&emulated.stderr));
-    assert_eq!((native.status.code(), native.status.signal()), (emulated.status.code(), emulated.status.signal()), "{name}");
+    assert!(
+        differ.is_empty(),
+        "{name} on {}:\n{}\n{}",
+        engine(),
+        differ.join("\n"),
+        String::from_utf8_lossy(&emulated.stderr)
+    );
+    assert_eq!(
+        (native.status.code(), native.status.signal()),
+        (emulated.status.code(), emulated.status.signal()),
+        "{name}"
+    );
 }
 
 #[test]

@@ -124,7 +124,10 @@ fn every_truncation_and_many_corruptions_are_survived() {
             b.truncate((x >> 4) as usize % whole.len());
         }
         let path = d.file("x", &b, 0o755);
-        let o = Command::new("timeout").args(["-s", "KILL", "20", XLAT86, "run", "--engine", "interp", &path]).output().unwrap();
+        let o = Command::new("timeout")
+            .args(["-s", "KILL", "20", XLAT86, "run", "--engine", "interp", &path])
+            .output()
+            .unwrap();
         let err = String::from_utf8_lossy(&o.stderr);
         assert!(o.status.code() != Some(70) && !err.contains("internal error"), "round {round}: {err}");
     }

@@ -221,7 +221,13 @@ impl Message {
 
 fn is_socket(fd: u32) -> Result<(), Errno> {
     let (mut kind, mut len) = (0u32, 4u32);
-    let args = [Arg::int(fd), Arg::int(SOL_SOCKET), Arg::int(libc::SO_TYPE as u32), Arg::output(&mut kind), Arg::output(&mut len)];
+    let args = [
+        Arg::int(fd),
+        Arg::int(SOL_SOCKET),
+        Arg::int(libc::SO_TYPE as u32),
+        Arg::output(&mut kind),
+        Arg::output(&mut len),
+    ];
     host::call(Sysno::getsockopt, &args).map(drop)
 }
 

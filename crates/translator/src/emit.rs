@@ -7,6 +7,7 @@ use crate::Config;
 use crate::branch;
 use crate::buf::CodeBuf;
 use crate::esp;
+use crate::flags;
 use crate::reencode::reencode;
 use crate::shape::shape_of;
 use crate::stack;
@@ -47,6 +48,8 @@ pub(crate) struct Emitter<'a> {
     pub(crate) at: usize,
     /// What to add to R12 to get guest ESP: see [`crate::esp`].
     pub(crate) esp: i32,
+    /// Index of the first instruction at whose start the status flags are the guest's again.
+    stale_until: usize,
     marks: Vec<Mark>,
     exits: Vec<Exit>,
     pub(crate) landings: Vec<Landing>,
@@ -75,6 +78,7 @@ pub(crate) fn emit(eip: u32, insns: &[Insn], bytes: &[u8], config: &Config, sour
         insns,
         at: 0,
         esp: 0,
+        stale_until: 0,
         marks: Vec::with_capacity(insns.len() + 4),
         exits: Vec::new(),
         landings: Vec::new(),
@@ -145,7 +149,7 @@ impl Emitter<'_> {
         }
         if let Some((at, r)) = reencode(&mut self.buf, self.config.address_form, insn, bytes, self.esp) {
             let fix = Fix { esp: self.esp, swapped: Some(r) };
-            self.marks.push(Mark { host: at as u32, eip: insn.eip(), fix, boundary: false });
+            self.marks.push(Mark { host: at as u32, eip: insn.eip(), fix, boundary: false, exact: false });
         }
         Next::FallThrough
     }
@@ -179,18 +183,27 @@ impl Emitter<'_> {
         true
     }
 
+    /// May the status flags be left in any state after the current instruction? If so, notes until when they are.
+    pub(crate) fn flags_are_dead(&mut self) -> bool {
+        let rest = &self.insns[self.at + 1..];
+        let Some(n) = flags::dead_before(rest).filter(|_| self.config.flag_liveness) else { return false };
+        self.stale_until = self.stale_until.max(self.at + 1 + n);
+        true
+    }
+
     /// From here on, code belongs to the guest instruction at `eip`.
     fn mark(&mut self, eip: u32) {
         let host = self.buf.pos() as u32;
         let fix = Fix { esp: self.esp, swapped: None };
-        self.marks.push(Mark { host, eip, fix, boundary: true });
+        let exact = self.at >= self.stale_until;
+        self.marks.push(Mark { host, eip, fix, boundary: true, exact });
     }
 
     /// Notes that from here on, still in the code of the current instruction, R12 is guest ESP.
     pub(crate) fn mark_synced(&mut self) {
         let host = self.buf.pos() as u32;
         if let Some(last) = self.marks.last() {
-            self.marks.push(Mark { host, eip: last.eip, fix: Fix::default(), boundary: false });
+            self.marks.push(Mark { host, eip: last.eip, fix: Fix::default(), boundary: false, exact: false });
         }
     }
 

@@ -42,8 +42,10 @@ pub struct Mark {
     pub eip: u32,
     /// What to repair when stopped or faulting here.
     pub fix: Fix,
-    /// Guest state is exact at `host`: it is the start of the guest instruction.
+    /// `host` is the start of the guest instruction: registers are exact but for `fix`.
     pub boundary: bool,
+    /// The status flags are exact too. Where they aren't, the guest overwrites them before it reads them.
+    pub exact: bool,
 }
 
 /// Why translated code leaves at a site.

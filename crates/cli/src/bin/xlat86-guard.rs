@@ -14,7 +14,8 @@ use std::process::{Command, ExitCode};
 fn filter() -> Result<BpfProgram, seccompiler::BackendError> {
     // Every filter of this crate begins by killing the process on another architecture; beyond that this one allows
     // everything (no rule matches, so the second action is never taken).
-    SeccompFilter::new(BTreeMap::new(), SeccompAction::Allow, SeccompAction::KillProcess, TargetArch::x86_64)?.try_into()
+    SeccompFilter::new(BTreeMap::new(), SeccompAction::Allow, SeccompAction::KillProcess, TargetArch::x86_64)?
+        .try_into()
 }
 
 fn main() -> ExitCode {
@@ -23,7 +24,8 @@ fn main() -> ExitCode {
         eprintln!("usage: xlat86-guard COMMAND [ARGS...]");
         return ExitCode::from(2);
     };
-    let applied = filter().map_err(|e| e.to_string()).and_then(|f| seccompiler::apply_filter(&f).map_err(|e| e.to_string()));
+    let applied =
+        filter().map_err(|e| e.to_string()).and_then(|f| seccompiler::apply_filter(&f).map_err(|e| e.to_string()));
     if let Err(e) = applied {
         eprintln!("xlat86-guard: the host refuses the seccomp filter: {e}");
         return ExitCode::from(126);

@@ -9,8 +9,8 @@ use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
-use std::sync::{OnceLock, mpsc};
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{OnceLock, mpsc};
 use std::time::{Duration, SystemTime};
 
 pub(crate) const XLAT86: &str = env!("CARGO_BIN_EXE_xlat86");
@@ -25,7 +25,10 @@ pub(crate) fn engine() -> String {
 }
 
 pub(crate) fn testdata() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../testdata").canonicalize().expect("testdata is part of the repository")
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("../../testdata")
+        .canonicalize()
+        .expect("testdata is part of the repository")
 }
 
 /// The unpacked Debian i386 packages.
@@ -47,8 +50,13 @@ fn native_bin() -> &'static Path {
             for entry in fs::read_dir(root.join(bin)).unwrap().flatten() {
                 let name = entry.file_name().into_string().unwrap();
                 let script = format!("#!/bin/sh\nexec {} \"$@\"\n", quoted(&native(&format!("/{bin}/{name}"), &name)));
-                let mut f =
-                    fs::File::options().write(true).create(true).truncate(true).mode(0o755).open(dir.join(&name)).unwrap();
+                let mut f = fs::File::options()
+                    .write(true)
+                    .create(true)
+                    .truncate(true)
+                    .mode(0o755)
+                    .open(dir.join(&name))
+                    .unwrap();
                 f.write_all(script.as_bytes()).unwrap();
             }
         }
@@ -98,7 +106,13 @@ impl std::fmt::Debug for Seen {
         writeln!(f, "exit code {:?}, signal {:?}", self.code, self.signal)?;
         writeln!(f, "--- stdout\n{}--- stderr\n{}", text(&self.stdout), text(&self.stderr))?;
         for (p, (mode, c)) in &self.files {
-            writeln!(f, "--- {} {mode:o}: {} bytes {}", p.display(), c.len(), text(&c[..c.len().min(60)]).escape_debug())?;
+            writeln!(
+                f,
+                "--- {} {mode:o}: {} bytes {}",
+                p.display(),
+                c.len(),
+                text(&c[..c.len().min(60)]).escape_debug()
+            )?;
         }
         Ok(())
     }
@@ -198,7 +212,10 @@ pub(crate) fn run_native(argv: &[&str], stdin: &str) -> Seen {
 
 /// The command line of guard and xlat86 in front of a guest command.
 pub(crate) fn emulator() -> Vec<String> {
-    [GUARD, XLAT86, "run", "--engine", &engine(), "-L", guests().to_str().unwrap()].iter().map(|s| s.to_string()).collect()
+    [GUARD, XLAT86, "run", "--engine", &engine(), "-L", guests().to_str().unwrap()]
+        .iter()
+        .map(|s| s.to_string())
+        .collect()
 }
 
 /// Runs `argv` under guard and xlat86.
@@ -220,5 +237,12 @@ pub(crate) fn compare(cases: &[Case<'_>]) {
             differ.push(format!("{argv:?}\nnative: {native:?}\nxlat86: {emulated:?}"));
         }
     }
-    assert!(differ.is_empty(), "{} of {} cases differ on {}:\n{}", differ.len(), cases.len(), engine(), differ.join("\n\n"));
+    assert!(
+        differ.is_empty(),
+        "{} of {} cases differ on {}:\n{}",
+        differ.len(),
+        cases.len(),
+        engine(),
+        differ.join("\n\n")
+    );
 }
