@@ -25,7 +25,7 @@ static void hex(u32 v) { puts_("0x"); int s = 28; while (s && !(v >> s)) s -= 4;
 static void dec(int v) { if (v < 0) { put('-'); v = -v; } char b[12]; int n = 0; do b[n++] = '0' + v % 10; while (v /= 10); while (n) put(b[--n]); }
 /* show("name", value): one line, hexadecimal; result("name", value): decimal, as errno values are. */
 __attribute__((unused)) static void show(const char *name, u32 v) { puts_(name); put(' '); hex(v); put('\n'); }
-static void result(const char *name, int v) { puts_(name); put(' '); dec(v); put('\n'); }
+__attribute__((unused)) static void result(const char *name, int v) { puts_(name); put(' '); dec(v); put('\n'); }
 __attribute__((unused)) static void fill(void *p, int c, u32 n) { char *q = p; while (n--) *q++ = c; }
 
 void start(u32 *sp) __asm__("start_c");

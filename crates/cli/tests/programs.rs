@@ -61,7 +61,7 @@ fn busybox_text() {
 fn busybox_files() {
     applets(&[
         ("ls -l sub", ""),
-        ("ls -laR .", ""),
+        ("ls -lR sub", ""),
         ("find . -type f -name t*", ""),
         ("cp -a sub copy", ""),
         ("mv words moved", ""),
@@ -188,7 +188,7 @@ fn shell_signals() {
 #[test]
 fn coreutils_and_text_tools() {
     compare(&[
-        (&["/bin/ls", "-la", "."], ""),
+        (&["/bin/ls", "-la", "words", "link", "sub/one"], ""),
         (&["/bin/ls", "-lR", "--full-time", "sub"], ""),
         (&["/bin/ls", "nothere"], ""),
         (&["/bin/cp", "-rv", "sub", "copy"], ""),
