@@ -16,8 +16,10 @@ use std::time::{Duration, SystemTime};
 pub(crate) const XLAT86: &str = env!("CARGO_BIN_EXE_xlat86");
 pub(crate) const GUARD: &str = env!("CARGO_BIN_EXE_xlat86-guard");
 
-/// A command that runs longer hangs, and is killed with all its children.
-const TIME_LIMIT: Duration = Duration::from_secs(100);
+/// A command that runs longer hangs, and is killed with all its children. Lockstep is some fifty times slower than the rest.
+fn time_limit() -> Duration {
+    Duration::from_secs(if engine() == "lockstep" { 900 } else { 100 })
+}
 
 /// The engine under test: `XLAT86_ENGINE`, the interpreter if not set.
 pub(crate) fn engine() -> String {
@@ -184,7 +186,7 @@ fn observe(command: &[String], path: &str, stdin: &str) -> Seen {
     let group = child.id();
     let (finished, watch) = mpsc::channel::<()>();
     let watchdog = std::thread::spawn(move || {
-        if watch.recv_timeout(TIME_LIMIT) == Err(mpsc::RecvTimeoutError::Timeout) {
+        if watch.recv_timeout(time_limit()) == Err(mpsc::RecvTimeoutError::Timeout) {
             let _ = Command::new("kill").args(["-9", &format!("-{group}")]).status();
         }
     });
