@@ -16,7 +16,8 @@ use xlat86_softmmu::{FlatSpace, Mmu, Prot};
 
 /// Where a case's code stands.
 pub const CODE: u32 = 0x2000_0000;
-const DATA_PAGE: u32 = 0x2001_0000;
+/// The page with its memory.
+pub const DATA_PAGE: u32 = 0x2001_0000;
 /// Where its memory stands: 512 bytes, with nothing mapped after them.
 pub const MEMORY: u32 = DATA_PAGE + 4096 - 512;
 /// MXCSR bits that may be set: those of AMD CPUs, which have one more than the architecture's.
@@ -132,6 +133,13 @@ impl Case {
             fx: state(&mut rng),
             memory,
         }
+    }
+
+    /// The state to start from.
+    #[must_use]
+    pub fn cpu(&self) -> CpuState {
+        let gpr = [self.gpr[0], self.gpr[1], self.gpr[2], self.pointer, 0, 0, 0, self.pointer];
+        CpuState { gpr, eip: CODE, eflags: self.eflags, fx: self.fx, ..CpuState::linux_user() }
     }
 
     /// The FXSAVE image of the state.
@@ -326,9 +334,7 @@ impl Subject {
     /// # Panics
     /// The interpreter gave up.
     pub fn run(&mut self, case: &Case) -> Outcome {
-        let mut cpu = CpuState::linux_user();
-        cpu.gpr = [case.gpr[0], case.gpr[1], case.gpr[2], case.pointer, 0, 0, 0, case.pointer];
-        (cpu.eip, cpu.eflags, cpu.fx) = (CODE, case.eflags, case.fx);
+        let mut cpu = case.cpu();
         // The page may be protected because it was decoded from.
         self.interp.flush();
         self.mmu.space().resolve_write(Gva(CODE));
@@ -359,7 +365,7 @@ impl Subject {
 }
 
 /// A platform that asks the host's CPU.
-struct Silicon;
+pub(crate) struct Silicon;
 
 impl Platform for Silicon {
     fn port_in(&mut self, _: u16, _: u8) -> u32 {

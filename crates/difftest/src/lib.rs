@@ -4,6 +4,7 @@
 
 pub mod case;
 pub mod decode;
+pub mod engine;
 pub mod fpu;
 pub mod generate;
 pub mod native;

@@ -27,7 +27,7 @@ pub use compat::{Compat, CompatState};
 pub use enter::VcpuFrame;
 pub use frame::{Frame, Left};
 pub use memory::{protect_guest_page, zeroed_atomics};
-pub use scratch::{scratch_low, scratch_window};
+pub use scratch::{scratch_low, scratch_window, unmap_scratch_low};
 pub use slot::{HostFault, RawSiginfo, last as last_fault, with_pending};
 pub use trap::install_fault_handlers;
 pub use window::{Scalar, Window};

@@ -52,3 +52,11 @@ pub fn scratch_low(ranges: &[Range<u32>]) -> io::Result<Window> {
     // SAFETY: as above.
     Ok(unsafe { Window::low() })
 }
+
+/// Unmaps `ranges`, which [`scratch_low`] has mapped: a window over them finds nothing there any more.
+pub fn unmap_scratch_low(ranges: &[Range<u32>]) {
+    for r in ranges {
+        // SAFETY: as above.
+        unsafe { libc::munmap(r.start as usize as *mut libc::c_void, (r.end - r.start) as usize) };
+    }
+}

@@ -14,7 +14,7 @@ use crate::stack;
 use crate::stubs::{self, Stub};
 use crate::unit::{Exit, ExitKind, Fix, Landing, Mark, Source, Unit};
 use crate::{sensitive, string};
-use iced_x86::{FlowControl, Mnemonic};
+use iced_x86::{FlowControl, Mnemonic, Register};
 use xlat86_decoder::{Insn, Kind};
 
 /// What happens to control after an instruction was emitted.
@@ -116,6 +116,11 @@ pub(crate) fn emit(eip: u32, insns: &[Insn], bytes: &[u8], config: &Config, sour
 
 impl Emitter<'_> {
     fn insn(&mut self, insn: &Insn, bytes: &[u8]) -> Next {
+        // A code segment can't be written to, but host operands have no segments: rare, so the interpreter looks into it.
+        let nop = insn.iced.mnemonic() == Mnemonic::Nop;
+        if insn.iced.memory_segment() == Register::CS && insn.kind != Kind::Branch && !nop {
+            return self.interpret(insn);
+        }
         match insn.kind {
             Kind::Plain | Kind::Fpu => match insn.iced.mnemonic() {
                 Mnemonic::Nop => Next::FallThrough,

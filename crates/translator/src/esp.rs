@@ -85,7 +85,7 @@ impl Emitter<'_> {
                 self.esp_is_set();
             }
             Code::Lea_r32_m if to_esp && i.memory_base() != Register::ESP => {
-                let mem = operand::prepare(&mut self.buf, i, 0);
+                let mem = operand::prepare_offset(&mut self.buf, i, 0);
                 operand::lea(&mut self.buf, R12, &mem);
                 self.esp_is_set();
             }

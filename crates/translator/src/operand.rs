@@ -92,6 +92,13 @@ fn gpr(r: Register) -> Option<u8> {
     (r != Register::None).then(|| r.number() as u8)
 }
 
+/// What LEA computes: the offset, whatever segment it is in.
+pub(crate) fn prepare_offset(buf: &mut CodeBuf, insn: &Instruction, esp_bias: i32) -> HostMem {
+    let mut no_segment = *insn;
+    no_segment.set_segment_prefix(Register::None);
+    prepare(buf, &no_segment, esp_bias)
+}
+
 /// The segment an operand goes through, if it is one with a base of its own.
 fn based_segment(insn: &Instruction) -> Option<Seg> {
     match insn.memory_segment() {

@@ -252,9 +252,7 @@ fn is_implicit_memory(k: iced_x86::OpKind) -> bool {
 fn lea(buf: &mut CodeBuf, insn: &Insn, reg: u8, p66: bool, esp: i32) {
     let i = &insn.iced;
     if operand::is_16_bit(i) {
-        let mut no_segment = *i;
-        no_segment.set_segment_prefix(iced_x86::Register::None);
-        let mem = operand::prepare(buf, &no_segment, 0);
+        let mem = operand::prepare_offset(buf, i, 0);
         debug_assert_eq!(mem, HostMem::at(R8, 0));
         if p66 {
             dynasm!(buf ; .arch x64 ; mov Rw(reg), r8w);
@@ -263,9 +261,7 @@ fn lea(buf: &mut CodeBuf, insn: &Insn, reg: u8, p66: bool, esp: i32) {
         }
         return;
     }
-    let mut no_segment = *i;
-    no_segment.set_segment_prefix(iced_x86::Register::None);
-    let mem = operand::prepare(buf, &no_segment, esp);
+    let mem = operand::prepare_offset(buf, i, esp);
     if p66 {
         buf.push(0x66);
     }

@@ -26,6 +26,8 @@ pub(crate) fn needs_interpreter(insn: &Insn) -> bool {
         Mnemonic::Fnstenv | Mnemonic::Fstenv | Mnemonic::Fnsave | Mnemonic::Fsave => true,
         // Would touch XMM8 to XMM15.
         Mnemonic::Fxsave | Mnemonic::Fxrstor => true,
+        // An operand that takes a REX prefix has AH exchanged with AL, which this one uses too.
+        Mnemonic::Cmpxchg => i.op0_kind() == OpKind::Memory && i.op1_register() == Register::AH,
         // Implicit memory operands can't take a computed address.
         Mnemonic::Xlatb | Mnemonic::Maskmovq | Mnemonic::Maskmovdqu => {
             matches!(i.segment_prefix(), Register::FS | Register::GS)
@@ -68,10 +70,10 @@ pub(crate) fn emit(e: &mut Emitter<'_>, insn: &Insn, bytes: &[u8]) -> Next {
             Next::FallThrough
         }
         Code::Pushd_ES | Code::Pushd_CS | Code::Pushd_SS | Code::Pushd_DS | Code::Pushd_FS | Code::Pushd_GS => {
-            // Current processors write the selector's two bytes only (SDM vol. 2B, PUSH).
+            // Whether the upper half is written depends on the processor (SDM vol. 2B, PUSH): the interpreter's does.
             let from = selector(i.op0_register());
             dynasm!(e.buf ; .arch x64 ; movzx r8d, WORD [BYTE r14 + from]);
-            e.access(0x89, R8, e.stack(-4), true);
+            e.store(e.stack(-4), R8);
             e.move_esp(-4);
             Next::FallThrough
         }

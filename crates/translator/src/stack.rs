@@ -11,7 +11,6 @@ use xlat86_decoder::Insn;
 
 /// Emits an instruction of `Kind::Stack`.
 pub(crate) fn emit(e: &mut Emitter<'_>, insn: &Insn, _bytes: &[u8]) -> Next {
-    let i = &insn.iced;
     match insn.code() {
         Code::Push_r32 | Code::Push_rm32 | Code::Pushd_imm32 | Code::Pushd_imm8 => push(e, insn, 4),
         Code::Push_r16 | Code::Push_rm16 | Code::Push_imm16 | Code::Pushw_imm8 => push(e, insn, 2),
@@ -30,13 +29,6 @@ pub(crate) fn emit(e: &mut Emitter<'_>, insn: &Insn, _bytes: &[u8]) -> Next {
             e.load(R8, HostMem::at(Reg::Ebp as u8, 0));
             dynasm!(e.buf ; .arch x64 ; lea r12d, [rbp + 4] ; mov ebp, r8d);
             e.esp_is_set();
-        }
-        Code::Enterd_imm16_imm8 if i.immediate8_2nd() & 31 == 0 => {
-            e.store(e.stack(-4), Reg::Ebp as u8);
-            let frame = -4 - i32::from(i.immediate16());
-            let at = e.stack(-4);
-            operand::lea(&mut e.buf, Reg::Ebp as u8, &at);
-            e.move_esp(frame);
         }
         _ => return e.interpret(insn),
     }

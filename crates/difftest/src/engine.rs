@@ -1,0 +1,312 @@
+//! The engines side by side: a program and the state it starts from go in, how it ended and everything it may have changed come out.
+//!
+//! [`Stepper`] is the interpreter one instruction at a time, in memory of its own; [`Translated`] is a CPU that runs translated code, under any of
+//! [`configurations`]. All CPUs that translate share the host's low memory, so one [`LowMemory`] hands it out.
+
+use crate::case::Case;
+use crate::fpu;
+use crate::state::{AT, CODE, DATA, DATA_LEN};
+use std::collections::HashSet;
+use std::fmt::Write as _;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::io;
+use std::ops::Range;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use xlat86_arch::{CpuModel, CpuState, FxState, Gva, Seg, SegAttr, Segment, eflags};
+use xlat86_host::{Window, scratch_low, scratch_window, signals, unmap_scratch_low};
+use xlat86_interp::{Interp, Stop};
+use xlat86_softmmu::{FlatSpace, Mmu, Prot};
+use xlat86_vcpu::{Config, Engine, Exit, Process, TranslatorConfig, Vcpu};
+
+/// Filler around code: INT3, which ends a program.
+const INT3: u8 = 0xcc;
+/// INT 80H, at which a program is resumed.
+const SYSCALL: u8 = 0x80;
+/// What programs find in FS.
+pub const FS_BASE: u32 = DATA + 0x40;
+/// What programs find in GS: addresses in the data wrap at 4 GB.
+pub const GS_BASE: u32 = 0x123u32.wrapping_neg();
+
+/// Code, and the state to run it from.
+#[derive(Clone, Debug)]
+pub struct Program {
+    /// Registers; EIP says where to start.
+    pub cpu: CpuState,
+    /// Guest addresses of memory and what it holds. The first range is code.
+    pub memory: Vec<(u32, Vec<u8>)>,
+}
+
+/// How a program ended.
+#[derive(Clone, Debug)]
+pub struct Finish {
+    /// Why.
+    pub exit: Exit,
+    /// Registers.
+    pub cpu: CpuState,
+    /// Contents of each range of memory.
+    pub memory: Vec<Vec<u8>>,
+}
+
+/// A user program's state with thread-local storage behind FS and GS.
+#[must_use]
+pub fn with_tls() -> CpuState {
+    let mut cpu = CpuState::linux_user();
+    let data = |selector, base| Segment { base, ..Segment::flat(selector, SegAttr::DATA32.with_dpl(3)) };
+    cpu.seg[Seg::Fs as usize] = data(0x6b, FS_BASE);
+    cpu.seg[Seg::Gs as usize] = data(0x63, GS_BASE);
+    cpu
+}
+
+impl Program {
+    /// `code` at [`AT`] with `data` in the data page, surrounded by INT3.
+    #[must_use]
+    pub fn new(cpu: CpuState, code: &[u8], code_len: usize, data: Vec<u8>) -> Program {
+        let mut page = vec![INT3; code_len];
+        let at = (AT - CODE) as usize;
+        page[at..at + code.len()].copy_from_slice(code);
+        Program { cpu: CpuState { eip: AT, ..cpu }, memory: vec![(CODE, page), (DATA, data)] }
+    }
+
+    /// The memory of the programs that [`Program::from_case`] makes.
+    pub const CASE_LAYOUT: [Range<u32>; 2] = [CODE..CODE + 0x1000, DATA..DATA + DATA_LEN];
+    /// The memory of the programs that [`Program::from_fpu_case`] makes.
+    pub const FPU_LAYOUT: [Range<u32>; 2] = [fpu::CODE..fpu::CODE + 0x1000, fpu::DATA_PAGE..fpu::DATA_PAGE + 0x1000];
+
+    /// An integer case.
+    #[must_use]
+    pub fn from_case(case: &Case) -> Program {
+        let cpu =
+            CpuState { gpr: case.regs.gpr, eflags: case.regs.eflags | eflags::IF, fx: case.regs.fx, ..with_tls() };
+        Program::new(cpu, &case.bytes, 0x1000, case.data())
+    }
+
+    /// A floating-point case.
+    #[must_use]
+    pub fn from_fpu_case(case: &fpu::Case) -> Program {
+        let (mut code, mut data) = (vec![INT3; 0x1000], vec![0; 0x1000]);
+        code[..case.code.len()].copy_from_slice(&case.code);
+        let at = (fpu::MEMORY - fpu::DATA_PAGE) as usize;
+        data[at..].copy_from_slice(&case.memory);
+        // The x87's pointers don't survive a task switch on some hosts: start without.
+        let mut cpu = case.cpu();
+        (cpu.fx.fip, cpu.fx.fcs, cpu.fx.fdp, cpu.fx.fds, cpu.fx.fop) = (0, 0, 0, 0, 0);
+        Program { cpu, memory: vec![(fpu::CODE, code), (fpu::DATA_PAGE, data)] }
+    }
+}
+
+fn prepare(window: Window, ranges: &[Range<u32>]) -> Arc<FlatSpace> {
+    let space = Arc::new(FlatSpace::new(window));
+    let rwx = Prot { mapped: true, read: true, write: true, exec: true, shared: false };
+    for r in ranges {
+        space.set_prot(Gva(r.start), r.end - r.start, rwx);
+    }
+    space
+}
+
+fn contents(window: Window, p: &Program) -> Vec<Vec<u8>> {
+    let read = |(at, bytes): &(u32, Vec<u8>)| {
+        let mut now = vec![0; bytes.len()];
+        window.read_bytes(*at, &mut now).expect("the memory is mapped");
+        now
+    };
+    p.memory.iter().map(read).collect()
+}
+
+/// A digest of what is exact at an instruction boundary.
+fn boundary(cpu: &CpuState, flags: u32) -> u64 {
+    let mut h = DefaultHasher::new();
+    (cpu.gpr, cpu.eip, cpu.eflags & flags).hash(&mut h);
+    h.finish()
+}
+
+/// The interpreter, one instruction at a time.
+pub struct Stepper {
+    interp: Interp,
+    mmu: Mmu,
+    window: Window,
+}
+
+impl Stepper {
+    /// # Errors
+    /// The host has no room for a guest window.
+    pub fn new(ranges: &[Range<u32>]) -> io::Result<Stepper> {
+        let window = scratch_window(ranges)?;
+        Ok(Stepper { interp: Interp::new(CpuModel::MAX), mmu: Mmu::flat(prepare(window, ranges)), window })
+    }
+
+    /// Runs `p`, for at most `limit` instructions; `None` when it takes more.
+    pub fn run(&mut self, p: &Program, limit: u64) -> Option<Finish> {
+        self.trace(p, limit, |_| {})
+    }
+
+    /// Like [`Stepper::run`], with a digest of the state at every instruction boundary, flags as far as `flags` selects them.
+    pub fn boundaries(&mut self, p: &Program, limit: u64, flags: u32) -> Option<(Finish, HashSet<u64>)> {
+        let mut seen = HashSet::new();
+        let finish = self.trace(p, limit, |cpu| _ = seen.insert(boundary(cpu, flags)))?;
+        Some((finish, seen))
+    }
+
+    fn trace(&mut self, p: &Program, limit: u64, mut note: impl FnMut(&CpuState)) -> Option<Finish> {
+        for (at, bytes) in &p.memory {
+            self.window.write_bytes(*at, bytes).expect("the memory is mapped");
+        }
+        let mut cpu = p.cpu.clone();
+        for _ in 0..limit {
+            note(&cpu);
+            let exit = match self.interp.step(&mut cpu, &mut self.mmu, &mut fpu::Silicon) {
+                Stop::Budget | Stop::SoftInt(SYSCALL) => continue,
+                Stop::Fault(f) => Exit::Fault(f),
+                Stop::SoftInt(v) => Exit::SoftInt(v),
+                Stop::Halt => Exit::Halt,
+                Stop::Interrupted => Exit::Interrupted,
+                Stop::Unimplemented(code) => Exit::Unimplemented(format!("{code:?}")),
+            };
+            return Some(Finish { exit, cpu, memory: contents(self.window, p) });
+        }
+        None
+    }
+}
+
+static LOW: Mutex<()> = Mutex::new(());
+
+/// The low 4 GB, of which a process has only one.
+pub struct LowMemory {
+    window: Window,
+    ranges: Vec<Range<u32>>,
+    _only: MutexGuard<'static, ()>,
+}
+
+impl LowMemory {
+    /// Maps `ranges`.
+    ///
+    /// # Errors
+    /// The host refuses.
+    pub fn new(ranges: &[Range<u32>]) -> io::Result<LowMemory> {
+        let only = LOW.lock().unwrap_or_else(PoisonError::into_inner);
+        Ok(LowMemory { window: scratch_low(ranges)?, ranges: ranges.to_vec(), _only: only })
+    }
+
+    /// A CPU in it.
+    ///
+    /// # Panics
+    /// The host refuses memory for a translation cache.
+    #[must_use]
+    pub fn cpu(&self, engine: Engine, translator: TranslatorConfig) -> Translated<'_> {
+        let space = prepare(self.window, &self.ranges);
+        let config = Config { engine, translator, ..Config::default() };
+        let cpu = Vcpu::new(&Process::new(space, config).expect("a translation cache")).expect("a CPU");
+        Translated { low: self, cpu }
+    }
+}
+
+impl Drop for LowMemory {
+    fn drop(&mut self) {
+        unmap_scratch_low(&self.ranges);
+    }
+}
+
+/// A CPU that runs translated code.
+pub struct Translated<'a> {
+    low: &'a LowMemory,
+    cpu: Vcpu,
+}
+
+impl Translated<'_> {
+    /// Runs `p` to its end.
+    pub fn run(&mut self, p: &Program) -> Finish {
+        self.run_interrupted(p, |_| {})
+    }
+
+    /// Like [`Translated::run`]; `interrupted` sees the state whenever another thread's kick has stopped it.
+    pub fn run_interrupted(&mut self, p: &Program, mut interrupted: impl FnMut(&CpuState)) -> Finish {
+        self.release();
+        for (at, bytes) in &p.memory {
+            self.low.window.write_bytes(*at, bytes).expect("the memory is mapped");
+        }
+        *self.cpu.fx_mut() = p.cpu.fx;
+        *self.cpu.state_mut() = p.cpu.clone();
+        let exit = loop {
+            match self.cpu.run() {
+                Exit::SoftInt(SYSCALL) => {}
+                Exit::Interrupted => {
+                    while signals::take_pending().is_some() {}
+                    signals::set_mask(0);
+                    interrupted(self.cpu.state());
+                }
+                exit => break exit,
+            }
+        };
+        self.cpu.fx();
+        let finish = Finish { exit, cpu: self.cpu.state().clone(), memory: contents(self.low.window, p) };
+        self.release();
+        finish
+    }
+
+    /// Drops all translations, so that their pages are writable for everybody.
+    fn release(&mut self) {
+        for r in &self.low.ranges {
+            self.cpu.process().prepare_write(Gva(r.start), r.end - r.start);
+        }
+    }
+
+    /// What the CPU has counted.
+    #[must_use]
+    pub fn stats(&self) -> xlat86_vcpu::Stats {
+        self.cpu.stats()
+    }
+}
+
+/// Is `cpu` at a boundary that `seen` holds?
+#[must_use]
+pub fn is_boundary(seen: &HashSet<u64>, cpu: &CpuState, flags: u32) -> bool {
+    seen.contains(&boundary(cpu, flags))
+}
+
+/// The translator's settings, each switched off by itself, with their names.
+#[must_use]
+pub fn configurations() -> Vec<(&'static str, TranslatorConfig)> {
+    let d = TranslatorConfig { cache_size: 2 << 20, ..TranslatorConfig::default() };
+    vec![
+        ("default", d),
+        ("extended=off", TranslatorConfig { extended: false, ..d }),
+        ("lazy-esp=off", TranslatorConfig { lazy_esp: false, ..d }),
+        ("return-pairing=off", TranslatorConfig { return_pairing: false, ..d }),
+        ("flag-liveness=off", TranslatorConfig { flag_liveness: false, ..d }),
+        ("chaining=off", TranslatorConfig { chaining: false, ..d }),
+        ("max-insns=1", TranslatorConfig { max_insns: 1, ..d }),
+        ("cache=tiny", TranslatorConfig { cache_size: 1, ..d }),
+    ]
+}
+
+/// How `got` differs from `want`, flags compared as far as `flags` selects them. The x87 pointers aren't compared: the host
+/// forgets them at task switches.
+#[must_use]
+pub fn difference(want: &Finish, got: &Finish, flags: u32) -> Option<String> {
+    let mut out = String::new();
+    let mut differ = |name: &str, a: &dyn core::fmt::Debug, b: &dyn core::fmt::Debug| {
+        let (a, b) = (format!("{a:x?}"), format!("{b:x?}"));
+        if a != b {
+            let _ = writeln!(out, "  {name}: {a}, translated {b}");
+        }
+    };
+    let (a, b) = (&want.cpu, &got.cpu);
+    differ("exit", &want.exit, &got.exit);
+    for (i, name) in ["eax", "ecx", "edx", "ebx", "esp", "ebp", "esi", "edi"].iter().enumerate() {
+        differ(name, &a.gpr[i], &b.gpr[i]);
+    }
+    differ("eip", &a.eip, &b.eip);
+    differ("eflags", &(a.eflags & flags), &(b.eflags & flags));
+    let control = |f: &FxState| (f.fcw, f.fsw, f.ftw, f.mxcsr);
+    differ("fcw, fsw, ftw, mxcsr", &control(&a.fx), &control(&b.fx));
+    for i in 0..8 {
+        differ(&format!("st{i}"), &a.fx.st[i], &b.fx.st[i]);
+        differ(&format!("xmm{i}"), &a.fx.xmm[i], &b.fx.xmm[i]);
+    }
+    for (r, (a, b)) in want.memory.iter().zip(&got.memory).enumerate() {
+        if let Some(i) = a.iter().zip(b).position(|(a, b)| a != b) {
+            let end = a.len().min(i + 8);
+            differ(&format!("range {r} from byte {i:x}"), &&a[i..end], &&b[i..end]);
+        }
+    }
+    (!out.is_empty()).then_some(out)
+}

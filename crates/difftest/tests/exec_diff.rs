@@ -1,0 +1,87 @@
+//! The translator, in every configuration, against the interpreter: single instructions first.
+//!
+//! `XLAT86_CASES` sets how many of each kind, `XLAT86_SEED` where to start.
+
+use std::collections::BTreeMap;
+use xlat86_difftest::engine::{LowMemory, Program, Stepper, configurations, difference};
+use xlat86_difftest::fpu;
+use xlat86_difftest::generate::{Generator, Rng};
+use xlat86_vcpu::Engine;
+
+fn number(name: &str, default: u64) -> u64 {
+    std::env::var(name).ok().map_or(default, |v| v.parse().expect(name))
+}
+
+/// The first difference of each kind of instruction.
+#[derive(Default)]
+struct Findings(BTreeMap<String, (u64, String)>);
+
+impl Findings {
+    fn add(&mut self, code: String, text: impl FnOnce() -> String) {
+        let entry = self.0.entry(code).or_insert_with(|| (0, text()));
+        entry.0 += 1;
+    }
+
+    fn check(&self) {
+        for (code, (n, first)) in &self.0 {
+            eprintln!("{code}: {n} differ, the first:\n{first}");
+        }
+        assert!(self.0.is_empty(), "{} kinds of instruction differ", self.0.len());
+    }
+}
+
+#[test]
+fn integer_instructions_do_what_the_interpreter_does() {
+    let low = LowMemory::new(&Program::CASE_LAYOUT).expect("low memory");
+    let mut reference = Stepper::new(&Program::CASE_LAYOUT).expect("a window");
+    let mut engines: Vec<_> =
+        configurations().into_iter().map(|(name, config)| (name, low.cpu(Engine::Dbt, config))).collect();
+    let mut generator = Generator { rng: Rng(number("XLAT86_SEED", 1)) };
+    let mut findings = Findings::default();
+    for n in 0..number("XLAT86_CASES", 20_000) {
+        let case = generator.next_case();
+        let program = Program::from_case(&case);
+        let Some(want) = reference.run(&program, 64) else { continue };
+        // Each in the default configuration and in one other.
+        let other = 1 + n as usize % (engines.len() - 1);
+        for i in [0, other] {
+            let (name, engine) = &mut engines[i];
+            let got = engine.run(&program);
+            if let Some(what) = difference(&want, &got, !0) {
+                findings.add(format!("{:?}", case.code), || {
+                    format!(
+                        "{} {:02x?} gpr {:x?} flags {:x} ({name})\n{what}",
+                        case.text(),
+                        case.bytes,
+                        case.regs.gpr,
+                        case.regs.eflags
+                    )
+                });
+            }
+        }
+    }
+    findings.check();
+}
+
+#[test]
+fn floating_point_instructions_do_what_the_interpreter_does() {
+    let low = LowMemory::new(&Program::FPU_LAYOUT).expect("low memory");
+    let mut reference = Stepper::new(&Program::FPU_LAYOUT).expect("a window");
+    let mut engine = low.cpu(Engine::Dbt, configurations()[0].1);
+    let mut findings = Findings::default();
+    let first = number("XLAT86_SEED", 0);
+    for encoding in fpu::encodings() {
+        for n in first..first + number("XLAT86_CASES", 20_000) / 2000 {
+            let case = fpu::Case::new(&encoding, n);
+            let program = Program::from_fpu_case(&case);
+            let Some(want) = reference.run(&program, 64) else { continue };
+            let got = engine.run(&program);
+            if let Some(what) = difference(&want, &got, !0) {
+                findings.add(format!("{:?}", fpu::decode(&case.code).code()), || {
+                    format!("{:02x?} number {n}\n{what}", case.code)
+                });
+            }
+        }
+    }
+    findings.check();
+}
