@@ -80,10 +80,10 @@ pub(crate) fn emit(eip: u32, insns: &[Insn], bytes: &[u8], config: &Config, sour
         esp: 0,
         stale_until: 0,
         marks: Vec::with_capacity(insns.len() + 4),
-        exits: Vec::new(),
+        exits: Vec::with_capacity(8),
         landings: Vec::new(),
         fixups: Vec::new(),
-        jumps: Vec::new(),
+        jumps: Vec::with_capacity(8),
     };
     e.buf.bytes.reserve(bytes.len() * 3 + 64);
     let (targets, loop_heads) = branch::targets(insns);

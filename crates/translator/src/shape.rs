@@ -2,8 +2,9 @@
 //!
 //! One row per iced code, computed when first met from iced's own operand descriptions.
 
-use iced_x86::{Code, EncodingKind, MandatoryPrefix, Mnemonic, OpCodeOperandKind};
-use xlat86_decoder::PerCode;
+use crate::legacy;
+use iced_x86::{Code, Mnemonic, OpCodeOperandKind};
+use xlat86_decoder::{PerCode, facts};
 
 /// What a register number in an encoding means.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -45,21 +46,16 @@ pub(crate) fn shape_of(code: Code) -> &'static Shape {
 
 fn shape(code: Code) -> Shape {
     use OpCodeOperandKind as K;
-    let op = code.op_code();
+    let facts = facts(code);
     let mut s = Shape::default();
-    if op.encoding() != EncodingKind::Legacy || !op.mode32() {
+    if !facts.legacy {
         return s;
     }
-    s.mandatory = match op.mandatory_prefix() {
-        MandatoryPrefix::P66 => 0x66,
-        MandatoryPrefix::PF2 => 0xf2,
-        MandatoryPrefix::PF3 => 0xf3,
-        _ => 0,
-    };
+    s.mandatory = facts.mandatory_prefix;
     s.direct = is_direct(code);
-    s.modrm = op.is_group() || op.is_rm_group();
-    for i in 0..op.op_count() {
-        match op.op_kind(i) {
+    s.modrm = facts.group;
+    for kind in facts.op_kinds() {
+        match kind {
             K::r8_reg => (s.reg, s.modrm) = (Class::Gpr8, true),
             K::r16_reg | K::r32_reg => (s.reg, s.modrm) = (Class::Gpr, true),
             K::r16_rm | K::r32_rm | K::r16_or_mem | K::r32_or_mem => (s.rm, s.modrm) = (Class::Gpr, true),
@@ -128,6 +124,6 @@ fn is_direct(code: Code) -> bool {
             | M::Bt
             | M::Cmove
             | M::Cmovne
-    ) && !code.op_code().op_kinds().contains(&OpCodeOperandKind::seg_reg)
-        && !format!("{code:?}").ends_with("_82")
+    ) && !facts(code).op_kinds().any(|k| k == OpCodeOperandKind::seg_reg)
+        && !legacy::is_alias_82(code)
 }

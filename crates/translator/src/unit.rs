@@ -144,7 +144,7 @@ pub(crate) fn mark_at(marks: &[Mark], host: u32) -> Option<&Mark> {
 }
 
 /// Guest bytes looked at for one unit.
-const WINDOW: usize = 512;
+const WINDOW: usize = 256;
 
 /// Translates the unit at `eip`. `None` when no byte can be fetched there, or the mode isn't one that translated code runs in
 /// (everything but flat 32-bit user code).
@@ -160,7 +160,7 @@ pub fn translate(eip: u32, mode: Mode, features: Features, config: &Config, sour
         return None;
     }
     source.depend(eip);
-    let mut block = Block::default();
+    let mut block = Block { insns: Vec::with_capacity(config.max_insns.min(64)), ..Block::default() };
     let mut at = 0;
     loop {
         let room = config.max_insns - block.insns.len();
