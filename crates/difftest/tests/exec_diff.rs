@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 use xlat86_arch::eflags;
-use xlat86_difftest::engine::{Finish, Kicker, LowMemory, Program, Stepper, configurations, difference};
+use xlat86_difftest::engine::{Finish, Kicker, LowMemory, Program, Stepper, configurations, difference, is_boundary};
 use xlat86_difftest::fpu;
 use xlat86_difftest::generate::{Generator, Rng};
 use xlat86_difftest::program::{self, Programs};
@@ -131,4 +131,46 @@ fn programs_do_what_the_interpreter_does() {
 fn flags_at(want: &Finish, name: &str) -> u32 {
     let faults = matches!(want.exit, Exit::Fault(_));
     if faults && name != "flag-liveness=off" { !eflags::STATUS } else { !0 }
+}
+
+/// Wherever it is interrupted, the state is one the interpreter passes through, and going on leads to the same end.
+#[test]
+fn interruption_shows_a_state_between_two_instructions() {
+    let low = LowMemory::new(&program::LAYOUT).expect("low memory");
+    let mut reference = Stepper::new(&program::LAYOUT).expect("a window");
+    let off = |name| configurations().into_iter().find(|c| c.0 == name).expect("a configuration").1;
+    let exact = eflags::STATUS | eflags::DF;
+    let mut engines = [
+        (low.cpu(Engine::Dbt, off("default")), eflags::DF),
+        (low.cpu(Engine::Dbt, off("flag-liveness=off")), exact),
+        (low.cpu(Engine::Dbt, off("lazy-esp=off")), eflags::DF),
+    ];
+    let _kicker = Kicker::every(Duration::from_micros(100));
+    let (mut programs, mut findings, mut kicks) = (Programs::default(), Findings::default(), 0u64);
+    let seed = number("XLAT86_SEED", 1);
+    for n in 0..number("XLAT86_CASES", 20_000) / 40 {
+        let program = programs.program(seed << 32 | n, 400);
+        for (engine, flags) in &mut engines {
+            let Some((want, seen)) = reference.boundaries(&program, 40_000, *flags) else { continue };
+            let mut strange = None;
+            let before = engine.mismatches();
+            let got = engine.run_interrupted(&program, |cpu| {
+                kicks += 1;
+                if !is_boundary(&seen, cpu, *flags) && strange.is_none() {
+                    strange = Some(format!("{:08x}: {:08x?} {:x}", cpu.eip, cpu.gpr, cpu.eflags));
+                }
+                true
+            });
+            if engine.mismatches() != before && *flags != exact {
+                continue;
+            }
+            let what = strange.or_else(|| difference(&want, &got, if *flags == exact { !0 } else { !eflags::STATUS }));
+            if let Some(what) = what {
+                findings.add(format!("flags {flags:x}"), || format!("program {:#x}\n{what}", seed << 32 | n));
+            }
+        }
+    }
+    println!("{kicks} interruptions");
+    findings.check();
+    assert!(kicks > 100, "only {kicks} interruptions");
 }
