@@ -11,7 +11,9 @@ use std::fmt::Write as _;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io;
 use std::ops::Range;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 use xlat86_arch::{CpuModel, CpuState, FxState, Gva, Seg, SegAttr, Segment, eflags};
 use xlat86_host::{Window, scratch_low, scratch_window, signals, unmap_scratch_low};
 use xlat86_interp::{Interp, Stop};
@@ -136,23 +138,24 @@ impl Stepper {
 
     /// Runs `p`, for at most `limit` instructions; `None` when it takes more.
     pub fn run(&mut self, p: &Program, limit: u64) -> Option<Finish> {
-        self.trace(p, limit, |_| {})
+        self.trace(p, limit, |_, _| {})
     }
 
     /// Like [`Stepper::run`], with a digest of the state at every instruction boundary, flags as far as `flags` selects them.
     pub fn boundaries(&mut self, p: &Program, limit: u64, flags: u32) -> Option<(Finish, HashSet<u64>)> {
         let mut seen = HashSet::new();
-        let finish = self.trace(p, limit, |cpu| _ = seen.insert(boundary(cpu, flags)))?;
+        let finish = self.trace(p, limit, |cpu, _| _ = seen.insert(boundary(cpu, flags)))?;
         Some((finish, seen))
     }
 
-    fn trace(&mut self, p: &Program, limit: u64, mut note: impl FnMut(&CpuState)) -> Option<Finish> {
+    /// Like [`Stepper::run`]; `note` sees the state and the memory before every instruction.
+    pub fn trace(&mut self, p: &Program, limit: u64, mut note: impl FnMut(&CpuState, Window)) -> Option<Finish> {
         for (at, bytes) in &p.memory {
             self.window.write_bytes(*at, bytes).expect("the memory is mapped");
         }
         let mut cpu = p.cpu.clone();
         for _ in 0..limit {
-            note(&cpu);
+            note(&cpu, self.window);
             let exit = match self.interp.step(&mut cpu, &mut self.mmu, &mut fpu::Silicon) {
                 Stop::Budget | Stop::SoftInt(SYSCALL) => continue,
                 Stop::Fault(f) => Exit::Fault(f),
@@ -212,13 +215,18 @@ pub struct Translated<'a> {
 }
 
 impl Translated<'_> {
-    /// Runs `p` to its end.
+    /// Runs `p` to its end, or until a [`Kicker`] has stopped it too often for a program that ends.
     pub fn run(&mut self, p: &Program) -> Finish {
-        self.run_interrupted(p, |_| {})
+        const PATIENCE: u32 = 8;
+        let mut kicks = 0;
+        self.run_interrupted(p, |_| {
+            kicks += 1;
+            kicks < PATIENCE
+        })
     }
 
-    /// Like [`Translated::run`]; `interrupted` sees the state whenever another thread's kick has stopped it.
-    pub fn run_interrupted(&mut self, p: &Program, mut interrupted: impl FnMut(&CpuState)) -> Finish {
+    /// Like [`Translated::run`]; `interrupted` sees the state whenever another thread's kick has stopped it, and says whether to go on.
+    pub fn run_interrupted(&mut self, p: &Program, mut interrupted: impl FnMut(&CpuState) -> bool) -> Finish {
         self.release();
         for (at, bytes) in &p.memory {
             self.low.window.write_bytes(*at, bytes).expect("the memory is mapped");
@@ -231,7 +239,9 @@ impl Translated<'_> {
                 Exit::Interrupted => {
                     while signals::take_pending().is_some() {}
                     signals::set_mask(0);
-                    interrupted(self.cpu.state());
+                    if !interrupted(self.cpu.state()) {
+                        break Exit::Interrupted;
+                    }
                 }
                 exit => break exit,
             }
@@ -249,10 +259,10 @@ impl Translated<'_> {
         }
     }
 
-    /// What the CPU has counted.
-    #[must_use]
-    pub fn stats(&self) -> xlat86_vcpu::Stats {
-        self.cpu.stats()
+    /// Returns so far that didn't come back to their call.
+    pub fn mismatches(&mut self) -> u64 {
+        self.cpu.publish_stats();
+        self.cpu.process().stats().return_mismatches
     }
 }
 
@@ -309,4 +319,35 @@ pub fn difference(want: &Finish, got: &Finish, flags: u32) -> Option<String> {
         }
     }
     (!out.is_empty()).then_some(out)
+}
+
+/// Kicks the thread that made it, again and again, out of whatever guest code it runs, until it is dropped.
+pub struct Kicker {
+    stop: Arc<AtomicBool>,
+    thread: Option<std::thread::JoinHandle<()>>,
+}
+
+impl Kicker {
+    /// One kick every `interval`.
+    #[must_use]
+    pub fn every(interval: Duration) -> Kicker {
+        let (stop, tid) = (Arc::new(AtomicBool::new(false)), signals::thread_id());
+        let stopped = stop.clone();
+        let work = move || {
+            while !stopped.load(Ordering::Relaxed) {
+                std::thread::sleep(interval);
+                signals::kick(tid);
+            }
+        };
+        Kicker { stop, thread: Some(std::thread::spawn(work)) }
+    }
+}
+
+impl Drop for Kicker {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
 }

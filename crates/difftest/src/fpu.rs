@@ -393,6 +393,14 @@ impl Platform for Silicon {
     fn approx(&mut self, rsqrt: bool, x: f32) -> f32 {
         approximate(rsqrt, x)
     }
+    fn descriptor(&mut self, selector: u16) -> Option<Option<u64>> {
+        // What a user program finds: flat code and data.
+        Some(match selector & !3 {
+            0x20 => Some(0x00cf_fb00_0000_ffff),
+            0x28 => Some(0x00cf_f300_0000_ffff),
+            _ => None,
+        })
+    }
     fn delivers_interrupts(&self) -> bool {
         false
     }

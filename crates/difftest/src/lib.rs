@@ -8,6 +8,7 @@ pub mod engine;
 pub mod fpu;
 pub mod generate;
 pub mod native;
+pub mod program;
 pub mod reference;
 pub mod rng;
 pub mod state;

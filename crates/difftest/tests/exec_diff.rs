@@ -3,10 +3,13 @@
 //! `XLAT86_CASES` sets how many of each kind, `XLAT86_SEED` where to start.
 
 use std::collections::BTreeMap;
-use xlat86_difftest::engine::{LowMemory, Program, Stepper, configurations, difference};
+use std::time::Duration;
+use xlat86_arch::eflags;
+use xlat86_difftest::engine::{Finish, Kicker, LowMemory, Program, Stepper, configurations, difference, is_boundary};
 use xlat86_difftest::fpu;
 use xlat86_difftest::generate::{Generator, Rng};
-use xlat86_vcpu::Engine;
+use xlat86_difftest::program::{self, Programs};
+use xlat86_vcpu::{Engine, Exit};
 
 fn number(name: &str, default: u64) -> u64 {
     std::env::var(name).ok().map_or(default, |v| v.parse().expect(name))
@@ -84,4 +87,90 @@ fn floating_point_instructions_do_what_the_interpreter_does() {
         }
     }
     findings.check();
+}
+
+/// Instructions that a program may take.
+const LIMIT: u64 = 4_000;
+
+#[test]
+fn programs_do_what_the_interpreter_does() {
+    let low = LowMemory::new(&program::LAYOUT).expect("low memory");
+    let mut reference = Stepper::new(&program::LAYOUT).expect("a window");
+    let mut engines: Vec<_> =
+        configurations().into_iter().map(|(name, config)| (name, low.cpu(Engine::Dbt, config))).collect();
+    let _watchdog = Kicker::every(Duration::from_millis(100));
+    let (seed, mut findings, mut ran, mut forgiven) = (number("XLAT86_SEED", 1), Findings::default(), 0, 0);
+    let mut programs = Programs::default();
+    let count = number("XLAT86_CASES", 20_000) / 4;
+    for n in 0..count {
+        let program = programs.program(seed << 32 | n, 1 + n as u32 % 3);
+        let Some(want) = reference.run(&program, LIMIT) else { continue };
+        ran += 1;
+        let other = 1 + n as usize % (engines.len() - 1);
+        for i in [0, other] {
+            let (name, engine) = &mut engines[i];
+            let before = engine.mismatches();
+            let got = engine.run(&program);
+            let stale = engine.mismatches() != before && *name != "flag-liveness=off";
+            if let Some(what) = difference(&want, &got, flags_at(&want, name)) {
+                if stale {
+                    forgiven += 1;
+                    continue;
+                }
+                findings.add((*name).to_string(), || format!("program {:#x}\n{what}", seed << 32 | n));
+            }
+        }
+    }
+    println!("{ran} programs, {forgiven} with flags lost at a mismatched return");
+    findings.check();
+    assert!(forgiven * 20 < ran.max(20));
+    assert!(ran > count / 2, "only {ran} of {count} programs ended");
+}
+
+/// Where a program faults, flags that no instruction would have read may be stale, unless liveness is off.
+fn flags_at(want: &Finish, name: &str) -> u32 {
+    let faults = matches!(want.exit, Exit::Fault(_));
+    if faults && name != "flag-liveness=off" { !eflags::STATUS } else { !0 }
+}
+
+/// Wherever it is interrupted, the state is one the interpreter passes through, and going on leads to the same end.
+#[test]
+fn interruption_shows_a_state_between_two_instructions() {
+    let low = LowMemory::new(&program::LAYOUT).expect("low memory");
+    let mut reference = Stepper::new(&program::LAYOUT).expect("a window");
+    let off = |name| configurations().into_iter().find(|c| c.0 == name).expect("a configuration").1;
+    let exact = eflags::STATUS | eflags::DF;
+    let mut engines = [
+        (low.cpu(Engine::Dbt, off("default")), eflags::DF),
+        (low.cpu(Engine::Dbt, off("flag-liveness=off")), exact),
+        (low.cpu(Engine::Dbt, off("lazy-esp=off")), eflags::DF),
+    ];
+    let _kicker = Kicker::every(Duration::from_micros(100));
+    let (mut programs, mut findings, mut kicks) = (Programs::default(), Findings::default(), 0u64);
+    let seed = number("XLAT86_SEED", 1);
+    for n in 0..number("XLAT86_CASES", 20_000) / 40 {
+        let program = programs.program(seed << 32 | n, 400);
+        for (engine, flags) in &mut engines {
+            let Some((want, seen)) = reference.boundaries(&program, 40_000, *flags) else { continue };
+            let mut strange = None;
+            let before = engine.mismatches();
+            let got = engine.run_interrupted(&program, |cpu| {
+                kicks += 1;
+                if !is_boundary(&seen, cpu, *flags) && strange.is_none() {
+                    strange = Some(format!("{:08x}: {:08x?} {:x}", cpu.eip, cpu.gpr, cpu.eflags));
+                }
+                true
+            });
+            if engine.mismatches() != before && *flags != exact {
+                continue;
+            }
+            let what = strange.or_else(|| difference(&want, &got, if *flags == exact { !0 } else { !eflags::STATUS }));
+            if let Some(what) = what {
+                findings.add(format!("flags {flags:x}"), || format!("program {:#x}\n{what}", seed << 32 | n));
+            }
+        }
+    }
+    println!("{kicks} interruptions");
+    findings.check();
+    assert!(kicks > 100, "only {kicks} interruptions");
 }

@@ -85,6 +85,7 @@ fn conditional(e: &mut Emitter<'_>, insn: &Insn) {
             e.buf.bytes.extend_from_slice(&[0x0f, 0x80 | cc]);
             e.buf.bytes.extend_from_slice(&(distance as i32 - 4).to_le_bytes());
         }
+        e.settle();
         return;
     }
     if !e.is_inside(target) {

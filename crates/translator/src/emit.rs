@@ -55,6 +55,8 @@ pub(crate) struct Emitter<'a> {
     pub(crate) landings: Vec<Landing>,
     pub(crate) fixups: Vec<(u32, Stub)>,
     jumps: Vec<PendingJump>,
+    /// Code before this offset holds displacements that are settled already: it can't be moved.
+    settled: usize,
 }
 
 /// Can control reach the instruction after `insn` from it? (A call counts: it returns.)
@@ -84,6 +86,7 @@ pub(crate) fn emit(eip: u32, insns: &[Insn], bytes: &[u8], config: &Config, sour
         landings: Vec::new(),
         fixups: Vec::new(),
         jumps: Vec::with_capacity(8),
+        settled: 0,
     };
     e.buf.bytes.reserve(bytes.len() * 3 + 64);
     let (targets, loop_heads) = branch::targets(insns);
@@ -259,11 +262,17 @@ impl Emitter<'_> {
         }
     }
 
+    /// The code so far holds the displacement of a jump inside the unit.
+    pub(crate) fn settle(&mut self) {
+        self.settled = self.buf.pos();
+    }
+
     /// Offset at which the code of the previous guest instruction starts, if this one follows it directly and nothing else points into it.
     pub(crate) fn previous_start(&self) -> Option<usize> {
         let [.., previous, current] = self.marks[..] else { return None };
         let fusible = previous.boundary && current.host as usize == self.buf.pos();
-        let quiet = self.exits.last().is_none_or(|x| x.site <= previous.host)
+        let quiet = self.settled <= previous.host as usize
+            && self.exits.last().is_none_or(|x| x.site <= previous.host)
             && self.jumps.last().is_none_or(|j| j.patch < previous.host as usize)
             && self.landings.last().is_none_or(|l| l.at < previous.host);
         (fusible && quiet).then_some(previous.host as usize)

@@ -56,8 +56,9 @@ pub(crate) fn emit(e: &mut Emitter<'_>, insn: &Insn, bytes: &[u8]) -> Next {
             let from = selector(i.op1_register());
             if i.op0_kind() == OpKind::Memory {
                 let mem = operand::prepare(&mut e.buf, i, e.esp);
-                dynasm!(e.buf ; .arch x64 ; movzx r9d, WORD [BYTE r14 + from]);
-                e.access(0x89, operand::R9, mem, true);
+                // The operand may use R8 and R9.
+                dynasm!(e.buf ; .arch x64 ; movzx r10d, WORD [BYTE r14 + from]);
+                e.access(0x89, operand::R10, mem, true);
             } else {
                 let r = operand::host_reg(i.op0_register().number() as u8);
                 e.sync_esp();

@@ -118,3 +118,20 @@ fn thunks_become_constants() {
     let listing = host_listing(&u.code);
     assert!(listing.contains("mov ebx,8048005h"), "{listing}");
 }
+
+/// Padding that keeps a jump patchable may move the instruction before it, but not one whose displacement is settled.
+#[test]
+fn a_jump_back_stays_whole_before_another_jump() {
+    for pad in 0..8 {
+        // pad: mov al,al; 1: dec ecx; jnz 1b; js far
+        let mut guest = [0x88, 0xc0].repeat(pad);
+        let head = 0x0804_8000 + guest.len() as u32;
+        guest.extend([0x49, 0x75, 0xfd, 0x0f, 0x88, 0, 0, 1, 0]);
+        let unit = unit(&guest);
+        let back = Decoder::with_ip(64, &unit.code, 0, DecoderOptions::NONE)
+            .iter()
+            .find(|i| i.code() == iced_x86::Code::Jne_rel8_64)
+            .expect("the loop's jump");
+        assert_eq!(unit.entry(head), Some(back.near_branch_target() as u32), "{}", host_listing(&unit.code));
+    }
+}
