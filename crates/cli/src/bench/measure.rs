@@ -89,8 +89,16 @@ fn tail(file: &mut File) -> io::Result<String> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
+    use std::sync::{Mutex, MutexGuard, PoisonError};
+
+    /// Tests that execute files they have just written take turns with all that start programs: a child forked by one
+    /// thread holds the files that another is writing, and the kernel executes no file that is open for writing.
+    pub(crate) fn alone() -> MutexGuard<'static, ()> {
+        static ALONE: Mutex<()> = Mutex::new(());
+        ALONE.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 
     fn shell(script: &str) -> Run {
         run(Command::new("sh").args(["-c", script]), Duration::from_secs(20)).unwrap()
@@ -98,6 +106,7 @@ mod tests {
 
     #[test]
     fn output_status_and_time_are_the_programs() {
+        let _alone = alone();
         let r = shell("echo out; echo err >&2; exit 3");
         assert_eq!((r.end, r.output.as_slice(), r.errors.as_str()), (End::Exit(3), &b"out\n"[..], "err\n"));
         assert_eq!(r.why(), "exit status 3: err");
@@ -107,6 +116,7 @@ mod tests {
 
     #[test]
     fn a_program_that_goes_on_is_stopped() {
+        let _alone = alone();
         let r = run(Command::new("sleep").arg("30"), Duration::from_millis(50)).unwrap();
         assert_eq!(r.end, End::TimedOut);
         assert!(r.wall < Duration::from_secs(10));

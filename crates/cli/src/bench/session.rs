@@ -300,6 +300,7 @@ mod tests {
     }
 
     fn session(wrapper: &str, program: &str) -> (Vec<Measurement>, Vec<Mismatch>) {
+        let _alone = measure::tests::alone();
         let dir = tempfile::tempdir().unwrap();
         // `xlat86 run PROGRAM ARGS` stands for whatever `wrapper` makes of it.
         let other = script(dir.path(), "other", &format!("shift\n{wrapper}"));
