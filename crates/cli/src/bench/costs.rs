@@ -3,7 +3,7 @@
 use super::engine::Engine;
 use super::measure::{self, End};
 use super::report::{Cost, Measurement, Share};
-use super::workload::{EMBEDDED, STARTUP, Work, Workload};
+use super::workload::{EMBEDDED, LARGEST, STARTUP, Work, Workload};
 use serde::Deserialize;
 use std::time::Duration;
 
@@ -21,8 +21,6 @@ const OPERATIONS: &[(&str, &str, f64)] = &[
     ("code patched and called", "patch", 36000.0),
 ];
 
-/// The workload with the most code, which translating is priced on.
-pub(crate) const LARGEST: &str = "callgraph";
 /// Where the time line looks, in units of work.
 const INSTANTS: &[u32] = &[0, 1, 2, 3, 5, 7, 10, 15, 20, 25, 30];
 /// Where embedded programs are linked.

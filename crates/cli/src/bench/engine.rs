@@ -79,6 +79,11 @@ impl Engine {
         }
     }
 
+    /// False of an engine that starts at once, but goes on slowly.
+    pub(crate) fn translates(&self) -> bool {
+        self.name != "interp"
+    }
+
     /// The same engine with one more option of `xlat86 run`.
     pub(crate) fn with(&self, option: &str) -> Engine {
         let mut e = self.clone();

@@ -21,6 +21,8 @@ const CALIBRATED: f64 = 0.008;
 const LONGEST: f64 = 0.3;
 /// A run should take this long even if there isn't.
 const SHORTEST: f64 = 0.02;
+/// Rounds below which there is nothing to take a median of.
+const ROUNDS: u32 = 2;
 /// Runs of the empty program, for each engine.
 const STARTUPS: usize = 7;
 
@@ -120,7 +122,8 @@ impl<'a> Session<'a> {
         self.calibrate();
         self.bar.set_position(0);
         self.bar.set_length(self.jobs.len() as u64 * u64::from(self.plan.runs));
-        for _ in 0..self.plan.runs {
+        for round in 0..self.plan.runs {
+            let start = Instant::now();
             for j in 0..self.jobs.len() {
                 let (workload, engine, scale) = (self.jobs[j].workload, self.jobs[j].engine, self.jobs[j].scale);
                 self.bar.set_message(format!("{} on {}", self.workloads[workload].name, self.engines[engine].name));
@@ -128,6 +131,10 @@ impl<'a> Session<'a> {
                     self.jobs[j].samples.push(s);
                 }
                 self.bar.inc(1);
+            }
+            // A machine that has become busier since the calibration gets fewer rounds, not more time.
+            if round + 1 >= ROUNDS && Instant::now() + start.elapsed() > self.plan.until && self.plan.scale.is_none() {
+                break;
             }
         }
     }
@@ -192,24 +199,26 @@ impl<'a> Session<'a> {
             }
             self.bar.inc(1);
         }
-        let target = self.target();
+        let target = self.target(&unit);
         for (job, unit) in self.jobs.iter_mut().zip(unit) {
-            if self.workloads[job.workload].work == Work::Units {
+            let (w, e) = (&self.workloads[job.workload], &self.engines[job.engine]);
+            if w.work == Work::Units {
                 let fits = |s: &&u32| f64::from(**s) * unit.unwrap_or(f64::INFINITY) <= target;
-                job.scale = Some(self.plan.scale.unwrap_or(*SCALES.iter().rev().find(fits).unwrap_or(&SCALES[0])));
+                let least = if e.translates() { w.least } else { 1 };
+                let fitting = SCALES.iter().rev().find(fits).copied().unwrap_or(1).max(least);
+                job.scale = Some(self.plan.scale.unwrap_or(fitting));
             }
         }
     }
 
-    /// Seconds that a unit of work takes, roughly.
+    /// Seconds that pass during a unit of work, roughly.
     fn unit_time(&mut self, w: usize, e: usize) -> Option<f64> {
         if let Some(fixed) = self.plan.scale {
             self.once(w, e, Some(fixed));
             return None;
         }
-        let clock = clock_for(&self.workloads[w], self.plan.clock);
         for scale in [1, 5, 20] {
-            let t = time(&self.once(w, e, Some(scale))?, clock) - time(&self.startup[e], clock);
+            let t = self.once(w, e, Some(scale))?.wall - self.startup[e].wall;
             if t > CALIBRATED || scale == 20 {
                 return Some(t.max(1e-4) / f64::from(scale));
             }
@@ -217,13 +226,20 @@ impl<'a> Session<'a> {
         None
     }
 
-    /// Seconds of work a run may take to be done in time.
-    fn target(&self) -> f64 {
-        let left = self.plan.until.saturating_duration_since(Instant::now()).as_secs_f64();
-        let runs = f64::from(self.plan.runs);
-        let startup: f64 = self.jobs.iter().map(|j| self.startup[j.engine].wall * runs).sum();
-        let scaled = self.jobs.iter().filter(|j| self.workloads[j.workload].work == Work::Units).count() as f64;
-        ((left - startup) / (scaled * runs).max(1.0)).clamp(SHORTEST, LONGEST)
+    /// Seconds of work a run may take for all to be done in time, given what a unit takes in each job.
+    fn target(&self, units: &[Option<f64>]) -> f64 {
+        let left = self.plan.until.saturating_duration_since(Instant::now()).as_secs_f64() / f64::from(self.plan.runs);
+        let startup: f64 = self.jobs.iter().map(|j| self.startup[j.engine].wall).sum();
+        let mut units: Vec<f64> = units.iter().flatten().copied().collect();
+        units.sort_by(f64::total_cmp);
+        // Jobs that need longer for a single unit take what they need; the others share what is left.
+        let mut target = share(left - startup, units.len());
+        while let Some(slowest) = units.pop().filter(|u| *u > target) {
+            let rest: f64 = slowest + units.iter().filter(|u| **u > target).sum::<f64>();
+            units.retain(|u| *u <= target);
+            target = share(left - startup - rest, units.len());
+        }
+        target
     }
 
     /// Engines, with their start-up.
@@ -270,6 +286,11 @@ impl<'a> Session<'a> {
     }
 }
 
+/// Each one's part of `seconds`, within reason.
+fn share(seconds: f64, among: usize) -> f64 {
+    (seconds / (among as f64).max(1.0)).clamp(SHORTEST, LONGEST)
+}
+
 /// How a run differs from what was expected, in one line.
 fn differs(run: &Run, expected: &(End, Vec<u8>)) -> String {
     if run.end != expected.0 {
@@ -310,6 +331,7 @@ mod tests {
             name: name.into(),
             program: script(dir.path(), name, text),
             work: Work::Units,
+            least: 1,
         };
         let empty = workload("empty", ":");
         let workloads = [workload("program", program)];

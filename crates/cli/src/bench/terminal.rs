@@ -9,7 +9,7 @@ const NOISY: f64 = 10.0;
 
 fn table(header: Vec<String>) -> Table {
     let mut t = Table::new();
-    t.load_style(presets::UTF8_HORIZONTAL_ONLY);
+    t.load_style(presets::UTF8_BORDERS_ONLY);
     t.set_header(header.into_iter().map(|h| Cell::new(h).add_attribute(Attribute::Bold)));
     for column in t.column_iter_mut().skip(1) {
         column.set_cell_alignment(CellAlignment::Right);

@@ -44,6 +44,8 @@ pub(crate) const EMBEDDED: &[Embedded] = embedded! {
 
 /// Starts and ends, whatever its scale.
 pub(crate) const STARTUP: &str = "exit";
+/// Has by far the most code.
+pub(crate) const LARGEST: &str = "callgraph";
 /// Group of the workloads whose only purpose is the table of costs.
 pub(crate) const COSTS: &str = "costs";
 /// What ablations are measured on unless all is asked for: something of everything that a technique is for.
@@ -56,6 +58,8 @@ pub(crate) struct Workload {
     pub(crate) name: String,
     pub(crate) program: PathBuf,
     pub(crate) work: Work,
+    /// Units below which translating it is most of what is measured.
+    pub(crate) least: u32,
 }
 
 /// How much a workload does.
@@ -77,7 +81,7 @@ impl Workload {
         let (program, args) = command.split_first()?;
         let program = PathBuf::from(program);
         let name = program.file_name()?.to_string_lossy().into_owned();
-        Some(Workload { group: "program".into(), name, program, work: Work::Fixed(args.to_vec()) })
+        Some(Workload { group: "program".into(), name, program, work: Work::Fixed(args.to_vec()), least: 1 })
     }
 
     /// Puts an embedded program into `folder`, where the kernel and other emulators can execute it.
@@ -86,7 +90,8 @@ impl Workload {
         std::fs::write(&program, e.elf)?;
         std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755))?;
         let work = if e.name == STARTUP { Work::Fixed(Vec::new()) } else { Work::Units };
-        Ok(Workload { group: e.group.into(), name: e.name.into(), program, work })
+        let least = if e.name == LARGEST { 20 } else { 1 };
+        Ok(Workload { group: e.group.into(), name: e.name.into(), program, work, least })
     }
 }
 
