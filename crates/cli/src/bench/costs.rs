@@ -23,6 +23,8 @@ const OPERATIONS: &[(&str, &str, f64)] = &[
 
 /// Where the time line looks, in units of work.
 const INSTANTS: &[u32] = &[0, 1, 2, 3, 5, 7, 10, 15, 20, 25, 30];
+/// Runs with counters.
+const COUNTS: usize = 7;
 /// Where embedded programs are linked.
 const LINKED_AT: u32 = 0x0804_8000;
 
@@ -75,7 +77,9 @@ pub(crate) fn of_translating(dbt: &Engine, workloads: &[Workload]) -> Vec<Cost> 
     }
     let counted = |name: &str| {
         let w = workloads.iter().find(|w| w.is(name))?;
-        count(dbt, w, Some(5)).map(|(_, c)| c)
+        // The quickest of some: the engine's own clock goes on while others have the CPU.
+        let counts = (0..COUNTS).filter_map(|_| count(dbt, w, Some(5)));
+        counts.map(|(_, c)| c).min_by_key(|c| c.translation_ns)
     };
     if let Some(c) = counted(LARGEST).filter(|c| c.insns > 0 && c.guest_bytes > 0) {
         costs.push(cost("translating a guest instruction", "ns", c.translation_ns as f64 / c.insns as f64));

@@ -64,9 +64,11 @@ fn legend(entries: impl IntoIterator<Item = (String, String)>) -> String {
     format!("<div class=\"legend\">{}</div>\n", items.collect::<String>())
 }
 
-/// Engines in the order of bars: the base is the line at 1.
+/// Engines in the order of bars: the base is the line at 1, and what all the others are held against comes first.
 fn drawn(r: &Report) -> Vec<String> {
-    r.compared().iter().skip(1).map(|e| e.name.clone()).collect()
+    let mut names: Vec<String> = r.compared().iter().skip(1).map(|e| e.name.clone()).collect();
+    names.sort_by_key(|name| name != DBT);
+    names
 }
 
 fn engine_legend(r: &Report) -> String {
@@ -145,7 +147,12 @@ fn overview(r: &Report) -> String {
         "Geometric means of time in multiples of {}, on a logarithmic axis: the line is {0}, and shorter is better.",
         r.base
     );
-    section("By group", &about, &(engine_legend(r) + &card("", &svg::ratio_bars(&rows, compared_range(r)))))
+    section(
+        "By group",
+        &about,
+        &(engine_legend(r)
+            + &format!("<div class=\"narrow\">{}</div>", card("", &svg::ratio_bars(&rows, compared_range(r))))),
+    )
 }
 
 fn workloads(r: &Report) -> String {
@@ -181,7 +188,7 @@ fn workloads(r: &Report) -> String {
     section(
         "By workload",
         "The same for every program; pointing at a bar tells its spread.",
-        &format!("<div class=\"grid2\">{cards}</div>"),
+        &format!("<div class=\"columns\">{cards}</div>"),
     )
 }
 
@@ -213,11 +220,12 @@ fn ablations(r: &Report) -> String {
         row.extend(a.slowdowns.iter().map(|s| number(s.1)));
         row
     });
-    let plots = card("", &svg::ratio_bars(&rows, (0.8, hi * 1.3))) + &card("", &table(&header, body));
+    let plot = card("", &svg::ratio_bars(&rows, (0.8, hi * 1.3)));
+    let plots = format!("<div class=\"narrow\">{plot}</div><br>{}", card("", &table(&header, body)));
     section(
         "What each technique is worth",
         "The translator's time with one thing taken away, in multiples of the full translator's time (geometric mean over the workloads in the table).",
-        &format!("<div class=\"grid2\">{plots}</div>"),
+        &plots,
     )
 }
 
@@ -259,7 +267,7 @@ fn timeline(r: &Report) -> String {
     }
     let about = "Where the translator's CPU time goes. Runs are short here; in a longer one, start-up and translating take the same time and a smaller part.";
     let key = legend(PARTS.iter().zip(names).map(|(c, n)| ((*c).to_owned(), n.to_owned())));
-    section("Translating against running", about, &(key + &format!("<div class=\"grid2\">{cards}</div>")))
+    section("Translating against running", about, &(key + &format!("<div class=\"columns\">{cards}</div>")))
 }
 
 fn table(header: &[String], rows: impl Iterator<Item = Vec<String>>) -> String {
