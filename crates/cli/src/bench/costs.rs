@@ -1,6 +1,6 @@
 //! Costs in small: what one operation takes, and what the translator takes to begin with.
 
-use super::engine::Engine;
+use super::engine::{Engine, is_ablation};
 use super::measure::{self, End};
 use super::report::{Cost, Measurement, Share};
 use super::workload::{EMBEDDED, LARGEST, STARTUP, Work, Workload};
@@ -53,12 +53,14 @@ pub(crate) fn prices(workload: &str) -> bool {
 /// Prices of single operations, from measurements of the workloads that do them.
 pub(crate) fn of_operations(measurements: &[Measurement]) -> Vec<Cost> {
     let priced = OPERATIONS.iter().flat_map(|&(what, workload, count)| {
-        measurements.iter().filter(move |m| m.workload == workload && !m.engine.contains(':')).map(move |m| Cost {
-            what: what.into(),
-            unit: "ns".into(),
-            engine: m.engine.clone(),
-            value: m.unit.min / count * 1e9,
-        })
+        measurements.iter().filter(move |m| m.workload == workload && m.unit.min > 0.0 && !is_ablation(&m.engine)).map(
+            move |m| Cost {
+                what: what.into(),
+                unit: "ns".into(),
+                engine: m.engine.clone(),
+                value: m.unit.min / count * 1e9,
+            },
+        )
     });
     priced.collect()
 }
@@ -113,24 +115,26 @@ fn count(dbt: &Engine, workload: &Workload, scale: Option<u32>) -> Option<(Durat
     (run.end != End::TimedOut).then_some((run.cpu, counters))
 }
 
-/// Where the translator's time goes in one run.
-pub(crate) fn share(dbt: &Engine, workload: &Workload, scale: Option<u32>, startup: f64) -> Option<Share> {
-    let (total, counters) = count(dbt, workload, scale)?;
-    let total = total.as_secs_f64();
-    let translating = (counters.translation_ns as f64 / 1e9).min(total);
+/// Where the translator's time goes in one run, at best: what noise adds to either part is left out. `startup` is without
+/// translating.
+fn share(dbt: &Engine, workload: &Workload, scale: Option<u32>, startup: f64, runs: usize) -> Option<Share> {
+    let counts: Vec<_> = (0..runs).filter_map(|_| count(dbt, workload, scale)).collect();
+    let total = counts.iter().map(|c| c.0.as_secs_f64()).reduce(f64::min)?;
+    let least = counts.iter().min_by_key(|c| c.1.translation_ns)?;
+    let translating = (least.1.translation_ns as f64 / 1e9).min(total);
     let startup = startup.min(total - translating);
-    Some(Share { workload: workload.name.clone(), scale, total, startup, translating, insns: counters.insns })
+    Some(Share { workload: workload.name.clone(), scale, total, startup, translating, insns: least.1.insns })
 }
 
-/// One program, ended earlier and later: since it does the same each time, the runs together show it as time goes by.
-pub(crate) fn timeline(dbt: &Engine, workloads: &[Workload], startup: f64) -> Vec<Share> {
-    let Some(w) = workloads.iter().find(|w| w.is(LARGEST)) else { return Vec::new() };
-    // The quickest of three: what noise adds would bend the line.
-    let quickest = |scale: u32| {
-        let runs = (0..3).filter_map(|_| share(dbt, w, Some(scale), startup));
-        runs.min_by(|a, b| a.total.total_cmp(&b.total))
-    };
-    INSTANTS.iter().filter_map(|&scale| quickest(scale)).collect()
+/// The parts of one run of each workload, at the scale that is given with it; and, as time line, one program ended earlier
+/// and later: since it does the same each time, the runs together show it as time goes by.
+pub(crate) fn shares(dbt: &Engine, all: &[Workload], runs: &[(&Workload, Option<u32>)]) -> (Vec<Share>, Vec<Share>) {
+    let find = |name: &str| all.iter().find(|w| w.is(name));
+    let empty = find(STARTUP).and_then(|w| share(dbt, w, None, 0.0, COUNTS));
+    let startup = empty.map_or(0.0, |s| s.total - s.translating);
+    let parts = runs.iter().filter_map(|(w, scale)| share(dbt, w, *scale, startup, 2)).collect();
+    let instants = find(LARGEST).into_iter().flat_map(|w| INSTANTS.iter().map(move |scale| (w, Some(*scale))));
+    (parts, instants.filter_map(|(w, scale)| share(dbt, w, scale, startup, 4)).collect())
 }
 
 #[cfg(test)]

@@ -291,14 +291,11 @@ impl Bench {
 
 /// Adds to the report what single operations and the translator's parts cost.
 fn price(report: &mut Report, dbt: &Engine, all: &[Workload], workloads: &[Workload]) {
-    let startup = report.engines.iter().find(|e| e.name == DBT).map_or(0.0, |e| e.startup);
     report.costs = costs::of_translating(dbt, all);
     report.costs.extend(costs::of_operations(&report.measurements));
-    report.timeline = costs::timeline(dbt, all, startup);
-    for w in workloads.iter().filter(|w| w.group != COSTS) {
-        let Some(scale) = report.find(&w.name, DBT).map(|m| m.scale) else { continue };
-        report.shares.extend(costs::share(dbt, w, scale, startup));
-    }
+    let priced = workloads.iter().filter(|w| w.group != COSTS);
+    let runs: Vec<_> = priced.filter_map(|w| Some((w, report.find(&w.name, DBT)?.scale))).collect();
+    (report.shares, report.timeline) = costs::shares(dbt, all, &runs);
 }
 
 fn progress() -> ProgressBar {

@@ -14,8 +14,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 /// Amounts of work to choose from.
-const SCALES: &[u32] = &[1, 2, 3, 5, 7, 10, 15, 20, 30, 40, 50, 70, 100];
-/// A calibration run shorter than this says little; it is repeated with more work.
+const SCALES: &[u32] = &[1, 2, 3, 5, 7, 10, 15, 20, 30, 40, 50, 70, 100, 200, 400];
+/// A calibration run shorter than this, or than start-up, says little; it is repeated with more work.
 const CALIBRATED: f64 = 0.008;
 /// What one run should take, start-up apart, if there is time enough.
 const LONGEST: f64 = 0.3;
@@ -219,7 +219,7 @@ impl<'a> Session<'a> {
         }
         for scale in [1, 5, 20] {
             let t = self.once(w, e, Some(scale))?.wall - self.startup[e].wall;
-            if t > CALIBRATED || scale == 20 {
+            if t > CALIBRATED.max(self.startup[e].wall) || scale == 20 {
                 return Some(t.max(1e-4) / f64::from(scale));
             }
         }
