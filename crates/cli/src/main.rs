@@ -2,6 +2,8 @@
 
 #![forbid(unsafe_code)]
 
+mod bench;
+mod engine;
 mod run;
 
 use clap::{Parser, Subcommand};
@@ -19,6 +21,8 @@ struct Cli {
 enum Command {
     /// Run an i386 Linux program
     Run(run::Run),
+    /// Compare ways to execute i386 programs
+    Bench(bench::Bench),
 }
 
 fn main() -> ExitCode {
@@ -35,5 +39,6 @@ fn main() -> ExitCode {
     }));
     match Cli::parse().command {
         Command::Run(run) => run.run(),
+        Command::Bench(bench) => bench.run(),
     }
 }

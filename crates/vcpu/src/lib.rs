@@ -12,6 +12,7 @@ mod exit;
 mod fx;
 mod lockstep;
 mod platform;
+pub mod probe;
 mod process;
 mod stats;
 mod vcpu;
