@@ -2,7 +2,7 @@
 
 use clap::{Args, ValueEnum};
 use std::ffi::OsString;
-use xlat86_vcpu::{AddressForm, Config, CpuModel, Engine};
+use xlat86_vcpu::{AddressForm, Columns, Config, CpuModel, Engine};
 
 /// Engine settings. Everything but the first two takes something away: for bisection, and to see what it is worth.
 #[derive(Args, Clone, Debug)]
@@ -34,6 +34,12 @@ pub(crate) struct EngineOptions {
     /// Size of the translation cache, such as 256K or 64M
     #[arg(long, value_name = "SIZE", value_parser = size, help_heading = TUNING)]
     cache_size: Option<usize>,
+    /// Print each translation as it is made: guest code, host code, or both side by side
+    #[arg(long, value_enum, value_name = "WHAT", value_delimiter = ',', help_heading = TUNING)]
+    dump: Vec<Dump>,
+    /// Write /tmp/perf-PID.map, by which `perf report` names translated code
+    #[arg(long, help_heading = TUNING)]
+    perf_map: bool,
 }
 
 const TUNING: &str = "Translator";
@@ -50,6 +56,14 @@ enum EngineName {
     Dbt,
     /// The translator, each block checked by the interpreter
     Lockstep,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+enum Dump {
+    /// Guest instructions
+    Guest,
+    /// Host instructions
+    Host,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
@@ -92,6 +106,9 @@ impl EngineOptions {
             EngineName::Dbt => Engine::Dbt,
             EngineName::Lockstep => Engine::Lockstep,
         };
+        let (guest, host) = (self.dump.contains(&Dump::Guest), self.dump.contains(&Dump::Host));
+        config.dump = (guest || host).then_some(Columns { guest, host });
+        config.perf_map = self.perf_map;
         let t = &mut config.translator;
         t.chaining = !self.no_chaining;
         t.return_pairing = !self.no_return_pairing;
@@ -117,11 +134,15 @@ impl EngineOptions {
             ("--no-return-pairing", self.no_return_pairing),
             ("--no-flag-liveness", self.no_flag_liveness),
             ("--no-lazy-esp", self.no_lazy_esp),
+            ("--perf-map", self.perf_map),
         ];
         again.extend(switches.iter().filter(|s| s.1).map(|s| s.0.to_owned()));
         let numbers = [("--max-insns", self.max_insns.map(usize::from)), ("--cache-size", self.cache_size)];
         for (option, value) in numbers {
             again.extend(value.into_iter().flat_map(|v| [option.to_owned(), v.to_string()]));
+        }
+        for what in &self.dump {
+            again.extend(["--dump".into(), name(what.to_possible_value())]);
         }
         again.into_iter().map(OsString::from).collect()
     }
@@ -149,7 +170,7 @@ mod tests {
 
     #[test]
     fn options_survive_being_handed_on() {
-        let all = "--engine interp --no-chaining --no-return-pairing --no-flag-liveness --no-lazy-esp --window gs --max-insns 1 \
+        let all = "--engine interp --no-chaining --no-return-pairing --no-flag-liveness --no-lazy-esp --window gs --max-insns 1 --dump guest,host --perf-map \
                    --cache-size 256K";
         let first = parse(&all.split_whitespace().collect::<Vec<_>>());
         let again: Vec<String> = first.again().iter().map(|s| s.to_str().unwrap().to_owned()).collect();
@@ -158,6 +179,8 @@ mod tests {
         assert_eq!(first.config().engine, Engine::Interp);
         let t = second.config().translator;
         assert_eq!((t.max_insns, t.cache_size, t.address_form), (1, 256 << 10, AddressForm::Gs));
+        assert_eq!(second.config().dump, Some(Columns { guest: true, host: true }));
+        assert!(second.config().perf_map);
         assert!(!t.chaining && !t.return_pairing && !t.flag_liveness && !t.lazy_esp);
     }
 

@@ -1,7 +1,7 @@
 //! What the CPUs of one guest share.
 
 use crate::world::{Member, World};
-use crate::{Config, Engine, Error, Stats, lockstep};
+use crate::{Config, Engine, Error, Stats, lockstep, perf_map};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use xlat86_arch::{Gva, Mode, PAGE_SIZE};
@@ -163,6 +163,7 @@ impl Process {
             let started = std::time::Instant::now();
             let unit = translate(eip, mode, self.config.model.features, &self.config.translator, &mut source)?;
             let pages = source.pages;
+            let size = unit.code.len();
             if let Some(columns) = self.config.dump {
                 let mut guest = vec![0; unit.len as usize];
                 let _ = self.space.window().read_bytes(eip, &mut guest);
@@ -170,6 +171,9 @@ impl Process {
             }
             let inserted = cache.insert(unit, &pages);
             cache.add_time(started.elapsed());
+            if let (Ok(offset), true) = (inserted, self.config.perf_map) {
+                perf_map::add(cache.arena().base() + u64::from(offset), size, eip);
+            }
             drop(cache);
             if inserted == Err(Full) {
                 self.world.come_out(me);
