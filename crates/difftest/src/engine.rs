@@ -14,7 +14,8 @@ use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
-use xlat86_arch::{CpuModel, CpuState, FxState, Gva, Seg, SegAttr, Segment, eflags};
+use xlat86_arch::{CpuModel, CpuState, FxState, Gva, Mode, Reg, Seg, SegAttr, Segment, eflags};
+use xlat86_decoder::{decode_insn, repeats};
 use xlat86_host::{Window, scratch_low, scratch_window, signals, unmap_scratch_low};
 use xlat86_interp::{Interp, Stop};
 use xlat86_softmmu::{FlatSpace, Mmu, Prot};
@@ -114,10 +115,17 @@ fn contents(window: Window, p: &Program) -> Vec<Vec<u8>> {
     p.memory.iter().map(read).collect()
 }
 
-/// A digest of what is exact at an instruction boundary.
-fn boundary(cpu: &CpuState, flags: u32) -> u64 {
-    let mut h = DefaultHasher::new();
-    (cpu.gpr, cpu.eip, cpu.eflags & flags).hash(&mut h);
+/// A digest of what is exact at an instruction boundary. In front of a repeated string instruction any number of its iterations may
+/// have been done: what they change is left out.
+fn boundary(cpu: &CpuState, window: Window, flags: u32) -> u64 {
+    let (mut h, mut gpr, mut eflags) = (DefaultHasher::new(), cpu.gpr, cpu.eflags & flags);
+    let mut bytes = [0; 15];
+    let n = window.read_bytes(cpu.eip, &mut bytes).map_or_else(|(n, _)| n, |()| bytes.len());
+    let insn = decode_insn(&bytes[..n], cpu.eip, Mode::USER32, CpuModel::MAX.features);
+    if insn.is_some_and(|i| repeats(i.code()) && (i.iced.has_rep_prefix() || i.iced.has_repne_prefix())) {
+        (gpr[Reg::Ecx as usize], gpr[Reg::Esi as usize], gpr[Reg::Edi as usize], eflags) = (0, 0, 0, 0);
+    }
+    (gpr, cpu.eip, eflags).hash(&mut h);
     h.finish()
 }
 
@@ -144,7 +152,7 @@ impl Stepper {
     /// Like [`Stepper::run`], with a digest of the state at every instruction boundary, flags as far as `flags` selects them.
     pub fn boundaries(&mut self, p: &Program, limit: u64, flags: u32) -> Option<(Finish, HashSet<u64>)> {
         let mut seen = HashSet::new();
-        let finish = self.trace(p, limit, |cpu, _| _ = seen.insert(boundary(cpu, flags)))?;
+        let finish = self.trace(p, limit, |cpu, window| _ = seen.insert(boundary(cpu, window, flags)))?;
         Some((finish, seen))
     }
 
@@ -219,14 +227,14 @@ impl Translated<'_> {
     pub fn run(&mut self, p: &Program) -> Finish {
         const PATIENCE: u32 = 8;
         let mut kicks = 0;
-        self.run_interrupted(p, |_| {
+        self.run_interrupted(p, |_, _| {
             kicks += 1;
             kicks < PATIENCE
         })
     }
 
     /// Like [`Translated::run`]; `interrupted` sees the state whenever another thread's kick has stopped it, and says whether to go on.
-    pub fn run_interrupted(&mut self, p: &Program, mut interrupted: impl FnMut(&CpuState) -> bool) -> Finish {
+    pub fn run_interrupted(&mut self, p: &Program, mut interrupted: impl FnMut(&CpuState, Window) -> bool) -> Finish {
         self.release();
         for (at, bytes) in &p.memory {
             self.low.window.write_bytes(*at, bytes).expect("the memory is mapped");
@@ -239,7 +247,7 @@ impl Translated<'_> {
                 Exit::Interrupted => {
                     while signals::take_pending().is_some() {}
                     signals::set_mask(0);
-                    if !interrupted(self.cpu.state()) {
+                    if !interrupted(self.cpu.state(), self.low.window) {
                         break Exit::Interrupted;
                     }
                 }
@@ -268,8 +276,8 @@ impl Translated<'_> {
 
 /// Is `cpu` at a boundary that `seen` holds?
 #[must_use]
-pub fn is_boundary(seen: &HashSet<u64>, cpu: &CpuState, flags: u32) -> bool {
-    seen.contains(&boundary(cpu, flags))
+pub fn is_boundary(seen: &HashSet<u64>, cpu: &CpuState, window: Window, flags: u32) -> bool {
+    seen.contains(&boundary(cpu, window, flags))
 }
 
 /// The translator's settings, each switched off by itself, with their names.

@@ -148,15 +148,15 @@ fn interruption_shows_a_state_between_two_instructions() {
     let _kicker = Kicker::every(Duration::from_micros(100));
     let (mut programs, mut findings, mut kicks) = (Programs::default(), Findings::default(), 0u64);
     let seed = number("XLAT86_SEED", 1);
-    for n in 0..number("XLAT86_CASES", 20_000) / 40 {
+    for n in 0..number("XLAT86_CASES", 20_000) / 100 {
         let program = programs.program(seed << 32 | n, 400);
         for (engine, flags) in &mut engines {
             let Some((want, seen)) = reference.boundaries(&program, 40_000, *flags) else { continue };
             let mut strange = None;
             let before = engine.mismatches();
-            let got = engine.run_interrupted(&program, |cpu| {
+            let got = engine.run_interrupted(&program, |cpu, window| {
                 kicks += 1;
-                if !is_boundary(&seen, cpu, *flags) && strange.is_none() {
+                if !is_boundary(&seen, cpu, window, *flags) && strange.is_none() {
                     strange = Some(format!("{:08x}: {:08x?} {:x}", cpu.eip, cpu.gpr, cpu.eflags));
                 }
                 true
