@@ -25,7 +25,9 @@ fn main() -> ExitCode {
     std::panic::set_hook(Box::new(|info| {
         // A bug of the emulator, whatever the guest did. One line, and a status that no shell uses.
         let place = info.location().map(|l| format!("{}:{}", l.file(), l.line())).unwrap_or_default();
-        let what = info.payload_as_str().unwrap_or("unknown reason");
+        let p = info.payload();
+        let what = p.downcast_ref::<&str>().copied().or_else(|| p.downcast_ref::<String>().map(String::as_str));
+        let what = what.unwrap_or("unknown reason");
         eprintln!(
             "xlat86: internal error at {place}: {what}\nxlat86: please report this with the command that led to it"
         );

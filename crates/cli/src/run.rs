@@ -57,12 +57,10 @@ pub(crate) struct Run {
     /// Executed by a guest: a 64-bit program is none of ours
     #[arg(long, hide = true)]
     inner: bool,
-    /// The program
-    #[arg(value_name = "PROGRAM")]
-    program: OsString,
-    /// Its arguments
-    #[arg(value_name = "ARGS", trailing_var_arg = true, allow_hyphen_values = true)]
-    args: Vec<OsString>,
+    /// The program and its arguments
+    // One list, so that whatever follows the program is the program's, options included.
+    #[arg(value_names = ["PROGRAM", "ARGS"], required = true, trailing_var_arg = true, allow_hyphen_values = true)]
+    command: Vec<OsString>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -128,10 +126,11 @@ impl Run {
             config: Config { engine, model: self.cpu, ..Config::default() },
             again: self.again(),
         };
-        let argv0 = self.argv0.clone().unwrap_or_else(|| self.program.clone());
-        let argv = [argv0].into_iter().chain(self.args.iter().cloned()).map(c).collect::<Option<_>>()?;
+        let (program, args) = self.command.split_first()?;
+        let argv0 = self.argv0.as_ref().unwrap_or(program);
+        let argv = [argv0].into_iter().chain(args).cloned().map(c).collect::<Option<_>>()?;
         let envp = self.environment().into_iter().map(c).collect::<Option<_>>()?;
-        Some((options, Invocation { path: c(self.program.clone())?, argv, envp }))
+        Some((options, Invocation { path: c(program.clone())?, argv, envp }))
     }
 
     /// The environment, in its order, without what `-U` names and with what `-E` sets.

@@ -147,12 +147,25 @@ pub fn decode_block_into(
     features: Features,
     limit: usize,
 ) {
-    let limit = if mode.has(Mode::TRAP) { 1 } else { limit.max(1) };
+    block.insns.clear();
+    decode_more(block, bytes, eip, page_left, mode, features, limit);
+}
+
+/// [`decode_block_into`] that appends to the instructions `block` holds already; everything else is replaced.
+pub fn decode_more(
+    block: &mut Block,
+    bytes: &[u8],
+    eip: u32,
+    page_left: usize,
+    mode: Mode,
+    features: Features,
+    limit: usize,
+) {
+    let limit = block.insns.len() + if mode.has(Mode::TRAP) { 1 } else { limit.max(1) };
     let mut decoder = Decoder::with_ip(mode.bitness(), bytes, u64::from(eip), OPTIONS);
     block.eip = eip;
     block.mode = mode;
     block.crosses_page = false;
-    block.insns.clear();
     let mut pos = 0;
     block.end = loop {
         if pos >= page_left && pos > 0 {

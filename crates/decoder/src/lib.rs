@@ -7,12 +7,14 @@
 #![forbid(unsafe_code)]
 
 mod block;
+mod facts;
 mod kind;
 mod per_code;
 mod requires;
 mod table;
 
-pub use block::{Block, BlockEnd, Insn, MAX_INSN_LEN, decode_block, decode_block_into, decode_insn};
+pub use block::{Block, BlockEnd, Insn, MAX_INSN_LEN, decode_block, decode_block_into, decode_insn, decode_more};
+pub use facts::{Facts, facts};
 pub use kind::Kind;
 pub use per_code::PerCode;
 pub use table::{Unit, ends_block, kind_of, repeats, required_features, unit_of};

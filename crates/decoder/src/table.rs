@@ -1,10 +1,11 @@
 //! Everything the decoder knows about a code, in one row per code, built once from the lists in `kind` and
 //! `requires` and from iced's description of the operands.
 
+use crate::facts::facts;
 use crate::kind::{BY_CODE, BY_MNEMONIC, Ends, Kind, PROTECTED_ONLY, Row};
 use crate::per_code::PerCode;
 use crate::requires::requires;
-use iced_x86::{Code, EncodingKind, Mnemonic, OpCodeOperandKind};
+use iced_x86::{Code, Mnemonic, OpCodeOperandKind};
 use xlat86_arch::Features;
 
 /// Which part of the floating-point machinery an instruction uses: decides what CR0.EM, CR0.TS and CR4.OSFXSR do to
@@ -95,11 +96,7 @@ fn classified(code: Code) -> Option<(Kind, Ends)> {
 
 /// True when `code` can come out of decoding 16- or 32-bit code and some model offers it.
 fn offered(code: Code) -> bool {
-    let op = code.op_code();
-    op.encoding() == EncodingKind::Legacy
-        && (op.mode16() || op.mode32())
-        && op.is_instruction()
-        && !requires(code).contains(Features::NEVER)
+    facts(code).legacy && !requires(code).contains(Features::NEVER)
 }
 
 fn info(code: Code) -> CodeInfo {
@@ -117,13 +114,13 @@ fn info(code: Code) -> CodeInfo {
             Code::Reservednop_rm16_r16_0F0D | Code::Reservednop_rm32_r32_0F0D => Only::Memory,
             _ => Only::Always,
         },
-        repeats: code.op_code().can_use_rep_prefix() || code.op_code().can_use_repne_prefix(),
+        repeats: facts(code).repeats,
     }
 }
 
 fn unit(code: Code, kind: Kind) -> Unit {
     use OpCodeOperandKind as K;
-    let touches = |kinds: &[K]| code.op_code().op_kinds().iter().any(|k| kinds.contains(k));
+    let touches = |kinds: &[K]| facts(code).op_kinds().any(|k| kinds.contains(&k));
     match code.mnemonic() {
         _ if kind == Kind::Invalid => Unit::Integer,
         Mnemonic::Wait => Unit::Wait,

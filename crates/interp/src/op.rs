@@ -190,7 +190,7 @@ fn address_size(i: &iced_x86::Instruction) -> u32 {
             _ => {}
         }
     }
-    match i.code().op_code().address_size() {
+    match xlat86_decoder::facts(i.code()).address_size {
         16 => 16,
         _ => 32,
     }

@@ -6,7 +6,7 @@
 use crate::op::Handler;
 use crate::ops;
 use iced_x86::{Code, Mnemonic, OpCodeOperandKind as K};
-use xlat86_decoder::PerCode;
+use xlat86_decoder::{PerCode, facts};
 
 /// What a row is about.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -92,14 +92,14 @@ pub(crate) fn handler(code: Code) -> Option<Handler> {
 
 /// log2 of the operand width of `code` in bytes: that of its first general-register operand, or else its operand size.
 fn width(code: Code) -> Option<u8> {
-    let info = code.op_code();
-    let operand = info.op_kinds().iter().find_map(|k| match k {
+    let info = facts(code);
+    let operand = info.op_kinds().find_map(|k| match k {
         K::r8_or_mem | K::r8_reg | K::r8_opcode | K::al => Some(0),
         K::r16_or_mem | K::r16_reg | K::r16_reg_mem | K::r16_rm | K::r16_opcode | K::ax => Some(1),
         K::r32_or_mem | K::r32_reg | K::r32_reg_mem | K::r32_rm | K::r32_opcode | K::eax => Some(2),
         _ => None,
     });
-    operand.or(match info.operand_size() {
+    operand.or(match info.operand_size {
         16 => Some(1),
         32 => Some(2),
         _ => None,

@@ -432,7 +432,7 @@ impl Mm {
 /// Where a mapping of `len` bytes goes: at the hint if there is room, else as high as possible, else as low as possible.
 fn find(m: &Map, hint: u32, len: u32) -> Option<u32> {
     let n = len >> PAGE_SHIFT;
-    let hint = hint.saturating_add(PAGE_MASK) & !PAGE_MASK;
+    let hint = hint & !PAGE_MASK;
     if hint >= MIN_ADDR && hint <= TASK_SIZE - len && m.used.is_free(pages(hint, len)) {
         return Some(hint);
     }

@@ -117,6 +117,12 @@ pub(crate) fn resolve(sysroot: Option<&Sysroot>, path: &CStr, argv: Vec<CString>
     Err(Refused::File(path, Errno::ELOOP))
 }
 
+/// Can the file at `path` be opened for execution at all?
+pub(crate) fn openable(sysroot: Option<&Sysroot>, path: &CStr) -> Result<(), Errno> {
+    let found = sysroot.and_then(|s| s.find(path, true));
+    open_executable(found.as_deref().unwrap_or(path)).map(drop)
+}
+
 fn open_interp(sysroot: Option<&Sysroot>, program: &CStr, interp: &CStr) -> Result<(File, Image), Refused> {
     let refuse = |e| Refused::Interp(program.to_owned(), interp.to_owned(), e);
     let path = sysroot.and_then(|s| s.find(interp, true)).unwrap_or_else(|| interp.to_owned());

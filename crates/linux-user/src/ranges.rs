@@ -100,7 +100,7 @@ mod tests {
     #[test]
     fn ranges_merge_and_split() {
         let mut s = set(&[(10, 20), (30, 40), (20, 30)]);
-        assert_eq!(s.within(0..100), [10..40]);
+        assert!(s.within(0..100).iter().eq([&(10..40)]));
         s.remove(15..35);
         assert_eq!(s.within(0..100), [10..15, 35..40]);
         assert!(s.is_free(15..35) && !s.is_free(14..16) && !s.is_free(34..36));

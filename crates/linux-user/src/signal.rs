@@ -510,7 +510,7 @@ fn fx_from(head: &FsaveHead, image: &[u8; 512], mxcsr_mask: u32) -> FxState {
     fx.fcw = head.cw as u16 & !0xe0c0 | fcw::INIT & 0x40;
     fx.fsw = head.sw as u16;
     fx.ftw = (0..8).filter(|i| head.tag >> (2 * i) & 3 != 3).fold(0, |m, i| m | 1 << i);
-    fx.fop = word(4) as u16 & 0x7ff;
+    fx.fop = (word(4) >> 16) as u16 & 0x7ff;
     fx.fip = head.ip;
     fx.fdp = head.dp;
     for (to, from) in fx.st.iter_mut().zip(&head.st) {

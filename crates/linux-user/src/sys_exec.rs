@@ -55,13 +55,15 @@ fn exec(t: &mut Task, path: CString, argv: u32, envp: u32) -> SysResult {
     if path.as_bytes().is_empty() {
         return Err(Errno::ENOENT.into());
     }
+    let path = program::substitute(&t.shared, path);
+    // As the kernel does: first the file, then the arguments, then what the file holds.
+    program::openable(t.shared.sysroot.as_ref(), &path)?;
     let argv = t.mem.strings(argv)?;
     let envp = t.mem.strings(envp)?;
     let size: usize = argv.iter().chain(&envp).map(|s| s.as_bytes_with_nul().len() + 4).sum();
     if size > ARG_MAX.max(arg_limit()) {
         return Err(Errno::E2BIG.into());
     }
-    let path = program::substitute(&t.shared, path);
     let program = program::resolve(t.shared.sysroot.as_ref(), &path, argv.clone()).map_err(|r| r.errno())?;
     let e = match program {
         Program::Host { path, argv } => host::execve(&path, &argv, &envp),

@@ -23,7 +23,7 @@ pub(crate) fn read_iovecs(t: &Task, at: u32, count: u32, written: bool) -> Resul
     guest
         .into_iter()
         .map(|v| {
-            if v.len as i32 > i32::MAX || (v.len as i32) < 0 {
+            if (v.len as i32) < 0 {
                 return Err(Errno::EINVAL);
             }
             // The kernel truncates a transfer to what fits in its return value.

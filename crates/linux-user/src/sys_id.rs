@@ -18,8 +18,8 @@ fn set(nr: Sysno, ids: &[u32]) -> SysResult {
 /// Declares calls that only widen or narrow their ids.
 macro_rules! narrow {
     (get { $($name:ident = $nr:ident,)* } set { $($sname:ident = $snr:ident $n:literal,)* }) => {
-        $(pub fn $name(_: &mut Task, _: [u32; 6]) -> SysResult { get(Sysno::$nr) })*
-        $(pub fn $sname(_: &mut Task, a: [u32; 6]) -> SysResult { set(Sysno::$snr, &a[..$n]) })*
+        $(pub(crate) fn $name(_: &mut Task, _: [u32; 6]) -> SysResult { get(Sysno::$nr) })*
+        $(pub(crate) fn $sname(_: &mut Task, a: [u32; 6]) -> SysResult { set(Sysno::$snr, &a[..$n]) })*
     };
 }
 narrow! {

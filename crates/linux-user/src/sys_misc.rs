@@ -90,10 +90,38 @@ pub(crate) fn get_thread_area(t: &mut Task, a: [u32; 6]) -> SysResult {
     Ok(0)
 }
 
-/// Reading gives an empty table; writing isn't there yet.
-pub(crate) fn modify_ldt(_: &mut Task, a: [u32; 6]) -> SysResult {
+/// Entries of a local descriptor table.
+const LDT_ENTRIES: u32 = 8192;
+
+/// Function 0 reads the table, 1 and 0x11 write an entry (the old form clears on base and limit 0).
+pub(crate) fn modify_ldt(t: &mut Task, a: [u32; 6]) -> SysResult {
     match a[0] {
-        0 => Ok(0),
+        0 => {
+            let bytes: Vec<u8> = t.vcpu.ldt_mut().iter().flat_map(|d| d.to_le_bytes()).collect();
+            let n = bytes.len().min(a[2] as usize);
+            t.mem.write_bytes(a[1], &bytes[..n])?;
+            Ok(n as u32)
+        }
+        // The default table is empty.
+        2 => Ok(0),
+        form @ (1 | 0x11) => {
+            if a[2] as usize != size_of::<UserDesc>() {
+                return Err(Errno::EINVAL.into());
+            }
+            let d: UserDesc = t.mem.read(a[1])?;
+            let (contents, absent) = (d.flags >> 1 & 3, d.flags >> 5 & 1 != 0);
+            if d.entry >= LDT_ENTRIES || contents == 3 && (form == 1 || !absent) {
+                return Err(Errno::EINVAL.into());
+            }
+            let clear = d.is_empty() || form == 1 && d.base == 0 && d.limit == 0;
+            let ldt = t.vcpu.ldt_mut();
+            let i = d.entry as usize;
+            if ldt.len() <= i {
+                ldt.resize(i + 1, 0);
+            }
+            ldt[i] = if clear { 0 } else { d.descriptor() };
+            Ok(0)
+        }
         _ => Err(Errno::ENOSYS.into()),
     }
 }

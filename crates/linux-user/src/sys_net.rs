@@ -158,7 +158,12 @@ struct Message {
 }
 
 impl Message {
-    fn read(t: &Task, at: u32, receives: bool) -> Result<(Msghdr, Message), Errno> {
+    /// Reads a guest's header for a call on `fd`. A bad descriptor is noticed before a bad header.
+    fn read(t: &Task, fd: u32, at: u32, receives: bool) -> Result<(Msghdr, Message), Errno> {
+        Self::read_header(t, at, receives).map_err(|e| is_socket(fd).err().unwrap_or(e))
+    }
+
+    fn read_header(t: &Task, at: u32, receives: bool) -> Result<(Msghdr, Message), Errno> {
         let g: Msghdr = t.mem.read(at)?;
         if g.iovlen > 1024 {
             return Err(Errno::EMSGSIZE);
@@ -212,6 +217,18 @@ impl Message {
         g.flags = flags;
         t.mem.write(at, &g)
     }
+}
+
+fn is_socket(fd: u32) -> Result<(), Errno> {
+    let (mut kind, mut len) = (0u32, 4u32);
+    let args = [
+        Arg::int(fd),
+        Arg::int(SOL_SOCKET),
+        Arg::int(libc::SO_TYPE as u32),
+        Arg::output(&mut kind),
+        Arg::output(&mut len),
+    ];
+    host::call(Sysno::getsockopt, &args).map(drop)
 }
 
 /// Data of a control message whose layout depends on the size of a long: timestamps.
@@ -272,13 +289,13 @@ fn to_guest_control(mut host: &[u8], room: usize) -> (Vec<u8>, bool) {
 }
 
 pub(crate) fn sendmsg(t: &mut Task, a: [u32; 6]) -> SysResult {
-    let (_, mut m) = Message::read(t, a[1], false)?;
+    let (_, mut m) = Message::read(t, a[0], a[1], false)?;
     m.point();
     t.host_blocking(Sysno::sendmsg, &[Arg::int(a[0]), Arg::input(&m.header), Arg::uint(a[2])])
 }
 
 pub(crate) fn recvmsg(t: &mut Task, a: [u32; 6]) -> SysResult {
-    let (g, mut m) = Message::read(t, a[1], true)?;
+    let (g, mut m) = Message::read(t, a[0], a[1], true)?;
     m.point();
     let r = t.host_blocking(Sysno::recvmsg, &[Arg::int(a[0]), Arg::output(&mut m.header), Arg::uint(a[2])])?;
     m.write_back(t, a[1], &g)?;

@@ -62,7 +62,6 @@ fn wait_select(t: &mut Task, n: u32, sets: [u32; 3], timeout: Option<HostTimespe
         }
     }
     let [r, w, e] = &mut bits;
-    let timeout = timeout;
     // The sixth argument is a pointer to the mask's address and size.
     let mask_arg = mask.map(|m| [Box::new(m)]);
     let packed = mask_arg.as_ref().map(|m| [Arg::input(&*m[0]).raw(), SIGSET.into()]);

@@ -9,8 +9,8 @@ use syscalls::{Errno, Sysno};
 /// Declares the two forms of a call from its generic function.
 macro_rules! both {
     ($($generic:ident => $narrow:ident, $wide:ident;)*) => {$(
-        pub fn $narrow(t: &mut Task, a: [u32; 6]) -> SysResult { $generic::<Timespec32>(t, a) }
-        pub fn $wide(t: &mut Task, a: [u32; 6]) -> SysResult { $generic::<Timespec64>(t, a) }
+        pub(crate) fn $narrow(t: &mut Task, a: [u32; 6]) -> SysResult { $generic::<Timespec32>(t, a) }
+        pub(crate) fn $wide(t: &mut Task, a: [u32; 6]) -> SysResult { $generic::<Timespec64>(t, a) }
     )*};
 }
 both! {

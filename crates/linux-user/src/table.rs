@@ -273,7 +273,7 @@ pub static TABLE: &[Row] = &[
     here(120, "clone", &[Bits(CLONE), X, X, X, X], sys_proc::clone),
     host(121, "setdomainname", &[InBuf, U], Sysno::setdomainname),
     here(122, "uname", &[X], sys_misc::uname),
-    part(123, "modify_ldt", &[I, X, U], "16-bit and not-present segments are accepted but untested", sys_misc::modify_ldt),
+    part(123, "modify_ldt", &[I, X, U], "the table is the thread's, not the process's", sys_misc::modify_ldt),
     here(124, "adjtimex", &[X], sys_time::adjtimex),
     here(125, "mprotect", &[X, U, Bits(PROT)], sys_mm::mprotect),
     here(126, "sigprocmask", &[I, X, X], sys_signal::sigprocmask),
@@ -648,7 +648,7 @@ mod tests {
     fn rows_are_sorted_and_named_as_the_kernel_names_them() {
         assert!(TABLE.windows(2).all(|w| w[0].nr < w[1].nr));
         for nr in 0..=469u32 {
-            let theirs = syscalls::x86::Sysno::new(nr as usize).map(|s| s.name());
+            let theirs = syscalls::x86::Sysno::new(nr as usize).map(|s| s.name().trim_start_matches("r#"));
             assert_eq!(row(nr).map(|r| r.name), theirs, "system call {nr}");
         }
         for r in TABLE {

@@ -183,12 +183,16 @@ impl Task {
 
     /// Loads a segment register as the kernel does on its way to user mode: a bad selector becomes null.
     pub fn load_segment(&mut self, seg: Seg, selector: u16) {
+        let present = |d: u64| d >> 47 & 1 != 0;
         let loaded = match selector >> 3 {
-            _ if selector & 4 != 0 => Segment::null(0),
+            i if selector & 4 != 0 => match self.vcpu.ldt_mut().get(usize::from(i)) {
+                Some(&d) if present(d) => Segment::from_descriptor(selector, d),
+                _ => Segment::null(0),
+            },
             0 => Segment::null(selector),
             4 => Segment::flat(selector, SegAttr::CODE32.with_dpl(3)),
             5 => Segment::flat(selector, SegAttr::DATA32.with_dpl(3)),
-            i @ 12..=14 if self.tls[usize::from(i - TLS_FIRST)] >> 47 & 1 != 0 => {
+            i @ 12..=14 if present(self.tls[usize::from(i - TLS_FIRST)]) => {
                 Segment::from_descriptor(selector, self.tls[usize::from(i - TLS_FIRST)])
             }
             _ => Segment::null(0),

@@ -5,7 +5,6 @@
 //! when they differ, drops the return stack and goes through the jump table.
 
 use crate::emit::{Emitter, Next};
-use crate::flags;
 use crate::operand::{self, HostMem, R11, R12};
 use crate::reencode::{Encoding, Rm, encode};
 use crate::stubs::{self, Stub};
@@ -158,7 +157,8 @@ fn call_direct(e: &mut Emitter<'_>, insn: &Insn) -> Next {
 /// Is there `mov reg, [esp]; ret` at `target`? Position-independent code calls such a thunk to learn its own address.
 fn pc_thunk(e: &mut Emitter<'_>, target: u32) -> Option<u8> {
     let mut code = [0; 4];
-    if e.source.peek(target, &mut code) < 4 {
+    // A replay of the block counts instructions, so there one must stay one.
+    if !e.config.extended || e.source.peek(target, &mut code) < 4 {
         return None;
     }
     match code {
@@ -187,8 +187,7 @@ fn call_indirect(e: &mut Emitter<'_>, insn: &Insn) -> Next {
 
 /// Where a host return arrives: goes on only if the guest returned to `address`.
 fn landing(e: &mut Emitter<'_>, address: u32) {
-    let after = &e.insns[e.at + 1..];
-    if e.config.flag_liveness && flags::dead_before(e.source, after) {
+    if e.flags_are_dead() {
         // The two opcode bytes of JNE become NOP and JMP when the landing dies: they must lie in one aligned word.
         let jne = e.buf.pos() + 7;
         if jne % 8 == 7 {

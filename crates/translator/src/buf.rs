@@ -50,6 +50,27 @@ impl CodeBuf {
     }
 }
 
+/// One host instruction under construction: appended to the code in one go.
+#[derive(Default)]
+pub(crate) struct InsnBytes {
+    bytes: [u8; 24],
+    len: usize,
+}
+
+impl InsnBytes {
+    /// Appends `bytes`.
+    #[inline(always)]
+    pub(crate) fn put(&mut self, bytes: &[u8]) {
+        self.bytes[self.len..self.len + bytes.len()].copy_from_slice(bytes);
+        self.len += bytes.len();
+    }
+
+    /// What has been appended.
+    pub(crate) fn as_slice(&self) -> &[u8] {
+        &self.bytes[..self.len]
+    }
+}
+
 impl Extend<u8> for CodeBuf {
     fn extend<T: IntoIterator<Item = u8>>(&mut self, iter: T) {
         self.bytes.extend(iter);

@@ -235,7 +235,8 @@ impl Cache {
     pub fn block_at(&self, eip: u32) -> Option<BlockInfo> {
         let (id, offset) = self.find(eip)?;
         let u = self.unit(id);
-        let boundaries = u.marks.iter().filter(|m| m.boundary && m.host >= offset - u.base);
+        let from = eip.wrapping_sub(u.eip);
+        let boundaries = u.marks.iter().filter(|m| m.boundary && m.eip.wrapping_sub(u.eip) >= from);
         let first_ends = boundaries.clone().nth(1).map_or(u.size, |m| m.host);
         let leaves = u.exits.iter().any(|x| x.site <= first_ends && x.eip == eip && x.kind.is_leave());
         Some(BlockInfo {
@@ -275,7 +276,7 @@ impl Cache {
         self.stats.insns += u64::from(unit.insns);
         self.stats.guest_bytes += u64::from(unit.len);
         self.stats.host_bytes += code.len() as u64;
-        let boundaries = unit.marks.iter().filter(|m| m.boundary).map(|m| m.host as usize);
+        let boundaries = unit.marks.iter().filter(|m| m.boundary && m.exact).map(|m| m.host as usize);
         self.arena.write(base as usize, &code, boundaries);
         let id = self.free.pop().unwrap_or_else(|| {
             self.units.push(None);

@@ -7,7 +7,9 @@ use crate::Config;
 use crate::branch;
 use crate::buf::CodeBuf;
 use crate::esp;
+use crate::flags;
 use crate::reencode::reencode;
+use crate::shape::shape_of;
 use crate::stack;
 use crate::stubs::{self, Stub};
 use crate::unit::{Exit, ExitKind, Fix, Landing, Mark, Source, Unit};
@@ -46,6 +48,8 @@ pub(crate) struct Emitter<'a> {
     pub(crate) at: usize,
     /// What to add to R12 to get guest ESP: see [`crate::esp`].
     pub(crate) esp: i32,
+    /// Index of the first instruction at whose start the status flags are the guest's again.
+    stale_until: usize,
     marks: Vec<Mark>,
     exits: Vec<Exit>,
     pub(crate) landings: Vec<Landing>,
@@ -76,11 +80,12 @@ pub(crate) fn emit(eip: u32, insns: &[Insn], bytes: &[u8], config: &Config, sour
         insns,
         at: 0,
         esp: 0,
+        stale_until: 0,
         marks: Vec::with_capacity(insns.len() + 4),
-        exits: Vec::new(),
+        exits: Vec::with_capacity(8),
         landings: Vec::new(),
         fixups: Vec::new(),
-        jumps: Vec::new(),
+        jumps: Vec::with_capacity(8),
         settled: 0,
     };
     e.buf.bytes.reserve(bytes.len() * 3 + 64);
@@ -136,21 +141,23 @@ impl Emitter<'_> {
 
     /// A plain instruction: re-encoded, unless the host's 64-bit mode lacks it.
     pub(crate) fn plain(&mut self, insn: &Insn, bytes: &[u8]) -> Next {
-        if self.lazy_esp(insn) {
-            return Next::FallThrough;
-        }
         if esp::names_esp(insn) {
+            if self.lazy_esp(insn) {
+                return Next::FallThrough;
+            }
             self.sync_esp();
         }
-        if crate::legacy::emit(self, insn, bytes) {
-            return Next::FallThrough;
-        }
-        if sensitive::needs_interpreter(insn) {
-            return self.interpret(insn);
+        if !shape_of(insn.code()).direct {
+            if crate::legacy::emit(self, insn, bytes) {
+                return Next::FallThrough;
+            }
+            if sensitive::needs_interpreter(insn) {
+                return self.interpret(insn);
+            }
         }
         if let Some((at, r)) = reencode(&mut self.buf, self.config.address_form, insn, bytes, self.esp) {
             let fix = Fix { esp: self.esp, swapped: Some(r) };
-            self.marks.push(Mark { host: at as u32, eip: insn.eip(), fix, boundary: false });
+            self.marks.push(Mark { host: at as u32, eip: insn.eip(), fix, boundary: false, exact: false });
         }
         Next::FallThrough
     }
@@ -184,18 +191,27 @@ impl Emitter<'_> {
         true
     }
 
+    /// May the status flags be left in any state after the current instruction? If so, notes until when they are.
+    pub(crate) fn flags_are_dead(&mut self) -> bool {
+        let rest = &self.insns[self.at + 1..];
+        let Some(n) = flags::dead_before(rest).filter(|_| self.config.flag_liveness) else { return false };
+        self.stale_until = self.stale_until.max(self.at + 1 + n);
+        true
+    }
+
     /// From here on, code belongs to the guest instruction at `eip`.
     fn mark(&mut self, eip: u32) {
         let host = self.buf.pos() as u32;
         let fix = Fix { esp: self.esp, swapped: None };
-        self.marks.push(Mark { host, eip, fix, boundary: true });
+        let exact = self.at >= self.stale_until;
+        self.marks.push(Mark { host, eip, fix, boundary: true, exact });
     }
 
     /// Notes that from here on, still in the code of the current instruction, R12 is guest ESP.
     pub(crate) fn mark_synced(&mut self) {
         let host = self.buf.pos() as u32;
         if let Some(last) = self.marks.last() {
-            self.marks.push(Mark { host, eip: last.eip, fix: Fix::default(), boundary: false });
+            self.marks.push(Mark { host, eip: last.eip, fix: Fix::default(), boundary: false, exact: false });
         }
     }
 

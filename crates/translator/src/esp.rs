@@ -6,7 +6,6 @@
 //! faults), and into R12 itself before anything that needs the register: jumps, leaving, other uses of ESP.
 
 use crate::emit::Emitter;
-use crate::flags;
 use crate::operand::{self, HostMem, R8, R12};
 use dynasmrt::{DynasmApi, dynasm};
 use iced_x86::{Code, OpKind, Register};
@@ -51,7 +50,7 @@ impl Emitter<'_> {
             Code::Add_rm32_imm8 | Code::Add_rm32_imm32 | Code::Sub_rm32_imm8 | Code::Sub_rm32_imm32 if to_esp => {
                 let n = i.immediate(1) as i32;
                 let add = matches!(insn.code(), Code::Add_rm32_imm8 | Code::Add_rm32_imm32);
-                if !self.config.flag_liveness || !flags::dead_before(self.source, &self.insns[self.at + 1..]) {
+                if !self.flags_are_dead() {
                     // For the flags only, on a copy.
                     operand::lea(&mut self.buf, R8, &HostMem::at(R12, self.esp));
                     if add {
@@ -99,6 +98,8 @@ impl Emitter<'_> {
 /// Does `insn` name ESP or SP as a register operand?
 pub(crate) fn names_esp(insn: &Insn) -> bool {
     let i = &insn.iced;
-    (0..i.op_count())
-        .any(|n| i.op_kind(n) == OpKind::Register && matches!(i.op_register(n), Register::ESP | Register::SP))
+    let is_esp = |kind: OpKind, r: Register| kind == OpKind::Register && matches!(r, Register::ESP | Register::SP);
+    is_esp(i.op0_kind(), i.op0_register())
+        || is_esp(i.op1_kind(), i.op1_register())
+        || is_esp(i.op2_kind(), i.op2_register())
 }

@@ -30,14 +30,7 @@ pub(crate) fn emit(e: &mut Emitter<'_>, insn: &Insn, bytes: &[u8]) -> bool {
             encode(&mut e.buf, e.config.address_form, &enc);
         }
         // 82 is 80.
-        Code::Add_rm8_imm8_82
-        | Code::Or_rm8_imm8_82
-        | Code::Adc_rm8_imm8_82
-        | Code::Sbb_rm8_imm8_82
-        | Code::And_rm8_imm8_82
-        | Code::Sub_rm8_imm8_82
-        | Code::Xor_rm8_imm8_82
-        | Code::Cmp_rm8_imm8_82 => {
+        code if is_alias_82(code) => {
             let parts = Parts::new(insn, shape_of(insn.code()), bytes);
             let modrm = parts.modrm.expect("group 1 has ModRM");
             let rm = if i.op0_kind() == OpKind::Register {
@@ -54,6 +47,21 @@ pub(crate) fn emit(e: &mut Emitter<'_>, insn: &Insn, bytes: &[u8]) -> bool {
         _ => return false,
     }
     true
+}
+
+/// Opcode 82, the same as 80.
+pub(crate) fn is_alias_82(code: Code) -> bool {
+    matches!(
+        code,
+        Code::Add_rm8_imm8_82
+            | Code::Or_rm8_imm8_82
+            | Code::Adc_rm8_imm8_82
+            | Code::Sbb_rm8_imm8_82
+            | Code::And_rm8_imm8_82
+            | Code::Sub_rm8_imm8_82
+            | Code::Xor_rm8_imm8_82
+            | Code::Cmp_rm8_imm8_82
+    )
 }
 
 /// Without flags: SETNC gives 1 or 0, and LEA takes one away.

@@ -5,7 +5,7 @@
 //! segment prefix adds the window's base after the wrap. A guest segment with a base of its own (FS or GS, thread-local
 //! storage) costs one load and, when the operand has both base and index, one LEA.
 
-use crate::buf::CodeBuf;
+use crate::buf::{CodeBuf, InsnBytes};
 use crate::config::AddressForm;
 use dynasmrt::{DynasmApi, dynasm};
 use iced_x86::{Instruction, Register};
@@ -56,14 +56,13 @@ impl HostMem {
     }
 
     /// Appends ModRM, SIB and displacement with `reg` (its low 3 bits) in the reg field.
-    pub(crate) fn modrm(&self, buf: &mut CodeBuf, reg: u8) {
+    pub(crate) fn modrm(&self, out: &mut InsnBytes, reg: u8) {
         let reg = (reg & 7) << 3;
-        let out = &mut buf.bytes;
         let Some(base) = self.base else {
             // Without a base there is always a 32-bit displacement. RIP-relative addressing took the short form.
             let sib = self.index.map_or(0x25, |(r, s)| s << 6 | (r & 7) << 3 | 5);
-            out.extend_from_slice(&[reg | 4, sib]);
-            out.extend_from_slice(&self.disp.to_le_bytes());
+            out.put(&[reg | 4, sib]);
+            out.put(&self.disp.to_le_bytes());
             return;
         };
         let (md, len) = match self.disp {
@@ -72,11 +71,11 @@ impl HostMem {
             _ => (0x80, 4),
         };
         match self.index {
-            Some((r, s)) => out.extend_from_slice(&[md | reg | 4, s << 6 | (r & 7) << 3 | base & 7]),
-            None if base & 7 == 4 => out.extend_from_slice(&[md | reg | 4, 0x24]),
-            None => out.push(md | reg | base & 7),
+            Some((r, s)) => out.put(&[md | reg | 4, s << 6 | (r & 7) << 3 | base & 7]),
+            None if base & 7 == 4 => out.put(&[md | reg | 4, 0x24]),
+            None => out.put(&[md | reg | base & 7]),
         }
-        out.extend_from_slice(&self.disp.to_le_bytes()[..len]);
+        out.put(&self.disp.to_le_bytes()[..len]);
     }
 }
 
@@ -151,10 +150,12 @@ fn seg_base(seg: Seg) -> i8 {
 
 /// `lea reg, [mem]`: address arithmetic that touches neither memory nor flags, truncated to 32 bits.
 pub(crate) fn lea(buf: &mut CodeBuf, reg: u8, mem: &HostMem) {
+    let mut out = InsnBytes::default();
     let rex = 0x40 | (reg >> 3) << 2 | mem.rex();
     if rex != 0x40 {
-        buf.push(rex);
+        out.put(&[rex]);
     }
-    buf.push(0x8d);
-    mem.modrm(buf, reg);
+    out.put(&[0x8d]);
+    mem.modrm(&mut out, reg);
+    buf.bytes.extend_from_slice(out.as_slice());
 }

@@ -4,7 +4,7 @@
 //! takes the host's form, everything else is copied. Only AH, CH, DH and BH need thought: they can't be named beside a REX prefix, so
 //! where one is needed the halves of the register are exchanged around the instruction.
 
-use crate::buf::CodeBuf;
+use crate::buf::{CodeBuf, InsnBytes};
 use crate::config::AddressForm;
 use crate::operand::{self, HostMem, R8, access_prefixes};
 use crate::shape::{Class, Shape, shape_of};
@@ -87,34 +87,36 @@ pub(crate) enum Rm {
 
 /// Appends one instruction.
 pub(crate) fn encode(buf: &mut CodeBuf, form: AddressForm, e: &Encoding<'_>) {
+    let mut out = InsnBytes::default();
     if e.lock {
-        buf.push(0xf0);
+        out.put(&[0xf0]);
     }
-    if matches!(e.rm, Rm::Mem(_)) {
-        buf.extend(access_prefixes(form));
+    let mut rex = (e.reg >> 3) << 2;
+    match &e.rm {
+        Rm::None => {}
+        Rm::Reg(r) => rex |= r >> 3,
+        Rm::Mem(m) => {
+            out.put(access_prefixes(form));
+            rex |= m.rex();
+        }
     }
     if e.p66 {
-        buf.push(0x66);
+        out.put(&[0x66]);
     }
     if e.rep != 0 {
-        buf.push(e.rep);
+        out.put(&[e.rep]);
     }
-    let rex = (e.reg >> 3) << 2
-        | match e.rm {
-            Rm::None => 0,
-            Rm::Reg(r) => r >> 3,
-            Rm::Mem(m) => m.rex(),
-        };
     if rex != 0 {
-        buf.push(0x40 | rex);
+        out.put(&[0x40 | rex]);
     }
-    buf.extend(e.opcode);
-    match e.rm {
+    out.put(e.opcode);
+    match &e.rm {
         Rm::None => {}
-        Rm::Reg(r) => buf.push(0xc0 | (e.reg & 7) << 3 | r & 7),
-        Rm::Mem(m) => m.modrm(buf, e.reg),
+        Rm::Reg(r) => out.put(&[0xc0 | (e.reg & 7) << 3 | r & 7]),
+        Rm::Mem(m) => m.modrm(&mut out, e.reg),
     }
-    buf.extend(e.imm);
+    out.put(e.imm);
+    buf.bytes.extend_from_slice(out.as_slice());
 }
 
 const fn is_high_byte(class: Class, n: u8) -> bool {

@@ -2,8 +2,9 @@
 //!
 //! One row per iced code, computed when first met from iced's own operand descriptions.
 
-use iced_x86::{Code, EncodingKind, MandatoryPrefix, OpCodeOperandKind};
-use xlat86_decoder::PerCode;
+use crate::legacy;
+use iced_x86::{Code, Mnemonic, OpCodeOperandKind};
+use xlat86_decoder::{PerCode, facts};
 
 /// What a register number in an encoding means.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -30,6 +31,8 @@ pub(crate) struct Shape {
     pub(crate) modrm: bool,
     /// The prefix that selects the instruction: 0x66, 0xF2, 0xF3 or 0.
     pub(crate) mandatory: u8,
+    /// Re-encoding is all that this plain instruction ever needs, unless it names ESP.
+    pub(crate) direct: bool,
     /// 0xA0 to 0xA3: a bare 32-bit offset.
     pub(crate) moffs: bool,
 }
@@ -43,20 +46,16 @@ pub(crate) fn shape_of(code: Code) -> &'static Shape {
 
 fn shape(code: Code) -> Shape {
     use OpCodeOperandKind as K;
-    let op = code.op_code();
+    let facts = facts(code);
     let mut s = Shape::default();
-    if op.encoding() != EncodingKind::Legacy || !op.mode32() {
+    if !facts.legacy {
         return s;
     }
-    s.mandatory = match op.mandatory_prefix() {
-        MandatoryPrefix::P66 => 0x66,
-        MandatoryPrefix::PF2 => 0xf2,
-        MandatoryPrefix::PF3 => 0xf3,
-        _ => 0,
-    };
-    s.modrm = op.is_group() || op.is_rm_group();
-    for i in 0..op.op_count() {
-        match op.op_kind(i) {
+    s.mandatory = facts.mandatory_prefix;
+    s.direct = is_direct(code);
+    s.modrm = facts.group;
+    for kind in facts.op_kinds() {
+        match kind {
             K::r8_reg => (s.reg, s.modrm) = (Class::Gpr8, true),
             K::r16_reg | K::r32_reg => (s.reg, s.modrm) = (Class::Gpr, true),
             K::r16_rm | K::r32_rm | K::r16_or_mem | K::r32_or_mem => (s.rm, s.modrm) = (Class::Gpr, true),
@@ -78,4 +77,53 @@ fn shape(code: Code) -> Shape {
         }
     }
     s
+}
+
+/// The plain instructions that compilers use most and that nothing here treats specially.
+fn is_direct(code: Code) -> bool {
+    use Mnemonic as M;
+    matches!(
+        code.mnemonic(),
+        M::Mov
+            | M::Movzx
+            | M::Movsx
+            | M::Cmp
+            | M::Test
+            | M::And
+            | M::Or
+            | M::Xor
+            | M::Adc
+            | M::Sbb
+            | M::Neg
+            | M::Not
+            | M::Shl
+            | M::Shr
+            | M::Sar
+            | M::Imul
+            | M::Mul
+            | M::Div
+            | M::Idiv
+            | M::Add
+            | M::Sub
+            | M::Lea
+            | M::Sete
+            | M::Setne
+            | M::Cdq
+            | M::Movaps
+            | M::Movups
+            | M::Movss
+            | M::Movsd
+            | M::Movdqa
+            | M::Movdqu
+            | M::Movd
+            | M::Movq
+            | M::Pxor
+            | M::Fld
+            | M::Fstp
+            | M::Fxch
+            | M::Bt
+            | M::Cmove
+            | M::Cmovne
+    ) && !facts(code).op_kinds().any(|k| k == OpCodeOperandKind::seg_reg)
+        && !legacy::is_alias_82(code)
 }

@@ -8,7 +8,7 @@ use crate::Config;
 use crate::emit;
 use crate::stubs::Stub;
 use xlat86_arch::{Features, Mode};
-use xlat86_decoder::{Block, BlockEnd, decode_block_into};
+use xlat86_decoder::{Block, BlockEnd, decode_more};
 
 /// Where guest bytes come from.
 pub trait Source {
@@ -42,8 +42,10 @@ pub struct Mark {
     pub eip: u32,
     /// What to repair when stopped or faulting here.
     pub fix: Fix,
-    /// Guest state is exact at `host`: it is the start of the guest instruction.
+    /// `host` is the start of the guest instruction: registers are exact but for `fix`.
     pub boundary: bool,
+    /// The status flags are exact too. Where they aren't, the guest overwrites them before it reads them.
+    pub exact: bool,
 }
 
 /// Why translated code leaves at a site.
@@ -141,29 +143,31 @@ pub(crate) fn mark_at(marks: &[Mark], host: u32) -> Option<&Mark> {
     marks[..marks.partition_point(|m| m.host <= host)].last()
 }
 
+/// Guest bytes looked at for one unit.
+const WINDOW: usize = 256;
+
 /// Translates the unit at `eip`. `None` when no byte can be fetched there, or the mode isn't one that translated code runs in
 /// (everything but flat 32-bit user code).
 pub fn translate(eip: u32, mode: Mode, features: Features, config: &Config, source: &mut dyn Source) -> Option<Unit> {
     if mode != Mode::USER32 {
         return None;
     }
-    let mut bytes = [0; 4096 + 14];
     let in_page = 4096 - (eip & 0xfff) as usize;
-    let got = source.peek(eip, &mut bytes[..in_page]);
-    if got < in_page {
+    // Enough for a unit of ordinary length; a longer one goes on as another unit.
+    let mut bytes = [0; WINDOW + 14];
+    let mut available = in_page.min(WINDOW);
+    if source.peek(eip, &mut bytes[..available]) < available {
         return None;
     }
     source.depend(eip);
-    let mut insns = Vec::with_capacity(config.max_insns);
-    let mut block = Block::default();
+    let mut block = Block { insns: Vec::with_capacity(config.max_insns.min(64)), ..Block::default() };
     let mut at = 0;
-    // An instruction that crosses the page makes a unit of its own; the next page's bytes are asked for only then.
-    let mut available = in_page;
     loop {
-        let room = config.max_insns - insns.len();
+        let room = config.max_insns - block.insns.len();
         let here = eip.wrapping_add(at as u32);
-        decode_block_into(&mut block, &bytes[at..available], here, in_page - at, mode, features, room);
+        decode_more(&mut block, &bytes[at..available], here, in_page - at, mode, features, room);
         if block.end == BlockEnd::Truncated && at == 0 && available == in_page {
+            // An instruction that crosses the page makes a unit of its own; the next page's bytes are asked for only now.
             let more = source.peek(eip.wrapping_add(in_page as u32), &mut bytes[in_page..in_page + 14]);
             if more == 0 {
                 return None;
@@ -173,21 +177,20 @@ pub fn translate(eip: u32, mode: Mode, features: Features, config: &Config, sour
             continue;
         }
         at += block.len as usize;
-        insns.extend_from_slice(&block.insns);
         let Some(last) = block.insns.last() else { break };
         let next = eip.wrapping_add(at as u32);
         if block.end != BlockEnd::ControlFlow
             || !emit::falls_through(last)
             || !config.extended
             || at >= in_page
-            || insns.len() >= config.max_insns
+            || block.insns.len() >= config.max_insns
             || source.known(next)
         {
             break;
         }
     }
-    if insns.is_empty() {
+    if block.insns.is_empty() {
         return None;
     }
-    Some(emit::emit(eip, &insns, &bytes[..at], config, source))
+    Some(emit::emit(eip, &block.insns, &bytes[..at], config, source))
 }

@@ -2,7 +2,7 @@
 //!
 //! The interpreter goes first, with a journal of its writes that is undone afterwards; then the translated block runs
 //! from the same state. Registers, flags, floating-point state and every byte the interpreter wrote must then be the
-//! same. Units are single basic blocks without chaining or pairing, so that each leaves by itself. Blocks run one at
+//! same. Units are single basic blocks without chaining or pairing, so that each leaves by itself, and keep even dead flags. Blocks run one at
 //! a time per process, and with signals held back: another thread's writes would look like differences.
 
 use crate::{Exit, Vcpu};
@@ -21,7 +21,7 @@ static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
 
 /// The translator settings that lockstep needs, made from the user's.
 pub(crate) fn config(from: &Config) -> Config {
-    Config { chaining: false, return_pairing: false, extended: false, ..*from }
+    Config { chaining: false, return_pairing: false, flag_liveness: false, extended: false, ..*from }
 }
 
 impl Vcpu {

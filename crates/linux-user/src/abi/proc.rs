@@ -123,8 +123,12 @@ impl UserDesc {
         let bit = |n: u32| (d >> n & 1) as u32;
         let base = (d >> 16 & 0xff_ffff | d >> 56 << 24) as u32;
         let limit = (d & 0xffff | d >> 32 & 0xf_0000) as u32;
-        let flags =
-            bit(54) | (d >> 42 & 3) as u32 * 2 | (bit(41) ^ 1) << 3 | bit(55) << 4 | (bit(47) ^ 1) << 5 | bit(52) << 6;
+        let flags = bit(54)
+            | ((d >> 42 & 3) as u32) << 1
+            | (bit(41) ^ 1) << 3
+            | bit(55) << 4
+            | (bit(47) ^ 1) << 5
+            | bit(52) << 6;
         UserDesc { entry, base, limit, flags }
     }
 }

@@ -1,0 +1,91 @@
+//! Small programs of our own (testdata/user) that print what they find: the initial stack, errors of system calls, where
+//! mappings go, what signal frames hold. Each must print under xlat86 what it prints natively.
+//!
+//! Natively they run without address randomisation (the personality is set by `setarch -R`), as xlat86 does.
+
+mod common;
+
+use common::{GUARD, XLAT86, engine, testdata};
+use std::os::unix::process::ExitStatusExt;
+use std::process::{Command, Output, Stdio};
+
+fn run(program: &[&str], name: &str) -> Output {
+    let (first, rest) = program.split_first().unwrap();
+    Command::new(first)
+        .args(rest)
+        .args([name, "argument", ""])
+        .current_dir(testdata().join("user"))
+        .env_clear()
+        .envs([("FIRST", "1"), ("SECOND", "a longer value")])
+        .stdin(Stdio::null())
+        .output()
+        .unwrap_or_else(|e| panic!("{first}: {e}"))
+}
+
+fn same(name: &str) {
+    let native = run(&["/usr/bin/setarch", "-R"], name);
+    let emulated = run(&[GUARD, XLAT86, "run", "--engine", &engine()], name);
+    let lines = |o: &Output| String::from_utf8_lossy(&o.stdout).lines().map(str::to_string).collect::<Vec<_>>();
+    let (n, e) = (lines(&native), lines(&emulated));
+    assert!(n.len() > 20, "{name} doesn't run natively: {native:?}");
+    let differ: Vec<String> = (0..n.len().max(e.len()))
+        .filter(|&i| n.get(i) != e.get(i))
+        .map(|i| format!("line {}: native {:?}, xlat86 {:?}", i + 1, n.get(i), e.get(i)))
+        .collect();
+    assert!(
+        differ.is_empty(),
+        "{name} on {}:\n{}\n{}",
+        engine(),
+        differ.join("\n"),
+        String::from_utf8_lossy(&emulated.stderr)
+    );
+    assert_eq!(
+        (native.status.code(), native.status.signal()),
+        (emulated.status.code(), emulated.status.signal()),
+        "{name}"
+    );
+}
+
+#[test]
+fn initial_stack() {
+    same("./stack");
+}
+
+#[test]
+fn errors_of_system_calls() {
+    same("./errno");
+}
+
+#[test]
+fn memory_map() {
+    same("./memory");
+}
+
+#[test]
+fn signals_and_their_frames() {
+    same("./signals");
+}
+
+/// Wild arguments to thousands of random system calls: no crash, no hang, no write outside the guest.
+#[test]
+fn random_system_calls_are_survived() {
+    for seed in ["1", "2", "3", "4", "5"] {
+        let dir = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("wild-{}", std::process::id()));
+        std::fs::create_dir_all(&dir).unwrap();
+        let o = Command::new("timeout")
+            .args(["-s", "KILL", "60", GUARD, XLAT86, "run", "--engine", &engine()])
+            .arg(testdata().join("user/wild"))
+            .arg(seed)
+            .current_dir(&dir)
+            .stdin(Stdio::null())
+            .output()
+            .unwrap();
+        std::fs::remove_dir_all(dir).unwrap();
+        assert_eq!(
+            String::from_utf8_lossy(&o.stdout),
+            "survived\n",
+            "seed {seed}: {:?}",
+            String::from_utf8_lossy(&o.stderr)
+        );
+    }
+}
