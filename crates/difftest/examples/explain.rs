@@ -6,6 +6,7 @@ use xlat86_arch::{CpuModel, Mode};
 use xlat86_decoder::decode_insn;
 use xlat86_difftest::engine::{LowMemory, Stepper, configurations, difference};
 use xlat86_difftest::program::{LAYOUT, Programs};
+use xlat86_difftest::undefined::Undefined;
 use xlat86_vcpu::Engine;
 
 fn main() {
@@ -25,7 +26,7 @@ fn main() {
     println!("{:?} at {:08x}", want.exit, want.cpu.eip);
     let low = LowMemory::new(&LAYOUT).expect("low memory");
     for (name, config) in configurations() {
-        if let Some(what) = difference(&want, &low.cpu(Engine::Dbt, config).run(&program), !0) {
+        if let Some(what) = difference(&want, &low.cpu(Engine::Dbt, config).run(&program), &Undefined::default()) {
             println!("{name}:\n{what}");
         }
     }

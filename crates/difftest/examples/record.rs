@@ -2,33 +2,14 @@
 //!
 //! Only cases on which the interpreter agrees are written: a difference is for `silicon_integer` to report first.
 
-use iced_x86::Mnemonic;
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
-use xlat86_decoder::{Kind, kind_of};
+use xlat86_difftest::campaign::family;
 use xlat86_difftest::case::{Case, Recorded, difference};
 use xlat86_difftest::generate::{Generator, Rng};
 use xlat86_difftest::native::Native;
 use xlat86_difftest::reference::Reference;
 use xlat86_difftest::state::Executor;
-
-/// The file a case belongs to.
-fn family(case: &Case) -> &'static str {
-    use Mnemonic::*;
-    match case.code.mnemonic() {
-        Add | Adc | Sub | Sbb | Cmp | Neg | Inc | Dec | Not | And | Or | Xor | Test | Xadd | Cmpxchg => "alu",
-        Mul | Imul | Div | Idiv => "muldiv",
-        Shl | Sal | Shr | Sar | Rol | Ror | Rcl | Rcr | Shld | Shrd => "shift",
-        Bt | Bts | Btr | Btc | Bsf | Bsr | Popcnt | Crc32 | Cmpxchg8b | Bound => "bits",
-        Aaa | Aas | Aam | Aad | Daa | Das => "bcd",
-        _ => match kind_of(case.code) {
-            Kind::Stack | Kind::Sensitive => "stack",
-            Kind::String => "string",
-            Kind::Branch => "branch",
-            _ => "move",
-        },
-    }
-}
 
 fn main() {
     let mut args = std::env::args().skip(1);
@@ -49,7 +30,7 @@ fn main() {
             continue;
         }
         *count += 1;
-        let (file, code) = (family(&case), format!("{:?}", case.code));
+        let (file, code) = (family(case.code), format!("{:?}", case.code));
         let text = Recorded { case, outcome }.to_string();
         files.entry(file).or_default().entry(code).or_default().push_str(&text);
     }

@@ -6,6 +6,7 @@
 use crate::case::Case;
 use crate::fpu;
 use crate::state::{AT, CODE, DATA, DATA_LEN};
+use crate::undefined::Undefined;
 use std::collections::HashSet;
 use std::fmt::Write as _;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -14,8 +15,9 @@ use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
-use xlat86_arch::{CpuModel, CpuState, FxState, Gva, Seg, SegAttr, Segment, eflags};
-use xlat86_host::{Window, scratch_low, scratch_window, signals, unmap_scratch_low};
+use xlat86_arch::{CpuModel, CpuState, Fault, FxState, Gva, Mode, Reg, Seg, SegAttr, Segment, Vector, eflags};
+use xlat86_decoder::{decode_insn, repeats};
+use xlat86_host::{Compat, CompatState, Window, scratch_low, scratch_window, signals, unmap_scratch_low};
 use xlat86_interp::{Interp, Stop};
 use xlat86_softmmu::{FlatSpace, Mmu, Prot};
 use xlat86_vcpu::{Config, Engine, Exit, Process, TranslatorConfig, Vcpu};
@@ -74,11 +76,10 @@ impl Program {
     /// The memory of the programs that [`Program::from_fpu_case`] makes.
     pub const FPU_LAYOUT: [Range<u32>; 2] = [fpu::CODE..fpu::CODE + 0x1000, fpu::DATA_PAGE..fpu::DATA_PAGE + 0x1000];
 
-    /// An integer case.
+    /// An integer case, with the segments of `cpu`.
     #[must_use]
-    pub fn from_case(case: &Case) -> Program {
-        let cpu =
-            CpuState { gpr: case.regs.gpr, eflags: case.regs.eflags | eflags::IF, fx: case.regs.fx, ..with_tls() };
+    pub fn from_case(case: &Case, cpu: CpuState) -> Program {
+        let cpu = CpuState { gpr: case.regs.gpr, eflags: case.regs.eflags | eflags::IF, fx: case.regs.fx, ..cpu };
         Program::new(cpu, &case.bytes, 0x1000, case.data())
     }
 
@@ -114,10 +115,17 @@ fn contents(window: Window, p: &Program) -> Vec<Vec<u8>> {
     p.memory.iter().map(read).collect()
 }
 
-/// A digest of what is exact at an instruction boundary.
-fn boundary(cpu: &CpuState, flags: u32) -> u64 {
-    let mut h = DefaultHasher::new();
-    (cpu.gpr, cpu.eip, cpu.eflags & flags).hash(&mut h);
+/// A digest of what is exact at an instruction boundary. In front of a repeated string instruction any number of its iterations may
+/// have been done: what they change is left out.
+fn boundary(cpu: &CpuState, window: Window, flags: u32) -> u64 {
+    let (mut h, mut gpr, mut eflags) = (DefaultHasher::new(), cpu.gpr, cpu.eflags & flags);
+    let mut bytes = [0; 15];
+    let n = window.read_bytes(cpu.eip, &mut bytes).map_or_else(|(n, _)| n, |()| bytes.len());
+    let insn = decode_insn(&bytes[..n], cpu.eip, Mode::USER32, CpuModel::MAX.features);
+    if insn.is_some_and(|i| repeats(i.code()) && (i.iced.has_rep_prefix() || i.iced.has_repne_prefix())) {
+        (gpr[Reg::Ecx as usize], gpr[Reg::Esi as usize], gpr[Reg::Edi as usize], eflags) = (0, 0, 0, 0);
+    }
+    (gpr, cpu.eip, eflags).hash(&mut h);
     h.finish()
 }
 
@@ -144,7 +152,7 @@ impl Stepper {
     /// Like [`Stepper::run`], with a digest of the state at every instruction boundary, flags as far as `flags` selects them.
     pub fn boundaries(&mut self, p: &Program, limit: u64, flags: u32) -> Option<(Finish, HashSet<u64>)> {
         let mut seen = HashSet::new();
-        let finish = self.trace(p, limit, |cpu, _| _ = seen.insert(boundary(cpu, flags)))?;
+        let finish = self.trace(p, limit, |cpu, window| _ = seen.insert(boundary(cpu, window, flags)))?;
         Some((finish, seen))
     }
 
@@ -167,6 +175,44 @@ impl Stepper {
             return Some(Finish { exit, cpu, memory: contents(self.window, p) });
         }
         None
+    }
+}
+
+/// The host CPU, in compatibility mode. It runs programs of one instruction, without segment bases and system calls.
+pub struct Silicon {
+    compat: Compat,
+}
+
+impl Silicon {
+    /// # Errors
+    /// Something else is at the addresses of `ranges`.
+    pub fn new(ranges: &[Range<u32>]) -> io::Result<Silicon> {
+        Ok(Silicon { compat: Compat::new(ranges)? })
+    }
+
+    /// Runs `p`, whose memory is exactly the ranges, to its first exception.
+    pub fn run(&mut self, p: &Program) -> Finish {
+        /// Vectors with an error code (SDM vol. 3A, 6.3.1).
+        const WITH_ERROR: u32 = 1 << 8 | 0x1f << 10 | 1 << 17;
+        for (i, (_, bytes)) in p.memory.iter().enumerate() {
+            self.compat.memory(i).copy_from_slice(bytes);
+        }
+        let mut s = CompatState::default();
+        (s.gpr, s.eip, s.eflags, s.fx) = (p.cpu.gpr, p.cpu.eip, p.cpu.eflags.into(), p.cpu.fx.to_bytes());
+        let fault = self.compat.run(&mut s);
+        let mut cpu = CpuState { gpr: s.gpr, eip: s.eip, fx: FxState::from_bytes(&s.fx), ..p.cpu.clone() };
+        let seen = eflags::LIVE | eflags::AC | eflags::ID;
+        cpu.eflags = s.eflags as u32 & seen | p.cpu.eflags & !seen;
+        let exit = match fault.trapno {
+            3 | 4 => Exit::SoftInt(fault.trapno as u8),
+            vector => Exit::Fault(Fault {
+                vector: Vector(vector as u8),
+                error: (WITH_ERROR >> vector & 1 != 0).then_some(fault.error),
+                addr: Gva(if vector == 14 { fault.addr as u32 } else { 0 }),
+            }),
+        };
+        let memory = (0..p.memory.len()).map(|i| self.compat.memory(i).to_vec()).collect();
+        Finish { exit, cpu, memory }
     }
 }
 
@@ -219,14 +265,14 @@ impl Translated<'_> {
     pub fn run(&mut self, p: &Program) -> Finish {
         const PATIENCE: u32 = 8;
         let mut kicks = 0;
-        self.run_interrupted(p, |_| {
+        self.run_interrupted(p, |_, _| {
             kicks += 1;
             kicks < PATIENCE
         })
     }
 
     /// Like [`Translated::run`]; `interrupted` sees the state whenever another thread's kick has stopped it, and says whether to go on.
-    pub fn run_interrupted(&mut self, p: &Program, mut interrupted: impl FnMut(&CpuState) -> bool) -> Finish {
+    pub fn run_interrupted(&mut self, p: &Program, mut interrupted: impl FnMut(&CpuState, Window) -> bool) -> Finish {
         self.release();
         for (at, bytes) in &p.memory {
             self.low.window.write_bytes(*at, bytes).expect("the memory is mapped");
@@ -239,7 +285,7 @@ impl Translated<'_> {
                 Exit::Interrupted => {
                     while signals::take_pending().is_some() {}
                     signals::set_mask(0);
-                    if !interrupted(self.cpu.state()) {
+                    if !interrupted(self.cpu.state(), self.low.window) {
                         break Exit::Interrupted;
                     }
                 }
@@ -268,8 +314,8 @@ impl Translated<'_> {
 
 /// Is `cpu` at a boundary that `seen` holds?
 #[must_use]
-pub fn is_boundary(seen: &HashSet<u64>, cpu: &CpuState, flags: u32) -> bool {
-    seen.contains(&boundary(cpu, flags))
+pub fn is_boundary(seen: &HashSet<u64>, cpu: &CpuState, window: Window, flags: u32) -> bool {
+    seen.contains(&boundary(cpu, window, flags))
 }
 
 /// The translator's settings, each switched off by itself, with their names.
@@ -288,24 +334,29 @@ pub fn configurations() -> Vec<(&'static str, TranslatorConfig)> {
     ]
 }
 
-/// How `got` differs from `want`, flags compared as far as `flags` selects them. The x87 pointers aren't compared: the host
+/// How `got` differs from `want`, leaving out what `except` lists. The x87 pointers aren't compared: the host
 /// forgets them at task switches.
 #[must_use]
-pub fn difference(want: &Finish, got: &Finish, flags: u32) -> Option<String> {
+pub fn difference(want: &Finish, got: &Finish, except: &Undefined) -> Option<String> {
+    let faults = |f: &Finish| matches!(f.exit, Exit::Fault(_));
     let mut out = String::new();
     let mut differ = |name: &str, a: &dyn core::fmt::Debug, b: &dyn core::fmt::Debug| {
         let (a, b) = (format!("{a:x?}"), format!("{b:x?}"));
         if a != b {
-            let _ = writeln!(out, "  {name}: {a}, translated {b}");
+            let _ = writeln!(out, "  {name}: {a}, but {b}");
         }
     };
     let (a, b) = (&want.cpu, &got.cpu);
-    differ("exit", &want.exit, &got.exit);
+    if !(except.which_fault && faults(want) && faults(got)) {
+        differ("exit", &want.exit, &got.exit);
+    }
     for (i, name) in ["eax", "ecx", "edx", "ebx", "esp", "ebp", "esi", "edi"].iter().enumerate() {
-        differ(name, &a.gpr[i], &b.gpr[i]);
+        if !(faults(want) && except.registers_on_fault >> i & 1 != 0) {
+            differ(name, &a.gpr[i], &b.gpr[i]);
+        }
     }
     differ("eip", &a.eip, &b.eip);
-    differ("eflags", &(a.eflags & flags), &(b.eflags & flags));
+    differ("eflags", &(a.eflags & !except.flags), &(b.eflags & !except.flags));
     let control = |f: &FxState| (f.fcw, f.fsw, f.ftw, f.mxcsr);
     differ("fcw, fsw, ftw, mxcsr", &control(&a.fx), &control(&b.fx));
     for i in 0..8 {

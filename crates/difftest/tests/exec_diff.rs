@@ -5,10 +5,13 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 use xlat86_arch::eflags;
-use xlat86_difftest::engine::{Finish, Kicker, LowMemory, Program, Stepper, configurations, difference, is_boundary};
+use xlat86_difftest::engine::{
+    Finish, Kicker, LowMemory, Program, Stepper, configurations, difference, is_boundary, with_tls,
+};
 use xlat86_difftest::fpu;
 use xlat86_difftest::generate::{Generator, Rng};
 use xlat86_difftest::program::{self, Programs};
+use xlat86_difftest::undefined::Undefined;
 use xlat86_vcpu::{Engine, Exit};
 
 fn number(name: &str, default: u64) -> u64 {
@@ -43,14 +46,14 @@ fn integer_instructions_do_what_the_interpreter_does() {
     let mut findings = Findings::default();
     for n in 0..number("XLAT86_CASES", 20_000) {
         let case = generator.next_case();
-        let program = Program::from_case(&case);
+        let program = Program::from_case(&case, with_tls());
         let Some(want) = reference.run(&program, 64) else { continue };
         // Each in the default configuration and in one other.
         let other = 1 + n as usize % (engines.len() - 1);
         for i in [0, other] {
             let (name, engine) = &mut engines[i];
             let got = engine.run(&program);
-            if let Some(what) = difference(&want, &got, !0) {
+            if let Some(what) = difference(&want, &got, &Undefined::default()) {
                 findings.add(format!("{:?}", case.code), || {
                     format!(
                         "{} {:02x?} gpr {:x?} flags {:x} ({name})\n{what}",
@@ -79,7 +82,7 @@ fn floating_point_instructions_do_what_the_interpreter_does() {
             let program = Program::from_fpu_case(&case);
             let Some(want) = reference.run(&program, 64) else { continue };
             let got = engine.run(&program);
-            if let Some(what) = difference(&want, &got, !0) {
+            if let Some(what) = difference(&want, &got, &Undefined::default()) {
                 findings.add(format!("{:?}", fpu::decode(&case.code).code()), || {
                     format!("{:02x?} number {n}\n{what}", case.code)
                 });
@@ -112,7 +115,7 @@ fn programs_do_what_the_interpreter_does() {
             let before = engine.mismatches();
             let got = engine.run(&program);
             let stale = engine.mismatches() != before && *name != "flag-liveness=off";
-            if let Some(what) = difference(&want, &got, flags_at(&want, name)) {
+            if let Some(what) = difference(&want, &got, &flags_at(&want, name)) {
                 if stale {
                     forgiven += 1;
                     continue;
@@ -128,9 +131,10 @@ fn programs_do_what_the_interpreter_does() {
 }
 
 /// Where a program faults, flags that no instruction would have read may be stale, unless liveness is off.
-fn flags_at(want: &Finish, name: &str) -> u32 {
+fn flags_at(want: &Finish, name: &str) -> Undefined {
     let faults = matches!(want.exit, Exit::Fault(_));
-    if faults && name != "flag-liveness=off" { !eflags::STATUS } else { !0 }
+    let flags = if faults && name != "flag-liveness=off" { eflags::STATUS } else { 0 };
+    Undefined { flags, ..Undefined::default() }
 }
 
 /// Wherever it is interrupted, the state is one the interpreter passes through, and going on leads to the same end.
@@ -148,15 +152,15 @@ fn interruption_shows_a_state_between_two_instructions() {
     let _kicker = Kicker::every(Duration::from_micros(100));
     let (mut programs, mut findings, mut kicks) = (Programs::default(), Findings::default(), 0u64);
     let seed = number("XLAT86_SEED", 1);
-    for n in 0..number("XLAT86_CASES", 20_000) / 40 {
+    for n in 0..number("XLAT86_CASES", 20_000) / 100 {
         let program = programs.program(seed << 32 | n, 400);
         for (engine, flags) in &mut engines {
             let Some((want, seen)) = reference.boundaries(&program, 40_000, *flags) else { continue };
             let mut strange = None;
             let before = engine.mismatches();
-            let got = engine.run_interrupted(&program, |cpu| {
+            let got = engine.run_interrupted(&program, |cpu, window| {
                 kicks += 1;
-                if !is_boundary(&seen, cpu, *flags) && strange.is_none() {
+                if !is_boundary(&seen, cpu, window, *flags) && strange.is_none() {
                     strange = Some(format!("{:08x}: {:08x?} {:x}", cpu.eip, cpu.gpr, cpu.eflags));
                 }
                 true
@@ -164,7 +168,10 @@ fn interruption_shows_a_state_between_two_instructions() {
             if engine.mismatches() != before && *flags != exact {
                 continue;
             }
-            let what = strange.or_else(|| difference(&want, &got, if *flags == exact { !0 } else { !eflags::STATUS }));
+            let what = strange.or_else(|| {
+                let flags = if *flags == exact { 0 } else { eflags::STATUS };
+                difference(&want, &got, &Undefined { flags, ..Undefined::default() })
+            });
             if let Some(what) = what {
                 findings.add(format!("flags {flags:x}"), || format!("program {:#x}\n{what}", seed << 32 | n));
             }
