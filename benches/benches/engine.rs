@@ -15,14 +15,16 @@ const STACK_TOP: u32 = DATA + 0x8000;
 const TURNS: u32 = 10_000;
 
 /// A CPU at the beginning of `code`.
-fn guest(code: &[u8]) -> Vcpu {
+fn guest(code: &[u8], extended: bool) -> Vcpu {
     let window = xlat86_host::scratch_low(&[CODE..CODE + 0x4000, DATA..DATA + 0x10000]).expect("the low 4 GB are free");
     let space = Arc::new(FlatSpace::new(window));
     let rw = Prot { mapped: true, read: true, write: true, ..Prot::default() };
     space.set_prot(Gva(CODE), 0x4000, Prot { exec: true, ..rw });
     space.set_prot(Gva(DATA), 0x10000, rw);
     window.write_bytes(CODE, code).expect("the code fits");
-    let process = Process::new(space, Config::default()).expect("the host lets us translate");
+    let mut config = Config::default();
+    config.translator.extended = extended;
+    let process = Process::new(space, config).expect("the host lets us translate");
     Vcpu::new(&process).expect("the host lets us run")
 }
 
@@ -45,25 +47,25 @@ fn run(cpu: &mut Vcpu) {
     assert_eq!(cpu.run(), Exit::SoftInt(0x80));
 }
 
-/// Name, and the body of a loop.
-const LOOPS: &[(&str, &[u8])] = &[
+/// Name, whether a translation may go on past a jump, and the body of a loop.
+const LOOPS: &[(&str, bool, &[u8])] = &[
     // add eax, ecx
-    ("one block", &[0x01, 0xc8]),
-    // jmp 1f; nops; 1: jmp 2f; nops; 2:, each a translation of its own when jumps end one
-    ("chained jumps", &[0xeb, 2, 0x90, 0x90, 0xeb, 2, 0x90, 0x90]),
+    ("loop in one translation", true, &[0x01, 0xc8]),
+    // jmp 1f; nops; 1: jmp 2f; nops; 2:, three translations that jump to each other
+    ("chained loop of three", false, &[0xeb, 2, 0x90, 0x90, 0xeb, 2, 0x90, 0x90]),
     // call f; jmp 1f; f: ret; 1:
-    ("call and return", &[0xe8, 2, 0, 0, 0, 0xeb, 1, 0xc3]),
+    ("call and return", true, &[0xe8, 2, 0, 0, 0, 0xeb, 1, 0xc3]),
     // mov eax, offset 1f; jmp eax; nop; 1:
-    ("indirect jump", &[0xb8, 8, 0, 0, 1, 0xff, 0xe0, 0x90]),
+    ("indirect jump", true, &[0xb8, 8, 0, 0, 1, 0xff, 0xe0, 0x90]),
     // xor eax, eax; lsl edx, eax: sensitive, and left to the interpreter
-    ("leave, interpret, re-enter", &[0x31, 0xc0, 0x0f, 0x03, 0xd0]),
+    ("leave, interpret, re-enter", true, &[0x31, 0xc0, 0x0f, 0x03, 0xd0]),
 ];
 
 fn loops(c: &mut Criterion) {
     let mut group = c.benchmark_group("engine");
     group.throughput(Throughput::Elements(u64::from(TURNS)));
-    for (name, body) in LOOPS {
-        let mut cpu = guest(&turns(body));
+    for (name, extended, body) in LOOPS {
+        let mut cpu = guest(&turns(body), *extended);
         run(&mut cpu);
         group.bench_function(*name, |b| b.iter(|| run(&mut cpu)));
     }
@@ -74,7 +76,7 @@ fn exits(c: &mut Criterion) {
     let mut group = c.benchmark_group("exit");
     group.throughput(Throughput::Elements(1));
     // int 0x80, at once: dispatch, enter, leave.
-    let mut cpu = guest(&[0xcd, 0x80]);
+    let mut cpu = guest(&[0xcd, 0x80], true);
     group.bench_function("system call", |b| {
         b.iter(|| {
             cpu.state_mut().eip = CODE;
@@ -82,7 +84,7 @@ fn exits(c: &mut Criterion) {
         });
     });
     // mov eax, [0]: the host's signal, the search for the guest instruction, the interpreter's verdict.
-    let mut cpu = guest(&[0xa1, 0, 0, 0, 0]);
+    let mut cpu = guest(&[0xa1, 0, 0, 0, 0], true);
     group.bench_function("fault", |b| {
         b.iter(|| {
             cpu.state_mut().eip = CODE;
@@ -92,7 +94,7 @@ fn exits(c: &mut Criterion) {
     // mov byte [1f + 1], cl; 1: mov al, imm8; int 0x80: the page is unprotected, its translations dropped and made anew.
     let mut code = vec![0x88, 0x0d, 0, 0, 0, 0, 0xb0, 1, 0xcd, 0x80];
     code[2..6].copy_from_slice(&(CODE + 7).to_le_bytes());
-    let mut cpu = guest(&code);
+    let mut cpu = guest(&code, true);
     group.bench_function("code changed", |b| {
         b.iter(|| {
             cpu.state_mut().eip = CODE;

@@ -221,8 +221,11 @@ impl Bench {
         let unpack = |e| Workload::unpack(e, folder.path()).map_err(|e| format!("{}: {e}", folder.path().display()));
         let all = EMBEDDED.iter().map(unpack).collect::<Result<Vec<_>, _>>()?;
         let empty = all.iter().find(|w| w.is(STARTUP)).ok_or("no workload to start with")?;
-        let workloads: Vec<Workload> = match Workload::of_user(&self.program) {
-            Some(w) => vec![w],
+        let workloads: Vec<Workload> = match self.program.split_first() {
+            Some((program, args)) => {
+                let own = Workload::of_user(program.as_ref(), args);
+                vec![own.map_err(|e| format!("{}: {e}", program.to_string_lossy()))?]
+            }
             None => all.iter().filter(|w| self.selects(parts, &w.group, &w.name)).cloned().collect(),
         };
         let (engines, missing) = self.engines(parts, empty)?;
@@ -362,7 +365,7 @@ mod tests {
     fn a_users_program_keeps_its_options() {
         let b = parse("--runs 2 -- ./prog --group x -v").unwrap();
         assert_eq!(b.program, ["./prog", "--group", "x", "-v"]);
-        assert_eq!(Workload::of_user(&b.program).unwrap().name, "prog");
+        assert!(Workload::of_user("./prog".as_ref(), &b.program).is_err());
     }
 
     #[test]

@@ -76,12 +76,12 @@ impl Workload {
         self.name == name
     }
 
-    /// The user's own program.
-    pub(crate) fn of_user(command: &[OsString]) -> Option<Workload> {
-        let (program, args) = command.split_first()?;
-        let program = PathBuf::from(program);
-        let name = program.file_name()?.to_string_lossy().into_owned();
-        Some(Workload { group: "program".into(), name, program, work: Work::Fixed(args.to_vec()), least: 1 })
+    /// The user's own program. By its whole path: engines differ in where they look for a bare name.
+    pub(crate) fn of_user(program: &Path, args: &[OsString]) -> io::Result<Workload> {
+        let program = std::path::absolute(program)?;
+        std::fs::File::open(&program)?;
+        let name = program.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        Ok(Workload { group: "program".into(), name, program, work: Work::Fixed(args.to_vec()), least: 1 })
     }
 
     /// Puts an embedded program into `folder`, where the kernel and other emulators can execute it.
