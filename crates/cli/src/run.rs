@@ -7,7 +7,7 @@ use std::os::unix::ffi::OsStringExt;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use xlat86_linux_user::{Invocation, Options};
-use xlat86_vcpu::{Config, CpuModel, Engine};
+use xlat86_vcpu::{Config, CpuModel, Engine, TranslatorConfig};
 
 /// Status of a shell that can't execute what it was told to.
 const CANNOT_EXECUTE: u8 = 126;
@@ -45,6 +45,9 @@ pub(crate) struct Run {
     /// The CPU that the program sees
     #[arg(long, value_name = "MODEL", default_value = "max", value_parser = cpu_model)]
     cpu: &'static CpuModel,
+    /// Memory for translated code: bytes, or with K, M or G; at least 256K
+    #[arg(long, value_name = "SIZE", default_value = "64M", value_parser = cache_size)]
+    cache_size: usize,
     /// What to trace
     #[arg(long, value_name = "WHAT", value_enum, value_delimiter = ',')]
     trace: Vec<Trace>,
@@ -96,6 +99,24 @@ fn cpu_model(name: &str) -> Result<&'static CpuModel, String> {
     })
 }
 
+/// Sizes of translation cache that make sense: jumps in it reach 2 GB.
+const CACHE_SIZES: std::ops::RangeInclusive<usize> = 256 << 10..=1 << 30;
+
+fn cache_size(text: &str) -> Result<usize, String> {
+    let split = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let (digits, unit) = text.split_at(split);
+    let shift = match unit {
+        "" => 0,
+        "k" | "K" => 10,
+        "m" | "M" => 20,
+        "g" | "G" => 30,
+        _ => return Err("not a size such as 256K or 64M".into()),
+    };
+    let n: usize = digits.parse().map_err(|_| "not a size such as 256K or 64M")?;
+    let size = n.checked_mul(1 << shift).filter(|size| CACHE_SIZES.contains(size));
+    size.ok_or_else(|| "not between 256K and 1G".into())
+}
+
 impl Run {
     pub(crate) fn run(self) -> ExitCode {
         let Some((options, invocation)) = self.prepare() else {
@@ -123,7 +144,12 @@ impl Run {
             trace_syscalls: self.trace.contains(&Trace::Syscall),
             trace_file: self.trace_file.clone(),
             stats: self.stats,
-            config: Config { engine, model: self.cpu, ..Config::default() },
+            config: Config {
+                engine,
+                model: self.cpu,
+                translator: TranslatorConfig { cache_size: self.cache_size, ..TranslatorConfig::default() },
+                ..Config::default()
+            },
             again: self.again(),
         };
         let (program, args) = self.command.split_first()?;
@@ -162,6 +188,7 @@ impl Run {
     fn again(&self) -> Vec<OsString> {
         let mut v: Vec<OsString> =
             vec!["--engine".into(), self.engine.name().into(), "--cpu".into(), self.cpu.name.into()];
+        v.extend(["--cache-size".into(), self.cache_size.to_string().into()]);
         let absolute = |p: &PathBuf| std::path::absolute(p).unwrap_or_else(|_| p.clone()).into_os_string();
         if let Some(dir) = &self.sysroot {
             v.extend(["-L".into(), absolute(dir)]);
