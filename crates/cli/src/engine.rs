@@ -44,7 +44,7 @@ pub(crate) struct EngineOptions {
 
 const TUNING: &str = "Translator";
 /// Below this, not even one region has room for a translation of every size.
-const SMALLEST_CACHE: usize = 64 << 10;
+const SMALLEST_CACHE: usize = 256 << 10;
 /// Host jumps reach 2 GB.
 const LARGEST_CACHE: usize = 1 << 30;
 
@@ -94,7 +94,7 @@ fn size(text: &str) -> Result<usize, String> {
     number
         .checked_mul(1 << shift)
         .filter(|n| (SMALLEST_CACHE..=LARGEST_CACHE).contains(n))
-        .ok_or_else(|| "a cache has 64K to 1G".to_owned())
+        .ok_or_else(|| "a cache has 256K to 1G".to_owned())
 }
 
 impl EngineOptions {
@@ -186,7 +186,7 @@ mod tests {
 
     #[test]
     fn sizes() {
-        assert_eq!(size("65536"), Ok(65536));
+        assert_eq!(size("262144"), Ok(256 << 10));
         assert_eq!(size("2m"), Ok(2 << 20));
         for bad in ["", "K", "12Q", "1K", "2G", "99999999999999999999", "18446744073709551615G", "\u{e9}"] {
             assert!(size(bad).is_err(), "{bad}");
