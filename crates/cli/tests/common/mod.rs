@@ -21,9 +21,9 @@ fn time_limit() -> Duration {
     Duration::from_secs(if engine() == "lockstep" { 900 } else { 100 })
 }
 
-/// The engine under test: `XLAT86_ENGINE`, the interpreter if not set.
+/// The engine under test: `XLAT86_ENGINE`, the default one if not set.
 pub(crate) fn engine() -> String {
-    std::env::var("XLAT86_ENGINE").unwrap_or_else(|_| "interp".into())
+    std::env::var("XLAT86_ENGINE").unwrap_or_else(|_| "dbt".into())
 }
 
 pub(crate) fn testdata() -> PathBuf {
