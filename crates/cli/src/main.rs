@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 mod run;
+mod verify;
 
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
@@ -19,6 +20,8 @@ struct Cli {
 enum Command {
     /// Run an i386 Linux program
     Run(run::Run),
+    /// Compare this emulator with the CPU it runs on
+    Verify(verify::Verify),
 }
 
 fn main() -> ExitCode {
@@ -35,5 +38,6 @@ fn main() -> ExitCode {
     }));
     match Cli::parse().command {
         Command::Run(run) => run.run(),
+        Command::Verify(verify) => verify.run(),
     }
 }
