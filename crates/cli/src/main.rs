@@ -5,6 +5,7 @@
 mod bench;
 mod engine;
 mod run;
+mod verify;
 
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
@@ -23,6 +24,8 @@ enum Command {
     Run(run::Run),
     /// Compare ways to execute i386 programs
     Bench(bench::Bench),
+    /// Compare this emulator with the CPU it runs on
+    Verify(verify::Verify),
 }
 
 fn main() -> ExitCode {
@@ -40,5 +43,6 @@ fn main() -> ExitCode {
     match Cli::parse().command {
         Command::Run(run) => run.run(),
         Command::Bench(bench) => bench.run(),
+        Command::Verify(verify) => verify.run(),
     }
 }

@@ -5,7 +5,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 use xlat86_difftest::campaign::family;
-use xlat86_difftest::case::{Case, Recorded, difference};
+use xlat86_difftest::case::{Recorded, difference};
 use xlat86_difftest::generate::{Generator, Rng};
 use xlat86_difftest::native::Native;
 use xlat86_difftest::reference::Reference;

@@ -9,12 +9,12 @@ use crate::program::{LAYOUT, Programs};
 use crate::undefined::{Undefined, undefined};
 use crate::{case, fpu};
 use core::ops::Range;
-use iced_x86::{Code, Mnemonic};
+use iced_x86::{Code, EncodingKind, Mnemonic};
 use std::collections::BTreeMap;
 use std::io;
 use std::time::Duration;
-use xlat86_arch::{CpuState, eflags};
-use xlat86_decoder::{Kind, Unit, kind_of, unit_of};
+use xlat86_arch::{CpuModel, CpuState, eflags};
+use xlat86_decoder::{Kind, Unit, kind_of, required_features, unit_of};
 use xlat86_vcpu::{Engine, Exit};
 
 /// Cases between two changes of the low memory's owner.
@@ -75,7 +75,7 @@ pub struct Tally {
     pub translator: u64,
     /// Cases that differ.
     pub differences: u64,
-    /// Cases in which a return that came back elsewhere may have lost dead flags (docs/bugs.md), and that differ.
+    /// Cases that differ by flags which were dead until a return or a write to code revived them (docs/bugs.md).
     pub stale: u64,
 }
 
@@ -106,7 +106,7 @@ struct Drawn {
 }
 
 /// Does the host CPU, as we can ask it, know the answer? In 64-bit mode it has no place for the x87's pointers of 32-bit code.
-fn silicon_judges(code: Code) -> bool {
+pub(crate) fn silicon_judges(code: Code) -> bool {
     let m = code.mnemonic();
     !matches!(
         m,
@@ -141,7 +141,11 @@ pub fn run(plan: &Plan, mut progress: impl FnMut(u64)) -> io::Result<Report> {
         encodings: fpu::encodings(),
         programs: Programs::default(),
         number: plan.seed << 32,
+        turn: 0,
     };
+    // The fences' ModRM bytes all mean the same, and PAUSE is a NOP.
+    source.encodings.extend((0xe8..=0xff).map(|m| vec![0x0f, 0xae, m]));
+    source.encodings.push(vec![0xf3, 0x90]);
     source.encodings.retain(|e| wants(family(fpu::decode(e).code())));
     let (mut done, mut turn) = (0, 0);
     while done < plan.cases && !kinds.is_empty() {
@@ -179,6 +183,8 @@ struct Source {
     encodings: Vec<Vec<u8>>,
     programs: Programs,
     number: u64,
+    /// The next encoding.
+    turn: usize,
 }
 
 impl Source {
@@ -194,7 +200,8 @@ impl Source {
                 Drawn { program: Program::from_case(&case, CpuState::linux_user()), code: Some(case.code), text }
             }
             Draw::Float => {
-                let encoding = &self.encodings[n as usize % self.encodings.len()];
+                let encoding = &self.encodings[self.turn];
+                self.turn = (self.turn + 1) % self.encodings.len();
                 let case = fpu::Case::new(encoding, n);
                 let text = format!("{:02x?}, number {n} of its encoding", case.code);
                 Drawn { program: Program::from_fpu_case(&case), code: Some(fpu::decode(encoding).code()), text }
@@ -232,6 +239,7 @@ fn compare(layout: &[Range<u32>], batch: &[Drawn], report: &mut Report) -> io::R
     let low = LowMemory::new(layout)?;
     let configurations = configurations();
     let mut engines: Vec<_> = configurations.iter().map(|(name, c)| (*name, low.cpu(Engine::Dbt, *c))).collect();
+    let exact_one = engines.iter().position(|e| e.0 == "flag-liveness=off").expect("a configuration");
     let _watchdog = Kicker::every(Duration::from_millis(200));
     for (n, ((d, want), bad)) in batch.iter().zip(&middle).zip(&mut bad).enumerate() {
         let tally = report.tallies.entry(d.code.map_or(PROGRAM, family)).or_default();
@@ -240,14 +248,16 @@ fn compare(layout: &[Range<u32>], batch: &[Drawn], report: &mut Report) -> io::R
         let other = 1 + n % (engines.len() - 1);
         for i in [0, other] {
             let (name, engine) = &mut engines[i];
-            let before = engine.mismatches();
+            let before = engine.revivals();
             let got = engine.run(&d.program);
             tally.translator += 1;
             // Where a program faults, flags that no instruction would have read may be stale, unless liveness is off.
             let exact = *name == "flag-liveness=off" || d.code.is_some() || !matches!(want.exit, Exit::Fault(_));
             let except = Undefined { flags: if exact { 0 } else { eflags::STATUS }, ..Undefined::default() };
             let Some(what) = difference(want, &got, &except) else { continue };
-            if engine.mismatches() != before && *name != "flag-liveness=off" {
+            let revived = engine.revivals() != before && *name != "flag-liveness=off";
+            let name = *name;
+            if revived && difference(want, &engines[exact_one].1.run(&d.program), &Undefined::default()).is_none() {
                 tally.stale += 1;
             } else if bad.is_none() {
                 *bad = Some(format!("the interpreter and the translator ({name}):\n{what}"));
@@ -263,4 +273,30 @@ fn compare(layout: &[Range<u32>], batch: &[Drawn], report: &mut Report) -> io::R
         }
     }
     Ok(())
+}
+
+/// Instructions of `only` (or any family) that user code can execute and the host CPU wasn't asked about in `report`. Those that no case may contain
+/// (privileged, or with an effect beyond registers and memory) and those [`silicon_judges`] excepts don't count.
+#[must_use]
+pub fn missing(report: &Report, only: Option<&str>) -> Vec<String> {
+    Code::values()
+        .filter(|&c| is_user_instruction(c) && silicon_judges(c))
+        .filter(|&c| only.is_none_or(|f| f == family(c)))
+        .map(|c| format!("{c:?}"))
+        .filter(|name| !report.codes.contains_key(name))
+        .collect()
+}
+
+/// Is `code` an instruction of the 32-bit CPU that a random case may contain?
+fn is_user_instruction(code: Code) -> bool {
+    let op = code.op_code();
+    let kind = matches!(kind_of(code), Kind::Plain | Kind::Stack | Kind::String | Kind::Branch | Kind::Fpu);
+    // Instructions with a WAIT in front are two; what iced calls prefetches and wide NOPs, the decoder calls reserved NOPs.
+    let other = op.fwait()
+        || matches!(
+            code.mnemonic(),
+            Mnemonic::Nop | Mnemonic::Prefetchnta | Mnemonic::Prefetcht0 | Mnemonic::Prefetcht1 | Mnemonic::Prefetcht2
+        );
+    let encodable = !other && op.is_instruction() && op.mode32() && op.encoding() == EncodingKind::Legacy;
+    kind && encodable && CpuModel::MAX.features.contains(required_features(code))
 }

@@ -99,9 +99,10 @@ impl Program {
 
 fn prepare(window: Window, ranges: &[Range<u32>]) -> Arc<FlatSpace> {
     let space = Arc::new(FlatSpace::new(window));
-    let rwx = Prot { mapped: true, read: true, write: true, exec: true, shared: false };
-    for r in ranges {
-        space.set_prot(Gva(r.start), r.end - r.start, rwx);
+    // As the host CPU sees it: only the first is code.
+    for (i, r) in ranges.iter().enumerate() {
+        let prot = Prot { mapped: true, read: true, write: true, exec: i == 0, shared: false };
+        space.set_prot(Gva(r.start), r.end - r.start, prot);
     }
     space
 }
@@ -305,10 +306,12 @@ impl Translated<'_> {
         }
     }
 
-    /// Returns so far that didn't come back to their call.
-    pub fn mismatches(&mut self) -> u64 {
+    /// Events so far after which flags that were provably dead may be alive: a return that didn't come back to its call, or a
+    /// change of the code that the proof was about.
+    pub fn revivals(&mut self) -> u64 {
         self.cpu.publish_stats();
-        self.cpu.process().stats().return_mismatches
+        let stats = self.cpu.process().stats();
+        stats.return_mismatches + stats.code_writes
     }
 }
 

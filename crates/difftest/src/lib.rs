@@ -4,6 +4,7 @@
 
 pub mod campaign;
 pub mod case;
+#[cfg(feature = "second-decoder")]
 pub mod decode;
 pub mod engine;
 pub mod fpu;

@@ -5,14 +5,12 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 use xlat86_arch::eflags;
-use xlat86_difftest::engine::{
-    Finish, Kicker, LowMemory, Program, Stepper, configurations, difference, is_boundary, with_tls,
-};
+use xlat86_difftest::engine::{Kicker, LowMemory, Program, Stepper, configurations, difference, is_boundary, with_tls};
 use xlat86_difftest::fpu;
 use xlat86_difftest::generate::{Generator, Rng};
 use xlat86_difftest::program::{self, Programs};
 use xlat86_difftest::undefined::Undefined;
-use xlat86_vcpu::{Engine, Exit};
+use xlat86_vcpu::Engine;
 
 fn number(name: &str, default: u64) -> u64 {
     std::env::var(name).ok().map_or(default, |v| v.parse().expect(name))
@@ -92,51 +90,6 @@ fn floating_point_instructions_do_what_the_interpreter_does() {
     findings.check();
 }
 
-/// Instructions that a program may take.
-const LIMIT: u64 = 4_000;
-
-#[test]
-fn programs_do_what_the_interpreter_does() {
-    let low = LowMemory::new(&program::LAYOUT).expect("low memory");
-    let mut reference = Stepper::new(&program::LAYOUT).expect("a window");
-    let mut engines: Vec<_> =
-        configurations().into_iter().map(|(name, config)| (name, low.cpu(Engine::Dbt, config))).collect();
-    let _watchdog = Kicker::every(Duration::from_millis(100));
-    let (seed, mut findings, mut ran, mut forgiven) = (number("XLAT86_SEED", 1), Findings::default(), 0, 0);
-    let mut programs = Programs::default();
-    let count = number("XLAT86_CASES", 20_000) / 4;
-    for n in 0..count {
-        let program = programs.program(seed << 32 | n, 1 + n as u32 % 3);
-        let Some(want) = reference.run(&program, LIMIT) else { continue };
-        ran += 1;
-        let other = 1 + n as usize % (engines.len() - 1);
-        for i in [0, other] {
-            let (name, engine) = &mut engines[i];
-            let before = engine.mismatches();
-            let got = engine.run(&program);
-            let stale = engine.mismatches() != before && *name != "flag-liveness=off";
-            if let Some(what) = difference(&want, &got, &flags_at(&want, name)) {
-                if stale {
-                    forgiven += 1;
-                    continue;
-                }
-                findings.add((*name).to_string(), || format!("program {:#x}\n{what}", seed << 32 | n));
-            }
-        }
-    }
-    println!("{ran} programs, {forgiven} with flags lost at a mismatched return");
-    findings.check();
-    assert!(forgiven * 20 < ran.max(20));
-    assert!(ran > count / 2, "only {ran} of {count} programs ended");
-}
-
-/// Where a program faults, flags that no instruction would have read may be stale, unless liveness is off.
-fn flags_at(want: &Finish, name: &str) -> Undefined {
-    let faults = matches!(want.exit, Exit::Fault(_));
-    let flags = if faults && name != "flag-liveness=off" { eflags::STATUS } else { 0 };
-    Undefined { flags, ..Undefined::default() }
-}
-
 /// Wherever it is interrupted, the state is one the interpreter passes through, and going on leads to the same end.
 #[test]
 fn interruption_shows_a_state_between_two_instructions() {
@@ -157,7 +110,7 @@ fn interruption_shows_a_state_between_two_instructions() {
         for (engine, flags) in &mut engines {
             let Some((want, seen)) = reference.boundaries(&program, 40_000, *flags) else { continue };
             let mut strange = None;
-            let before = engine.mismatches();
+            let before = engine.revivals();
             let got = engine.run_interrupted(&program, |cpu, window| {
                 kicks += 1;
                 if !is_boundary(&seen, cpu, window, *flags) && strange.is_none() {
@@ -165,7 +118,7 @@ fn interruption_shows_a_state_between_two_instructions() {
                 }
                 true
             });
-            if engine.mismatches() != before && *flags != exact {
+            if engine.revivals() != before && *flags != exact {
                 continue;
             }
             let what = strange.or_else(|| {

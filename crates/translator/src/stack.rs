@@ -70,7 +70,7 @@ fn pop(e: &mut Emitter<'_>, insn: &Insn, size: i32) {
     if i.op0_kind() == OpKind::Memory {
         e.access(0x8b, operand::R10, e.stack(0), word);
         // The address is computed with ESP already incremented (SDM vol. 2B, POP).
-        let mem = operand::prepare(&mut e.buf, i, e.esp + size);
+        let mem = operand::prepare(&mut e.buf, i, e.esp.wrapping_add(size));
         e.access(0x89, operand::R10, mem, word);
         e.move_esp(size);
         return;

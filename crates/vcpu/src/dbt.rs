@@ -4,7 +4,7 @@ use crate::fx::{self, Home};
 use crate::process::Connect;
 use crate::vcpu::written_page;
 use crate::{Exit, Vcpu};
-use xlat86_arch::{Fault, Gva, PfError, Reg, Seg, Segment, eflags};
+use xlat86_arch::{Fault, Gva, Mode, PfError, Reg, Seg, Segment, eflags};
 use xlat86_host::{Frame, Left, last_fault};
 use xlat86_translator::{ExitKind, Mark, Place};
 
@@ -33,7 +33,12 @@ impl Vcpu {
                 return Exit::Interrupted;
             }
             process.world.go_inside(&self.me);
-            let code = process.code_at(self.state.eip, self.state.mode(), &self.me, connect.take());
+            let how = connect.take();
+            let code = if self.translatable() {
+                process.code_at(self.state.eip, self.state.mode(), &self.me, how)
+            } else {
+                None
+            };
             let then = match code {
                 Some(offset) => self.enter_at(offset),
                 None => Then::Interpret,
@@ -43,6 +48,12 @@ impl Vcpu {
                 return exit;
             }
         }
+    }
+
+    /// May translated code run in the current mode? What is in the cache assumes flat user code that neither traps after each
+    /// instruction nor has its accesses checked for alignment.
+    pub(crate) fn translatable(&self) -> bool {
+        self.state.mode() == Mode::USER32 && self.state.eflags & eflags::AC == 0
     }
 
     /// Runs translated code from arena offset `offset` until it leaves.

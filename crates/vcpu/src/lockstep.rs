@@ -50,7 +50,8 @@ impl Vcpu {
         let process = self.process.clone();
         process.world.go_inside(&self.me);
         self.see_changes();
-        let found = process.code_at(self.state.eip, self.state.mode(), &self.me, None);
+        let translatable = self.translatable().then_some(self.state.mode());
+        let found = translatable.and_then(|mode| process.code_at(self.state.eip, mode, &self.me, None));
         let block = found.and_then(|_| process.cache().block_at(self.state.eip));
         let (Some(offset), Some(block)) = (found, block.filter(|b| !b.leaves)) else {
             // The translator itself would have the interpreter execute this: nothing to compare.

@@ -106,3 +106,18 @@ fn indirect_jumps_find_their_target_again() {
         assert!(cpu.stats().leave_miss <= 1 || cpu.stats().lockstep_blocks > 0);
     });
 }
+
+#[test]
+fn code_translated_before_obeys_tf_and_ac() {
+    // pushf; or dword [esp],FLAG; popf; mov eax,[esp+1]; int 0x80: the instruction after POPF is translated already
+    let code =
+        |flag: [u8; 4]| [&[0x9c, 0x81, 0x0c, 0x24][..], &flag, &[0x9d, 0x8b, 0x44, 0x24, 1, 0xcd, 0x80]].concat();
+    both(&code([0, 1, 0, 0]), |cpu| {
+        let Exit::Fault(f) = cpu.run() else { panic!("TF traps") };
+        assert_eq!((f.vector, cpu.state().eip), (Vector::DB, CODE + 13));
+    });
+    both(&code([0, 0, 4, 0]), |cpu| {
+        let Exit::Fault(f) = cpu.run() else { panic!("AC faults") };
+        assert_eq!((f.vector, cpu.state().eip), (Vector::AC, CODE + 9));
+    });
+}
