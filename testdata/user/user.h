@@ -7,8 +7,8 @@ typedef unsigned long long u64;
 static inline int sys6(int nr, u32 a, u32 b, u32 c, u32 d, u32 e, u32 f)
 {
     int r;
-    __asm__ volatile("push %%ebp; push %[f]; movl 4(%%esp), %%ebp; pop %%ebp; int $0x80; pop %%ebp"
-                     : "=a"(r) : "a"(nr), "b"(a), "c"(b), "d"(c), "S"(d), "D"(e), [f] "m"(f) : "memory");
+    __asm__ volatile("push %[f]; push %%ebp; movl 4(%%esp), %%ebp; int $0x80; pop %%ebp; add $4, %%esp"
+                     : "=a"(r) : "a"(nr), "b"(a), "c"(b), "d"(c), "S"(d), "D"(e), [f] "m"(f) : "memory", "cc");
     return r;
 }
 #define SYS(nr, ...) SYS_(nr, ##__VA_ARGS__, 0, 0, 0, 0, 0, 0)

@@ -2,6 +2,8 @@
 
 #![forbid(unsafe_code)]
 
+mod bench;
+mod engine;
 mod run;
 mod verify;
 
@@ -22,6 +24,8 @@ enum Command {
     Run(run::Run),
     /// Compare this emulator with the CPU it runs on
     Verify(verify::Verify),
+    /// Compare ways to execute i386 programs
+    Bench(bench::Bench),
 }
 
 fn main() -> ExitCode {
@@ -39,5 +43,6 @@ fn main() -> ExitCode {
     match Cli::parse().command {
         Command::Run(run) => run.run(),
         Command::Verify(verify) => verify.run(),
+        Command::Bench(bench) => bench.run(),
     }
 }

@@ -1,13 +1,13 @@
 //! `xlat86 run`: user mode.
 
+use crate::engine::EngineOptions;
 use clap::{Args, ValueEnum};
 use std::collections::BTreeMap;
 use std::ffi::{CString, OsString};
 use std::os::unix::ffi::OsStringExt;
 use std::path::PathBuf;
 use std::process::ExitCode;
-use xlat86_linux_user::{Invocation, Options};
-use xlat86_vcpu::{Config, CpuModel, Engine};
+use xlat86_linux_user::{Invocation, Options, StatsForm};
 
 /// Status of a shell that can't execute what it was told to.
 const CANNOT_EXECUTE: u8 = 126;
@@ -39,12 +39,8 @@ pub(crate) struct Run {
     /// Give the program this name as its argument 0
     #[arg(short = '0', long = "argv0", value_name = "NAME", allow_hyphen_values = true)]
     argv0: Option<OsString>,
-    /// What executes the guest's instructions
-    #[arg(long, value_enum, default_value_t = EngineName::Dbt)]
-    engine: EngineName,
-    /// The CPU that the program sees
-    #[arg(long, value_name = "MODEL", default_value = "max", value_parser = cpu_model)]
-    cpu: &'static CpuModel,
+    #[command(flatten)]
+    engine: EngineOptions,
     /// What to trace
     #[arg(long, value_name = "WHAT", value_enum, value_delimiter = ',')]
     trace: Vec<Trace>,
@@ -52,8 +48,8 @@ pub(crate) struct Run {
     #[arg(long, value_name = "FILE")]
     trace_file: Option<PathBuf>,
     /// Print counters when the program ends
-    #[arg(long)]
-    stats: bool,
+    #[arg(long, value_enum, num_args = 0..=1, require_equals = true, default_missing_value = "table", value_name = "FORM")]
+    stats: Option<Stats>,
     /// Executed by a guest: a 64-bit program is none of ours
     #[arg(long, hide = true)]
     inner: bool,
@@ -64,21 +60,25 @@ pub(crate) struct Run {
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum EngineName {
-    /// The reference interpreter
-    Interp,
-    /// The dynamic binary translator
-    Dbt,
-    /// The translator, each block checked by the interpreter
-    Lockstep,
+enum Stats {
+    /// For people
+    Table,
+    /// One line of JSON for each process
+    Json,
 }
 
-impl EngineName {
-    fn name(self) -> &'static str {
+impl Stats {
+    fn form(self) -> StatsForm {
         match self {
-            EngineName::Interp => "interp",
-            EngineName::Dbt => "dbt",
-            EngineName::Lockstep => "lockstep",
+            Stats::Table => StatsForm::Table,
+            Stats::Json => StatsForm::Json,
+        }
+    }
+
+    fn option(self) -> &'static str {
+        match self {
+            Stats::Table => "--stats",
+            Stats::Json => "--stats=json",
         }
     }
 }
@@ -87,13 +87,6 @@ impl EngineName {
 enum Trace {
     /// System calls, in the manner of strace
     Syscall,
-}
-
-fn cpu_model(name: &str) -> Result<&'static CpuModel, String> {
-    CpuModel::by_name(name).ok_or_else(|| {
-        let names: Vec<&str> = CpuModel::all().iter().map(|m| m.name).collect();
-        format!("unknown; there are {}", names.join(", "))
-    })
 }
 
 impl Run {
@@ -113,17 +106,12 @@ impl Run {
 
     fn prepare(&self) -> Option<(Options, Invocation)> {
         let c = |s: OsString| CString::new(s.into_vec()).ok();
-        let engine = match self.engine {
-            EngineName::Interp => Engine::Interp,
-            EngineName::Dbt => Engine::Dbt,
-            EngineName::Lockstep => Engine::Lockstep,
-        };
         let options = Options {
             sysroot: self.sysroot.clone(),
             trace_syscalls: self.trace.contains(&Trace::Syscall),
             trace_file: self.trace_file.clone(),
-            stats: self.stats,
-            config: Config { engine, model: self.cpu, ..Config::default() },
+            stats: self.stats.map(Stats::form),
+            config: self.engine.config(),
             again: self.again(),
         };
         let (program, args) = self.command.split_first()?;
@@ -160,8 +148,7 @@ impl Run {
 
     /// The options that programs executed by the guest run under. The sysroot is named absolutely: guests change directory.
     fn again(&self) -> Vec<OsString> {
-        let mut v: Vec<OsString> =
-            vec!["--engine".into(), self.engine.name().into(), "--cpu".into(), self.cpu.name.into()];
+        let mut v = self.engine.again();
         let absolute = |p: &PathBuf| std::path::absolute(p).unwrap_or_else(|_| p.clone()).into_os_string();
         if let Some(dir) = &self.sysroot {
             v.extend(["-L".into(), absolute(dir)]);
@@ -172,9 +159,7 @@ impl Run {
         if let Some(file) = &self.trace_file {
             v.extend(["--trace-file".into(), absolute(file)]);
         }
-        if self.stats {
-            v.push("--stats".into());
-        }
+        v.extend(self.stats.map(|s| s.option().into()));
         v
     }
 }

@@ -23,19 +23,24 @@ fn run(program: &[&str], name: &str) -> Output {
 }
 
 fn same(name: &str) {
+    same_with(name, &["--engine", &engine()], 20);
+}
+
+/// [`same`] with these options of `xlat86 run`, for a program that prints more than `least` lines.
+fn same_with(name: &str, options: &[&str], least: usize) {
     let native = run(&["/usr/bin/setarch", "-R"], name);
-    let emulated = run(&[GUARD, XLAT86, "run", "--engine", &engine()], name);
+    let emulator = ["/usr/bin/timeout", "-s", "KILL", "100", GUARD, XLAT86, "run"];
+    let emulated = run(&[&emulator, options].concat(), name);
     let lines = |o: &Output| String::from_utf8_lossy(&o.stdout).lines().map(str::to_string).collect::<Vec<_>>();
     let (n, e) = (lines(&native), lines(&emulated));
-    assert!(n.len() > 20, "{name} doesn't run natively: {native:?}");
+    assert!(n.len() > least, "{name} doesn't run natively: {native:?}");
     let differ: Vec<String> = (0..n.len().max(e.len()))
         .filter(|&i| n.get(i) != e.get(i))
         .map(|i| format!("line {}: native {:?}, xlat86 {:?}", i + 1, n.get(i), e.get(i)))
         .collect();
     assert!(
         differ.is_empty(),
-        "{name} on {}:\n{}\n{}",
-        engine(),
+        "{name} with {options:?}:\n{}\n{}",
         differ.join("\n"),
         String::from_utf8_lossy(&emulated.stderr)
     );
@@ -64,6 +69,33 @@ fn memory_map() {
 #[test]
 fn signals_and_their_frames() {
     same("./signals");
+}
+
+/// Each way in which code changes, on every engine whatever `XLAT86_ENGINE` says.
+#[test]
+fn changing_code() {
+    for engine in ["interp", "dbt", "lockstep"] {
+        same_with("./smc", &["--engine", engine], 40);
+    }
+    same_with("./smc", &["--engine", "dbt", "--cache-size", "256K"], 40);
+}
+
+/// Threads that change each other's code.
+#[test]
+fn racing_threads() {
+    for _ in 0..3 {
+        same_with("./race", &["--engine", "interp"], 1);
+        same_with("./race", &["--engine", "dbt"], 1);
+        same_with("./race", &["--engine", "dbt", "--cache-size", "256K"], 1);
+    }
+}
+
+/// Children forked while other threads translate.
+#[test]
+fn forks_beside_translating_threads() {
+    for engine in ["interp", "dbt"] {
+        same_with("./forks", &["--engine", engine], 1);
+    }
 }
 
 /// Wild arguments to thousands of random system calls: no crash, no hang, no write outside the guest.

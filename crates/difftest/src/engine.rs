@@ -385,12 +385,12 @@ impl Kicker {
     /// One kick every `interval`.
     #[must_use]
     pub fn every(interval: Duration) -> Kicker {
-        let (stop, tid) = (Arc::new(AtomicBool::new(false)), signals::thread_id());
+        let (stop, pid, tid) = (Arc::new(AtomicBool::new(false)), signals::process_id(), signals::thread_id());
         let stopped = stop.clone();
         let work = move || {
             while !stopped.load(Ordering::Relaxed) {
                 std::thread::sleep(interval);
-                signals::kick(tid);
+                signals::kick(pid, tid);
             }
         };
         Kicker { stop, thread: Some(std::thread::spawn(work)) }

@@ -124,15 +124,22 @@ unsafe fn change_mask(new: *const u64) -> u64 {
     old
 }
 
-/// Makes thread `tid` of this process stop running guest code soon: it leaves at the next guest instruction boundary. If it is
+/// Makes thread `tid` of process `pid`, which shares this memory, stop running guest code soon: it leaves at the next guest instruction boundary. If it is
 /// doing something else it will notice before it next enters.
-pub fn kick(tid: i32) {
+pub fn kick(pid: i32, tid: i32) {
     static ONCE: std::sync::Once = std::sync::Once::new();
     ONCE.call_once(|| {
         trap::install(KICK, trap::kick_handler(), libc::SA_RESTART).expect("handler for the kick signal");
     });
-    // SAFETY: a signal to a thread of this process, with a handler installed. A thread that has ended is no matter.
-    unsafe { libc::syscall(libc::SYS_tgkill, libc::getpid(), tid, KICK) };
+    // SAFETY: a signal to a thread in this memory, with a handler installed. A thread that has ended is no matter.
+    unsafe { libc::syscall(libc::SYS_tgkill, pid, tid, KICK) };
+}
+
+/// The kernel's id of the current process.
+#[must_use]
+pub fn process_id() -> i32 {
+    // SAFETY: no arguments.
+    unsafe { libc::getpid() }
 }
 
 /// The kernel's id of the current thread.

@@ -43,6 +43,9 @@ struct FrontEntry {
 /// bit 15 doesn't exist.
 const EMPTY: FrontEntry = FrontEntry { key: Key { base: 0, eip: 0, mode: Mode(1 << 15) }, block: u32::MAX };
 
+/// Number of the block that is never found again: the one instruction just fetched from a page that may change unnoticed.
+const ONCE: u32 = 0;
+
 /// `insn` with its handler under `mode`.
 fn prepare(insn: &Insn, bytes: &[u8], mode: Mode) -> Op {
     let guarded = mode.has(Mode::FPU_OFF) && unit_of(insn.code()) != Unit::Integer;
@@ -91,7 +94,7 @@ impl Cache {
         Cache {
             front: vec![EMPTY; FRONT].into_boxed_slice(),
             map: HashMap::new(),
-            blocks: Vec::new(),
+            blocks: vec![Box::default()],
             pages: HashMap::new(),
             free: Vec::new(),
             ops: 0,
@@ -115,12 +118,17 @@ impl Cache {
             Some(&n) => n,
             None => self.build(ctx, key)?,
         };
-        self.front[key.slot()] = FrontEntry { key, block };
+        if block != ONCE {
+            self.front[key.slot()] = FrontEntry { key, block };
+        }
         Ok(block)
     }
 
     fn build(&mut self, ctx: &mut Ctx<'_>, key: Key) -> Result<u32, Fault> {
-        let crosses = self.decode(ctx, key)?;
+        let Some(crosses) = self.decode(ctx, key)? else {
+            self.blocks[ONCE as usize] = Box::new([fetch_one(ctx)?]);
+            return Ok(ONCE);
+        };
         if self.ops > MAX_OPS {
             self.flush();
         }
@@ -150,8 +158,8 @@ impl Cache {
         Ok(number)
     }
 
-    /// Decodes the block at `key` into `self.decoded`; true when it lies on two pages.
-    fn decode(&mut self, ctx: &mut Ctx<'_>, key: Key) -> Result<bool, Fault> {
+    /// Decodes the block at `key` into `self.decoded`; true when it lies on two pages, `None` when it may not be kept.
+    fn decode(&mut self, ctx: &mut Ctx<'_>, key: Key) -> Result<Option<bool>, Fault> {
         let at = Gva(key.base.wrapping_add(key.eip));
         let page_left = (PAGE_SIZE - at.page_offset()) as usize;
         // Bytes beyond the limit of CS don't exist: an instruction that needs them is #GP(0).
@@ -162,7 +170,7 @@ impl Cache {
         let within = (limit - key.eip) as usize;
         let mut second_page = false;
         loop {
-            let fetched = ctx.mmu.fetch(at, &mut self.bytes)?;
+            let Some(fetched) = ctx.mmu.fetch(at, &mut self.bytes)? else { return Ok(None) };
             let n = fetched.min(within.saturating_add(1));
             decode_block_into(
                 &mut self.decoded,
@@ -178,13 +186,15 @@ impl Cache {
                 return Err(Fault::gp(0));
             }
             if !(starved || self.decoded.crosses_page) || second_page {
-                return if starved { Err(Fault::gp(0)) } else { Ok(second_page) };
+                return if starved { Err(Fault::gp(0)) } else { Ok(Some(second_page)) };
             }
             // The instruction goes on in the next page: that one has to be there, and be watched for writes, before
             // its bytes are read.
             second_page = true;
             let mut scratch = [0; 4096 + 14];
-            ctx.mmu.fetch(at.page_base().wrapping_add(PAGE_SIZE), &mut scratch)?;
+            if ctx.mmu.fetch(at.page_base().wrapping_add(PAGE_SIZE), &mut scratch)?.is_none() {
+                return Ok(None);
+            }
         }
     }
 
@@ -211,7 +221,7 @@ impl Cache {
         self.front.fill(EMPTY);
         self.map.clear();
         self.pages.clear();
-        self.blocks.clear();
+        self.blocks.truncate(ONCE as usize + 1);
         self.free.clear();
         self.ops = 0;
     }

@@ -15,7 +15,7 @@ pub enum Stop {
     Budget,
     /// The interrupt flag passed to `run` was raised; the state is between two instructions.
     Interrupted,
-    /// The interpreter has no meaning for this encoding; listed in docs/unimplemented.md.
+    /// The interpreter has no meaning for this encoding. A test keeps the list of these empty.
     Unimplemented(iced_x86::Code),
 }
 

@@ -43,7 +43,7 @@ mod trace;
 mod vdso;
 
 pub use load::{Failure, Invocation, run};
-pub use options::Options;
+pub use options::{Options, StatsForm};
 
 use syscalls::Errno;
 

@@ -188,7 +188,11 @@ impl Mm {
 
     /// Maps at exactly `addr`.
     fn place(&self, m: &mut Map, r: Request, addr: u32, len: u32) -> Result<u32, Errno> {
-        self.process.invalidate(Gva(addr), len);
+        self.process.change(&[(Gva(addr), len)], || self.replace(m, r, addr, len))
+    }
+
+    /// Maps at exactly `addr`, where nothing is derived from what was there.
+    fn replace(&self, m: &mut Map, r: Request, addr: u32, len: u32) -> Result<u32, Errno> {
         let flags = if r.flags & host::MAP_FIXED_NOREPLACE == 0 { r.flags | MAP_FIXED } else { r.flags & !MAP_FIXED };
         let fd = if r.flags & MAP_ANONYMOUS != 0 { -1 } else { r.fd };
         host::map(addr, len, r.prot, flags & !(libc::MAP_32BIT as u32), fd, r.offset)?;
@@ -217,10 +221,16 @@ impl Mm {
         if addr & PAGE_MASK != 0 || len > TASK_SIZE || addr > TASK_SIZE - len {
             return Err(Errno::EINVAL);
         }
-        self.process.invalidate(Gva(addr), len);
-        host::unmap(addr, len)?;
-        self.forget(&mut m, addr, len);
-        Ok(())
+        self.take_away(&mut m, addr, len)
+    }
+
+    /// Unmaps pages.
+    fn take_away(&self, m: &mut Map, addr: u32, len: u32) -> Result<(), Errno> {
+        self.process.change(&[(Gva(addr), len)], || {
+            host::unmap(addr, len)?;
+            self.forget(m, addr, len);
+            Ok(())
+        })
     }
 
     /// Changes protection as mprotect does.
@@ -233,7 +243,11 @@ impl Mm {
             return Ok(());
         }
         let len = page_len(len).filter(|&l| u64::from(addr) + u64::from(l) <= 1 << 32).ok_or(Errno::ENOMEM)?;
-        self.process.invalidate(Gva(addr), len);
+        self.process.change(&[(Gva(addr), len)], || self.reprotect(&m, addr, len, prot))
+    }
+
+    /// Changes protection of pages from which nothing is derived.
+    fn reprotect(&self, m: &Map, addr: u32, len: u32, prot: u32) -> Result<(), Errno> {
         let done = host::protect(addr, len, prot);
         let prot = prot & !(PROT_GROWSDOWN | PROT_GROWSUP);
         // On ENOMEM the pages before the first hole have been changed.
@@ -249,7 +263,7 @@ impl Mm {
         loop {
             let old = self.space.page(Gva(at)).prot();
             if old.mapped {
-                self.note(&m, at, PAGE_SIZE, prot, old.shared);
+                self.note(m, at, PAGE_SIZE, prot, old.shared);
             }
             if at == until {
                 return done;
@@ -277,9 +291,7 @@ impl Mm {
         let must_move = flags & (MREMAP_FIXED | MREMAP_DONTUNMAP) != 0 || old_len == 0;
         if !must_move && new_len <= old_len {
             if new_len < old_len {
-                self.process.invalidate(Gva(old + new_len), old_len - new_len);
-                host::unmap(old + new_len, old_len - new_len)?;
-                self.forget(&mut m, old + new_len, old_len - new_len);
+                self.take_away(&mut m, old + new_len, old_len - new_len)?;
             }
             return Ok(old);
         }
@@ -304,32 +316,34 @@ impl Mm {
         } else {
             find(&m, new, new_len).ok_or(Errno::ENOMEM)?
         };
-        self.process.invalidate(Gva(old), old_len);
-        self.process.invalidate(Gva(target), new_len);
-        host::remap(old, old_len, new_len, flags | MREMAP_FIXED | MREMAP_MAYMOVE, target)?;
-        // Protections travel page by page: the range may not be uniform.
-        for i in 0..(new_len.min(old_len) >> PAGE_SHIFT) {
-            let p = self.space.page(Gva(old + (i << PAGE_SHIFT))).prot();
-            self.space.set_prot(Gva(target + (i << PAGE_SHIFT)), PAGE_SIZE, p);
-        }
-        if new_len > old_len {
-            self.space.set_prot(Gva(target + old_len), new_len - old_len, prot);
-        }
-        if flags & MREMAP_DONTUNMAP == 0 && old_len != 0 {
-            self.forget(&mut m, old, old_len);
-        }
-        m.used.insert(pages(target, new_len));
-        Ok(target)
+        // Without old pages (`old_len` is 0) a shared mapping is doubled, and nothing changes at the old place.
+        let ranges = [(Gva(target), new_len), (Gva(old), old_len)];
+        let changed = &ranges[..1 + usize::from(old_len != 0)];
+        self.process.change(changed, || {
+            host::remap(old, old_len, new_len, flags | MREMAP_FIXED | MREMAP_MAYMOVE, target)?;
+            // Protections travel page by page: the range may not be uniform.
+            for i in 0..(new_len.min(old_len) >> PAGE_SHIFT) {
+                let p = self.space.page(Gva(old + (i << PAGE_SHIFT))).prot();
+                self.space.set_prot(Gva(target + (i << PAGE_SHIFT)), PAGE_SIZE, p);
+            }
+            if new_len > old_len {
+                self.space.set_prot(Gva(target + old_len), new_len - old_len, prot);
+            }
+            if flags & MREMAP_DONTUNMAP == 0 && old_len != 0 {
+                self.forget(&mut m, old, old_len);
+            }
+            m.used.insert(pages(target, new_len));
+            Ok(target)
+        })
     }
 
     /// Gives advice as madvise does.
     pub fn advise(&self, addr: u32, len: u32, advice: u32) -> Result<(), Errno> {
         let _m = self.lock();
-        if addr & PAGE_MASK == 0 && len != 0 && u64::from(addr) + u64::from(len) <= 1 << 32 {
-            // Some advice replaces contents.
-            self.process.invalidate(Gva(addr), page_len(len).unwrap_or(len));
-        }
-        host::advise(addr, len, advice)
+        // Some advice replaces contents.
+        let pages = (addr & PAGE_MASK == 0 && len != 0 && u64::from(addr) + u64::from(len) <= 1 << 32)
+            .then(|| (Gva(addr), page_len(len).unwrap_or(len)));
+        self.process.change(pages.as_slice(), || host::advise(addr, len, advice))
     }
 
     /// Moves the end of the heap as brk does; gives the end, unchanged when it can't be moved.
@@ -357,11 +371,9 @@ impl Mm {
                 return m.brk;
             }
         } else if new_end < old_end {
-            self.process.invalidate(Gva(new_end), old_end - new_end);
-            if host::unmap(new_end, old_end - new_end).is_err() {
+            if self.take_away(&mut m, new_end, old_end - new_end).is_err() {
                 return m.brk;
             }
-            self.forget(&mut m, new_end, old_end - new_end);
         }
         m.brk = to;
         to
@@ -405,12 +417,14 @@ impl Mm {
             }
             at
         };
-        self.process.invalidate(Gva(at), len);
-        host::shm_attach(id, at, flags & !SHM_RND)?;
         let prot = PROT_READ
             | if flags & SHM_RDONLY == 0 { PROT_WRITE } else { 0 }
             | if flags & SHM_EXEC != 0 { PROT_EXEC } else { 0 };
-        self.note(&m, at, len, prot, true);
+        self.process.change(&[(Gva(at), len)], || {
+            host::shm_attach(id, at, flags & !SHM_RND)?;
+            self.note(&m, at, len, prot, true);
+            Ok::<(), Errno>(())
+        })?;
         m.used.insert(pages(at, len));
         m.shm.push((at, len));
         Ok(at)
@@ -421,11 +435,12 @@ impl Mm {
         let mut m = self.lock();
         let Some(i) = m.shm.iter().position(|s| s.0 == addr) else { return Err(Errno::EINVAL) };
         let (_, len) = m.shm[i];
-        self.process.invalidate(Gva(addr), len);
-        host::shm_detach(addr)?;
-        m.shm.swap_remove(i);
-        self.forget(&mut m, addr, len);
-        Ok(())
+        self.process.change(&[(Gva(addr), len)], || {
+            host::shm_detach(addr)?;
+            m.shm.swap_remove(i);
+            self.forget(&mut m, addr, len);
+            Ok(())
+        })
     }
 }
 

@@ -3,6 +3,15 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
 
+/// How counters are printed when a process ends.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum StatsForm {
+    /// For people.
+    Table,
+    /// One line of JSON for each process.
+    Json,
+}
+
 /// Settings of a user-mode run. All of them are handed on to programs that the guest executes.
 #[derive(Clone, Debug, Default)]
 pub struct Options {
@@ -13,7 +22,7 @@ pub struct Options {
     /// Where the trace goes; standard error if not given.
     pub trace_file: Option<PathBuf>,
     /// `--stats`.
-    pub stats: bool,
+    pub stats: Option<StatsForm>,
     /// Engine settings.
     pub config: xlat86_vcpu::Config,
     /// Command-line arguments that say all of the above, for executing this emulator again.

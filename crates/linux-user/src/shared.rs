@@ -1,12 +1,13 @@
 //! What all threads of a guest process share, besides memory and signal actions.
 
-use crate::options::Options;
+use crate::options::{Options, StatsForm};
 use crate::stack::Placed;
 use crate::sysroot::Sysroot;
 use crate::trace::Tracer;
 use std::ffi::{CStr, CString};
 use std::os::unix::ffi::OsStrExt;
 use std::time::Instant;
+use xlat86_vcpu::Vcpu;
 
 /// Entry points of the vDSO that signal delivery uses.
 #[derive(Clone, Copy, Debug, Default)]
@@ -70,14 +71,25 @@ impl Shared {
     }
 
     /// Last words of a process, before it ends for any reason.
-    pub fn at_exit(&self, how: &str, cpu: &mut xlat86_vcpu::Vcpu) {
+    pub fn at_exit(&self, how: &str, cpu: &mut Vcpu) {
         if let Some(t) = &self.trace {
             t.line(&format!("+++ {how} +++"));
         }
-        if self.options.stats {
-            let ms = self.started.elapsed().as_secs_f64() * 1e3;
-            cpu.publish_stats();
-            eprintln!("xlat86: {}: {how} after {ms:.1} ms\n{}", self.name(), self.process.stats());
+        let Some(form) = self.options.stats else { return };
+        let elapsed = self.started.elapsed();
+        cpu.publish_stats();
+        let stats = self.process.stats();
+        match form {
+            StatsForm::Table => {
+                eprintln!("xlat86: {}: {how} after {:.1} ms", self.name(), elapsed.as_secs_f64() * 1e3);
+                eprint!("{stats}");
+            }
+            // One line, so that those of several processes can be told apart.
+            StatsForm::Json => {
+                let counters = stats.counters().map(|(name, value)| format!("\"{name}\":{value}")).join(",");
+                let peak = peak_memory_kib().unwrap_or_default();
+                eprintln!("{{\"elapsed_ns\":{},\"peak_memory_kib\":{peak},{counters}}}", elapsed.as_nanos());
+            }
         }
     }
 
@@ -90,4 +102,11 @@ impl Shared {
             Err(_) => self.exe.clone(),
         }
     }
+}
+
+/// The most memory that this process has had, emulator and guest together.
+fn peak_memory_kib() -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|l| l.strip_prefix("VmHWM:"))?;
+    line.trim().split(' ').next()?.parse().ok()
 }

@@ -176,12 +176,14 @@ fn create_fork(t: &mut Task, new: New) -> SysResult {
         let _map = mm.lock();
         let sighand = t.sighand.clone();
         let _actions = sighand.lock().unwrap_or_else(|e| e.into_inner());
-        if host_flags == 0 && new.flags & CLONE_PIDFD == 0 && new.exit_signal == libc::SIGCHLD as u32 {
-            host::fork()?
-        } else {
-            let want_fd = (new.flags & CLONE_PIDFD != 0).then_some(&mut pidfd);
-            host::fork_with(host_flags | u64::from(new.exit_signal), want_fd)?
-        }
+        t.vcpu.process().around_fork(|| {
+            if host_flags == 0 && new.flags & CLONE_PIDFD == 0 && new.exit_signal == libc::SIGCHLD as u32 {
+                host::fork()
+            } else {
+                let want_fd = (new.flags & CLONE_PIDFD != 0).then_some(&mut pidfd);
+                host::fork_with(host_flags | u64::from(new.exit_signal), want_fd)
+            }
+        })?
     };
     match forked {
         Forked::Child => {

@@ -8,8 +8,8 @@
 //! Shared by all threads of a guest process. Reading the table is lock-free; changing it is the business of whoever holds
 //! the owner's memory-map lock, except for the code bit, which has its own rule (see [`FlatSpace::mark_code`]).
 
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::{Mutex, MutexGuard};
 use xlat86_arch::{Gva, PAGE_SIZE};
 use xlat86_host::{Window, protect_guest_page};
 
@@ -71,6 +71,17 @@ impl PageState {
     }
 }
 
+/// The answer to "may what is derived from this page's code be kept?".
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Watch {
+    /// The guest may not execute there.
+    NotExecutable,
+    /// Yes: every change of the page will be noticed.
+    Kept,
+    /// No: it may change unnoticed, so each execution has to look at it afresh.
+    Volatile,
+}
+
 /// The answer to "may this write proceed?".
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum CodeWrite {
@@ -123,29 +134,36 @@ impl FlatSpace {
 
     /// Notes that code is about to be translated from the page holding `addr`, write-protecting it on the host if the guest may write it.
     /// To be called *before* the bytes are read, so that a write racing with the translation is seen.
-    /// False when the guest may not execute there.
-    pub fn mark_code(&self, addr: Gva) -> bool {
+    pub fn mark_code(&self, addr: Gva) -> Watch {
         let cell = &self.pages[addr.page() as usize];
-        let s = PageState(cell.load(Ordering::Acquire));
-        if s.is_code() {
-            return true;
+        if PageState(cell.load(Ordering::Acquire)).is_code() {
+            return Watch::Kept;
         }
-        let _guard = self.code_lock.lock().unwrap_or_else(|e| e.into_inner());
+        let _guard = self.lock_code();
         let s = cell.load(Ordering::Acquire);
         if s & PageState::EXEC == 0 {
-            return false;
+            return Watch::NotExecutable;
         }
-        cell.store(s | PageState::CODE, Ordering::Release);
+        if s & PageState::SHARED != 0 {
+            return Watch::Volatile;
+        }
+        // Protected first: whoever sees the bit may rely on the protection.
         if s & PageState::WRITE != 0 {
             protect_guest_page(self.window, addr.page_base().0, s & PageState::READ != 0, false);
         }
-        true
+        cell.store(s | PageState::CODE, Ordering::Release);
+        Watch::Kept
+    }
+
+    /// Keeps code bits and host protections as they are until the guard is dropped: a fork in between finds them consistent.
+    pub fn lock_code(&self) -> MutexGuard<'_, ()> {
+        self.code_lock.lock().unwrap_or_else(|e| e.into_inner())
     }
 
     /// Called when a write to the page holding `addr` faulted, or before something else (a system call) writes there.
     pub fn resolve_write(&self, addr: Gva) -> CodeWrite {
         let cell = &self.pages[addr.page() as usize];
-        let _guard = self.code_lock.lock().unwrap_or_else(|e| e.into_inner());
+        let _guard = self.lock_code();
         let s = cell.load(Ordering::Acquire);
         if s & PageState::WRITE == 0 {
             return CodeWrite::NotOurs;

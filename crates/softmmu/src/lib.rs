@@ -9,6 +9,6 @@
 mod flat;
 mod mmu;
 
-pub use flat::{CodeWrite, FlatSpace, PageState, Prot};
+pub use flat::{CodeWrite, FlatSpace, PageState, Prot, Watch};
 pub use mmu::{Mmu, Write};
 pub use xlat86_host::{Scalar, Window};

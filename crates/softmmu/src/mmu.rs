@@ -1,6 +1,6 @@
 //! Access to guest memory by linear address.
 
-use crate::FlatSpace;
+use crate::{FlatSpace, Watch};
 use std::sync::Arc;
 use xlat86_arch::{Fault, Gva, PAGE_SIZE, PfError, Vector};
 use xlat86_host::{AccessFault, HostFault, Scalar};
@@ -211,15 +211,17 @@ impl Mmu {
 
     /// Fetches instruction bytes from `addr` up to the end of its page and, if that page is executable too, up to 14 bytes
     /// of the next: an instruction may cross. The pages' code bits are set *before* the bytes are read.
-    /// Gives the number of bytes fetched into `to` (at least 1).
-    pub fn fetch(&mut self, addr: Gva, to: &mut [u8; 4096 + 14]) -> Result<usize, Fault> {
+    /// Gives the number of bytes fetched into `to` (at least 1); `None` where code may change unnoticed, so that nothing may be
+    /// kept: see [`Mmu::fetch_once`].
+    pub fn fetch(&mut self, addr: Gva, to: &mut [u8; 4096 + 14]) -> Result<Option<usize>, Fault> {
         let in_page = (PAGE_SIZE - addr.page_offset()) as usize;
-        let not_executable = |this: &Self| {
-            let present = if this.space.page(addr).prot().mapped { PfError::P } else { 0 };
-            Fault::pf(addr, PfError::U | PfError::I | present)
-        };
-        if !self.space.mark_code(addr) {
-            return Err(not_executable(self));
+        match self.space.mark_code(addr) {
+            Watch::Kept => {}
+            Watch::Volatile => return Ok(None),
+            Watch::NotExecutable => {
+                let present = if self.space.page(addr).prot().mapped { PfError::P } else { 0 };
+                return Err(Fault::pf(addr, PfError::U | PfError::I | present));
+            }
         }
         self.read_bytes(addr, &mut to[..in_page])?;
         let next = addr.page_base().wrapping_add(PAGE_SIZE);
@@ -227,9 +229,9 @@ impl Mmu {
             && self.space.page(next).prot().exec
             && self.read_bytes(next, &mut to[in_page..in_page + 14]).is_ok()
         {
-            return Ok(in_page + 14);
+            return Ok(Some(in_page + 14));
         }
-        Ok(in_page)
+        Ok(Some(in_page))
     }
 
     /// Fetches the bytes of one instruction for a single execution: nothing derived from them is kept, so the pages

@@ -255,6 +255,12 @@ impl Cache {
         }
     }
 
+    /// Most bytes of host code in a unit: of two regions' worth of room, no more than half is wasted.
+    #[must_use]
+    pub fn largest_unit(&self) -> usize {
+        self.region_size as usize / 2 - 16
+    }
+
     /// Places `unit`, which depends on the guest pages numbered `pages`; gives its arena offset.
     pub fn insert(&mut self, unit: Unit, pages: &[u32]) -> Result<u32, Full> {
         let size = (unit.code.len() as u32).next_multiple_of(16);

@@ -24,6 +24,8 @@ pub struct Config {
     pub model: &'static CpuModel,
     /// Print each unit as it is translated, to standard error.
     pub dump: Option<Columns>,
+    /// Write /tmp/perf-PID.map for perf(1).
+    pub perf_map: bool,
     /// The translator's own settings.
     pub translator: xlat86_translator::Config,
 }
@@ -34,6 +36,7 @@ impl Default for Config {
             engine: Engine::default(),
             model: CpuModel::MAX,
             dump: None,
+            perf_map: false,
             translator: xlat86_translator::Config::default(),
         }
     }

@@ -183,7 +183,7 @@ impl Vcpu {
         let window = self.process.space().window().base();
         let fault = Fault::pf(Gva(host.addr.wrapping_sub(window) as u32), host.error | PfError::U);
         if host.trapno == 14
-            && let Some(addr) = written_page(&fault)
+            && let Some(addr) = written_page(&fault, &host)
         {
             self.code_write(addr);
         }

@@ -9,7 +9,7 @@ use crate::{Exit, Vcpu};
 use iced_x86::{Decoder, DecoderOptions, Formatter, GasFormatter};
 use std::fmt::Write as _;
 use std::sync::atomic::AtomicBool;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use xlat86_arch::{CpuState, FxState, Gva, eflags};
 use xlat86_decoder::decode_block;
 use xlat86_host::{Left, signals};
@@ -19,6 +19,11 @@ use xlat86_translator::{BlockInfo, Config};
 /// Serialises the blocks of all threads.
 static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
 
+/// Waits for the running block to end, and keeps others from starting.
+pub(crate) fn turn() -> MutexGuard<'static, ()> {
+    ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 /// The translator settings that lockstep needs, made from the user's.
 pub(crate) fn config(from: &Config) -> Config {
     Config { chaining: false, return_pairing: false, flag_liveness: false, extended: false, ..*from }
@@ -27,7 +32,7 @@ pub(crate) fn config(from: &Config) -> Config {
 impl Vcpu {
     pub(crate) fn run_lockstep(&mut self) -> Exit {
         loop {
-            let turn = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
+            let turn = turn();
             let mask = signals::mask();
             signals::set_mask(u64::MAX);
             let exit = if Self::pending() { Some(Exit::Interrupted) } else { self.lockstep_block() };
@@ -44,6 +49,7 @@ impl Vcpu {
     fn lockstep_block(&mut self) -> Option<Exit> {
         let process = self.process.clone();
         process.world.go_inside(&self.me);
+        self.see_changes();
         let translatable = self.translatable().then_some(self.state.mode());
         let found = translatable.and_then(|mode| process.code_at(self.state.eip, mode, &self.me, None));
         let block = found.and_then(|_| process.cache().block_at(self.state.eip));

@@ -1,11 +1,11 @@
 //! What the CPUs of one guest share.
 
 use crate::world::{Member, World};
-use crate::{Config, Engine, Error, Stats, lockstep};
+use crate::{Config, Engine, Error, Stats, lockstep, perf_map};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use xlat86_arch::{Gva, Mode, PAGE_SIZE};
-use xlat86_softmmu::{CodeWrite, FlatSpace};
+use xlat86_softmmu::{CodeWrite, FlatSpace, Watch};
 use xlat86_translator::{Cache, Full, Source, listing, translate};
 
 /// How translated code was left for want of a connection that can now be made.
@@ -89,17 +89,33 @@ impl Process {
         self.changes.load(Ordering::Acquire)
     }
 
-    /// Drops everything derived from the pages of `start..start + len` (bytes), and waits until no CPU executes it any more. To be called before
-    /// mappings or permissions there change. Not to be called from inside [`crate::Vcpu::run`].
-    pub fn invalidate(&self, start: Gva, len: u32) {
+    /// Does `change`, which alters mappings, permissions or contents of `ranges` (start and bytes) in whatever way, and drops
+    /// everything derived from those pages before. Where they are executable no CPU runs guest code meanwhile: code that is translated
+    /// while they change would be neither the old nor the new. Not to be called from inside [`crate::Vcpu::run`].
+    pub fn change<T>(&self, ranges: &[(Gva, u32)], change: impl FnOnce() -> T) -> T {
         let pages = || {
-            let last = start.0.saturating_add(len.max(1) - 1) >> 12;
-            start.page()..=last
+            let in_one = |&(start, len): &(Gva, u32)| start.page()..=start.0.saturating_add(len.max(1) - 1) >> 12;
+            ranges.iter().flat_map(in_one)
         };
-        if !pages().any(|p| self.space.page(Gva(p << 12)).is_code()) {
-            return;
+        if !pages().any(|p| self.space.page(Gva(p << 12)).prot().exec) {
+            return change();
         }
-        self.drop_pages(pages());
+        self.world.exclusively(|| {
+            self.drop_pages(pages());
+            change()
+        })
+    }
+
+    /// Does `fork`, which forks the host process, while every lock is free to be used in the child, whose only thread
+    /// calls [`crate::Vcpu::after_fork`].
+    pub fn around_fork<T>(&self, fork: impl FnOnce() -> T) -> T {
+        let _turn = (self.config.engine == Engine::Lockstep).then(lockstep::turn);
+        self.world.exclusively(|| {
+            let _cache = self.cache.as_ref().map(|c| c.lock().unwrap_or_else(PoisonError::into_inner));
+            let _stats = self.stats.lock().unwrap_or_else(PoisonError::into_inner);
+            let _code = self.space.lock_code();
+            fork()
+        })
     }
 
     /// Prepares guest memory for being written from outside the guest's CPUs, by a system call: the host protection
@@ -124,26 +140,31 @@ impl Process {
     /// Somebody is about to write to the page holding `addr`, or has faulted in trying. True when the write may
     /// be tried (again).
     pub(crate) fn code_write(&self, addr: Gva) -> bool {
-        match self.space.resolve_write(addr) {
+        let page = self.space.page(addr);
+        if !page.prot().write || !page.is_code() {
+            return page.prot().write;
+        }
+        // From when the page can be written until its translations are gone nobody may run them: not even a thread that
+        // itself writes there.
+        self.world.exclusively(|| match self.space.resolve_write(addr) {
             CodeWrite::Dropped => {
                 self.drop_pages(addr.page()..=addr.page());
                 true
             }
             CodeWrite::Retry => true,
             CodeWrite::NotOurs => false,
-        }
+        })
     }
 
+    /// Drops what was derived from `pages`. To be called exclusively.
     fn drop_pages(&self, pages: impl Iterator<Item = u32>) {
-        self.world.exclusively(|| {
-            self.changes.fetch_add(1, Ordering::AcqRel);
-            if self.cache.is_some() {
-                let mut cache = self.cache();
-                for p in pages {
-                    cache.invalidate_page(p);
-                }
+        self.changes.fetch_add(1, Ordering::AcqRel);
+        if self.cache.is_some() {
+            let mut cache = self.cache();
+            for p in pages {
+                cache.invalidate_page(p);
             }
-        });
+        }
     }
 
     /// Arena offset of the translation of `eip`, made if need be, and connected to what led there. `None` when it can't
@@ -161,8 +182,16 @@ impl Process {
             }
             let mut source = GuestCode { space: &self.space, cache: &cache, pages: Vec::new() };
             let started = std::time::Instant::now();
-            let unit = translate(eip, mode, self.config.model.features, &self.config.translator, &mut source)?;
+            let mut config = self.config.translator;
+            let unit = loop {
+                let unit = translate(eip, mode, self.config.model.features, &config, &mut source)?;
+                if unit.code.len() <= cache.largest_unit() {
+                    break unit;
+                }
+                config.max_insns = unit.insns as usize / 2;
+            };
             let pages = source.pages;
+            let size = unit.code.len();
             if let Some(columns) = self.config.dump {
                 let mut guest = vec![0; unit.len as usize];
                 let _ = self.space.window().read_bytes(eip, &mut guest);
@@ -170,6 +199,9 @@ impl Process {
             }
             let inserted = cache.insert(unit, &pages);
             cache.add_time(started.elapsed());
+            if let (Ok(offset), true) = (inserted, self.config.perf_map) {
+                perf_map::add(cache.arena().base() + u64::from(offset), size, eip);
+            }
             drop(cache);
             if inserted == Err(Full) {
                 self.world.come_out(me);
@@ -195,7 +227,7 @@ impl Source for GuestCode<'_> {
         let in_page = (PAGE_SIZE - (eip & (PAGE_SIZE - 1))) as usize;
         let n = in_page.min(to.len());
         // First noticed, then read: a write in between is seen.
-        if !self.space.mark_code(Gva(eip)) || self.space.window().read_bytes(eip, &mut to[..n]).is_err() {
+        if self.space.mark_code(Gva(eip)) != Watch::Kept || self.space.window().read_bytes(eip, &mut to[..n]).is_err() {
             return 0;
         }
         n

@@ -49,6 +49,43 @@ impl Stats {
     }
 }
 
+impl Stats {
+    /// All counters by name, for programs to read. Times are in nanoseconds.
+    #[must_use]
+    pub fn counters(&self) -> [(&'static str, u64); 20] {
+        let c = &self.cache;
+        [
+            ("units", c.units),
+            ("insns", c.insns),
+            ("guest_bytes", c.guest_bytes),
+            ("host_bytes", c.host_bytes),
+            ("translation_ns", c.time.as_nanos() as u64),
+            ("chains", c.chains),
+            ("invalidated", c.invalidated),
+            ("evicted", c.evicted),
+            ("evictions", c.evictions),
+            ("entries", self.entries),
+            ("leave_link", self.leave_link),
+            ("leave_miss", self.leave_miss),
+            ("leave_interpret", self.leave_interpret),
+            ("leave_soft_int", self.leave_soft_int),
+            ("leave_fault", self.leave_fault),
+            ("leave_async", self.leave_async),
+            ("return_mismatches", self.return_mismatches),
+            ("interpreted", self.interpreted),
+            ("code_writes", self.code_writes),
+            ("leaves", self.leaves()),
+        ]
+    }
+
+    /// Times that translated code was left, for any reason.
+    #[must_use]
+    pub fn leaves(&self) -> u64 {
+        let for_code = self.leave_link + self.leave_miss + self.leave_interpret;
+        for_code + self.leave_soft_int + self.leave_fault + self.leave_async
+    }
+}
+
 impl fmt::Display for Stats {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let c = &self.cache;

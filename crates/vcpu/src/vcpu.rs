@@ -171,11 +171,15 @@ impl Vcpu {
     }
 
     fn run_interpreter(&mut self) -> Exit {
+        let process = self.process.clone();
         loop {
+            // Decoded blocks are translations too.
+            process.world.go_inside(&self.me);
             self.see_changes();
             let stop = with_pending(|flag| {
                 self.interp.run(&mut self.state, &mut self.mmu, &mut self.platform, flag, u64::MAX)
             });
+            process.world.come_out(&self.me);
             if let Some(exit) = self.after_interpreter(stop) {
                 return exit;
             }
@@ -183,7 +187,7 @@ impl Vcpu {
     }
 
     /// Drops what the interpreter has decoded if code has changed since.
-    fn see_changes(&mut self) {
+    pub(crate) fn see_changes(&mut self) {
         let now = self.process.changes();
         if now != self.changes_seen {
             self.changes_seen = now;
@@ -223,7 +227,7 @@ impl Vcpu {
 
     /// Decides what a fault is: our own protection of translated code, or the guest's.
     pub(crate) fn resolve(&mut self, fault: Fault) -> Resolution {
-        if let Some(addr) = written_page(&fault)
+        if let Some(addr) = written_page(&fault, &self.mmu.last_host_fault())
             && self.code_write(addr)
         {
             return Resolution::Retry;
@@ -249,11 +253,13 @@ impl Vcpu {
     }
 }
 
-/// The address of a write that hit a present but protected page.
-pub(crate) fn written_page(fault: &Fault) -> Option<Gva> {
-    let protected_write = PfError::P | PfError::W;
-    let error = fault.error.unwrap_or(0);
-    (fault.vector == Vector::PF && error & protected_write == protected_write).then_some(fault.addr)
+/// The address of a write that the host's protection of its page forbade. The error code can't tell: a page that was never
+/// touched is not present, protected or not. `si_code` can: nothing else makes it SEGV_ACCERR.
+pub(crate) fn written_page(fault: &Fault, host: &HostFault) -> Option<Gva> {
+    const SIGSEGV: i32 = 11;
+    const SEGV_ACCERR: i32 = 2;
+    let written = fault.vector == Vector::PF && fault.error.unwrap_or(0) & PfError::W != 0;
+    (written && (host.signal, host.code) == (SIGSEGV, SEGV_ACCERR)).then_some(fault.addr)
 }
 
 impl Drop for Vcpu {

@@ -12,6 +12,8 @@ use xlat86_host::signals;
 /// One thread that runs guest code.
 #[derive(Debug)]
 pub(crate) struct Member {
+    /// Whose thread: a vfork child shares this memory with another process.
+    pid: i32,
     tid: i32,
     inside: AtomicBool,
 }
@@ -28,10 +30,17 @@ fn lock<T>(m: &Mutex<T>) -> MutexGuard<'_, T> {
     m.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
 }
 
+impl Member {
+    fn current() -> Arc<Member> {
+        let (pid, tid) = (signals::process_id(), signals::thread_id());
+        Arc::new(Member { pid, tid, inside: AtomicBool::new(false) })
+    }
+}
+
 impl World {
     /// Adds the current thread.
     pub(crate) fn join(&self) -> Arc<Member> {
-        let m = Arc::new(Member { tid: signals::thread_id(), inside: AtomicBool::new(false) });
+        let m = Member::current();
         lock(&self.members).push(m.clone());
         m
     }
@@ -43,7 +52,7 @@ impl World {
 
     /// After a fork, in the child: the current thread is the only one left.
     pub(crate) fn only(&self, member: &mut Arc<Member>) {
-        *member = Arc::new(Member { tid: signals::thread_id(), inside: AtomicBool::new(false) });
+        *member = Member::current();
         *lock(&self.members) = vec![member.clone()];
     }
 
@@ -68,13 +77,14 @@ impl World {
     pub(crate) fn exclusively<T>(&self, f: impl FnOnce() -> T) -> T {
         let _guard = lock(&self.exclusive);
         self.stop.store(true, Ordering::SeqCst);
-        let members = lock(&self.members).clone();
-        for m in members {
+        // Held throughout: whoever joins now goes inside only after this.
+        let members = lock(&self.members);
+        for m in members.iter() {
             let mut waited = 0u32;
             while m.inside.load(Ordering::SeqCst) {
                 // Once per millisecond: a kick that struck just before it entered would otherwise be its last.
                 if waited.is_multiple_of(20) {
-                    signals::kick(m.tid);
+                    signals::kick(m.pid, m.tid);
                 }
                 waited += 1;
                 std::thread::sleep(Duration::from_micros(50));

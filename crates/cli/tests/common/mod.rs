@@ -21,9 +21,9 @@ fn time_limit() -> Duration {
     Duration::from_secs(if engine() == "lockstep" { 900 } else { 100 })
 }
 
-/// The engine under test: `XLAT86_ENGINE`, the interpreter if not set.
+/// The engine under test: `XLAT86_ENGINE`, the default one if not set.
 pub(crate) fn engine() -> String {
-    std::env::var("XLAT86_ENGINE").unwrap_or_else(|_| "interp".into())
+    std::env::var("XLAT86_ENGINE").unwrap_or_else(|_| "dbt".into())
 }
 
 pub(crate) fn testdata() -> PathBuf {
@@ -222,7 +222,17 @@ pub(crate) fn emulator() -> Vec<String> {
 
 /// Runs `argv` under guard and xlat86.
 pub(crate) fn run_emulated(argv: &[&str], stdin: &str) -> Seen {
+    run_emulated_with(&[], argv, stdin)
+}
+
+/// Runs `argv` under guard and xlat86 with more options of `xlat86 run`, which may name another engine.
+pub(crate) fn run_emulated_with(options: &[&str], argv: &[&str], stdin: &str) -> Seen {
     let mut command = emulator();
+    if options.contains(&"--engine") {
+        let at = command.iter().position(|a| a == "--engine").expect("an emulator has an engine");
+        command.drain(at..at + 2);
+    }
+    command.extend(options.iter().map(|s| s.to_string()));
     command.extend(argv.iter().map(|s| s.to_string()));
     observe(&command, "/usr/bin:/bin", stdin)
 }
@@ -232,9 +242,14 @@ pub(crate) type Case<'a> = (&'a [&'a str], &'a str);
 
 /// Every case must look the same natively and emulated; all differences are reported together.
 pub(crate) fn compare(cases: &[Case<'_>]) {
+    compare_with(&[], cases);
+}
+
+/// [`compare`] with more options of `xlat86 run`.
+pub(crate) fn compare_with(options: &[&str], cases: &[Case<'_>]) {
     let mut differ = Vec::new();
     for (argv, stdin) in cases {
-        let (native, emulated) = (run_native(argv, stdin), run_emulated(argv, stdin));
+        let (native, emulated) = (run_native(argv, stdin), run_emulated_with(options, argv, stdin));
         if native != emulated {
             differ.push(format!("{argv:?}\nnative: {native:?}\nxlat86: {emulated:?}"));
         }
