@@ -1,7 +1,7 @@
 //! `xlat86 verify`: the differential campaign, for whoever wants to see for themselves on their own CPU.
 
 use clap::Args;
-use comfy_table::{CellAlignment, Table, presets::UTF8_HORIZONTAL_ONLY};
+use comfy_table::{CellAlignment, Table, presets};
 use indicatif::{ProgressBar, ProgressStyle};
 use std::process::ExitCode;
 use xlat86_difftest::campaign::{FAMILIES, Plan, Report, missing, run};
@@ -62,7 +62,7 @@ impl Verify {
 
 fn table(report: &Report) -> Table {
     let mut table = Table::new();
-    table.load_style(UTF8_HORIZONTAL_ONLY);
+    table.load_style(presets::UTF8_BORDERS_ONLY);
     table.set_header(["family", "cases", "with the CPU", "with the translator", "stale flags", "differences"]);
     for (family, t) in &report.tallies {
         let numbers = [t.cases, t.silicon, t.translator, t.stale, t.differences].map(|n| n.to_string());
