@@ -236,18 +236,29 @@ impl Mmu {
 
     /// Fetches the bytes of one instruction for a single execution: nothing derived from them is kept, so the pages
     /// are not marked. Gives the number of bytes fetched into `to` (at least 1).
+    ///
+    /// Read by aligned words, as CPUs fetch: of an aligned store by another thread, all is seen or nothing.
     pub fn fetch_once(&mut self, addr: Gva, to: &mut [u8; 15]) -> Result<usize, Fault> {
-        for (n, byte) in to.iter_mut().enumerate() {
+        const WORD: u32 = 8;
+        let mut n = 0;
+        while n < to.len() {
             let at = addr.wrapping_add(n as u32);
             let page = self.space.page(at).prot();
             let present = if page.mapped { PfError::P } else { 0 };
             let denied = Fault::pf(at, PfError::U | PfError::I | present);
-            match if page.exec { self.read(at) } else { Err(denied) } {
-                Ok(b) => *byte = b,
-                Err(fault) if n == 0 => return Err(fault),
+            let skip = at.0 % WORD;
+            let word = if page.exec { self.read::<u64>(Gva(at.0 - skip)) } else { Err(denied) };
+            match word {
+                Ok(w) => {
+                    let bytes = &w.to_le_bytes()[skip as usize..];
+                    let count = bytes.len().min(to.len() - n);
+                    to[n..n + count].copy_from_slice(&bytes[..count]);
+                    n += count;
+                }
+                Err(fault) if n == 0 => return Err(Fault { addr: at, ..fault }),
                 Err(_) => return Ok(n),
             }
         }
-        Ok(to.len())
+        Ok(n)
     }
 }
