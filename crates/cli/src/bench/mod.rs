@@ -26,7 +26,7 @@ use workload::{COSTS, EMBEDDED, FEW, STARTUP, Workload};
 
 const EXAMPLES: &str = "\
 Examples:
-  xlat86 bench                                everything, in some 100 seconds
+  xlat86 bench                                everything, in some 90 seconds
   xlat86 bench --group integer,calls          two groups of workloads
   xlat86 bench --workload fib --engines native,dbt --scale 100 --runs 9
   xlat86 bench --html report.html --json >report.json
@@ -67,7 +67,7 @@ pub(crate) struct Bench {
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=100_000))]
     scale: Option<u32>,
     /// Choose the work so that all takes about this long
-    #[arg(long, value_name = "SECONDS", default_value_t = 95, value_parser = clap::value_parser!(u64).range(1..=86400))]
+    #[arg(long, value_name = "SECONDS", default_value_t = 85, value_parser = clap::value_parser!(u64).range(1..=86400))]
     time: u64,
     /// Give up on a run after this long
     #[arg(long, value_name = "SECONDS", default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..=86400))]
