@@ -81,7 +81,7 @@ fn tiles(r: &Report) -> String {
     let mut out = String::new();
     let mut tile = |value: Option<f64>, unit: &str, text: &str| {
         if let Some(v) = value {
-            let _ = write!(out, "<div class=\"tile\"><b>{}{unit}</b><span>{}</span></div>\n", figure(v), escape(text));
+            let _ = writeln!(out, "<div class=\"tile\"><b>{}{unit}</b><span>{}</span></div>", figure(v), escape(text));
         }
     };
     let mean = |e: &str| r.group_mean("all", e);
@@ -253,13 +253,14 @@ fn timeline(r: &Report) -> String {
         let plot = svg::layers(&PARTS, &points, "CPU time at which the run ends, ms", "ms spent so far");
         cards += &card("Time line", &(text + &plot));
     }
-    let rows: Vec<(String, String, Vec<(&str, f64)>)> = r
+    let rows: Vec<svg::Shares> = r
         .shares
         .iter()
         .map(|s| {
             let p = parts(s);
             let told: Vec<String> = names.iter().zip(p).map(|(n, v)| format!("{n} {}", seconds(v))).collect();
-            (s.workload.clone(), format!("{}: {}", s.workload, told.join(", ")), PARTS.into_iter().zip(p).collect())
+            let title = format!("{}: {}", s.workload, told.join(", "));
+            svg::Shares { label: s.workload.clone(), title, parts: PARTS.into_iter().zip(p).collect() }
         })
         .collect();
     if !rows.is_empty() {
@@ -339,7 +340,7 @@ fn footer(r: &Report) -> String {
     let header = ["engine", "what it is", "version", "start-up"].map(String::from);
     let mut notes = String::new();
     for (name, why) in &r.missing {
-        let _ = write!(notes, "<p>Not here: {} ({}).</p>\n", escape(name), escape(why));
+        let _ = writeln!(notes, "<p>Not here: {} ({}).</p>", escape(name), escape(why));
     }
     format!(
         "{}{notes}<footer>Made by <code>{}</code> in {:.0} s, with a load of {:.2} at the start.</footer>\n",

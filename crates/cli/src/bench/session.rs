@@ -188,15 +188,16 @@ impl<'a> Session<'a> {
 
     /// Finds how much work each job is to do. This is also each job's warm-up.
     fn calibrate(&mut self) {
-        let mut unit = vec![None; self.jobs.len()];
-        for j in 0..self.jobs.len() {
-            let (w, e) = (self.jobs[j].workload, self.jobs[j].engine);
+        let mut unit = Vec::with_capacity(self.jobs.len());
+        let pairs: Vec<_> = self.jobs.iter().map(|j| (j.workload, j.engine)).collect();
+        for (w, e) in pairs {
             self.bar.set_message(format!("calibrating {} on {}", self.workloads[w].name, self.engines[e].name));
-            if self.workloads[w].work == Work::Units {
-                unit[j] = self.unit_time(w, e);
+            unit.push(if self.workloads[w].work == Work::Units {
+                self.unit_time(w, e)
             } else {
                 self.once(w, e, None);
-            }
+                None
+            });
             self.bar.inc(1);
         }
         let target = self.target(&unit);

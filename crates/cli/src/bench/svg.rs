@@ -81,12 +81,20 @@ pub(crate) fn ratio_bars(rows: &[Row], range: (f64, f64)) -> String {
     svg + "</svg>"
 }
 
-/// Parts of a whole, row by row; each row fills the width. Parts are class and size.
-pub(crate) fn shares(rows: &[(String, String, Vec<(&str, f64)>)]) -> String {
+/// A whole and its parts.
+pub(crate) struct Shares {
+    pub(crate) label: String,
+    pub(crate) title: String,
+    /// Class and size of each.
+    pub(crate) parts: Vec<(&'static str, f64)>,
+}
+
+/// Parts of a whole, row by row; each row fills the width.
+pub(crate) fn shares(rows: &[Shares]) -> String {
     const BAR: f64 = 12.0;
     const STEP: f64 = 17.0;
     let mut svg = open(rows.len() as f64 * STEP + 4.0);
-    for (i, (label, title, parts)) in rows.iter().enumerate() {
+    for (i, Shares { label, title, parts }) in rows.iter().enumerate() {
         let y = i as f64 * STEP + 2.0;
         let total: f64 = parts.iter().map(|p| p.1).sum();
         let _ = write!(svg, "<g><title>{}</title>", escape(title));
@@ -191,10 +199,11 @@ mod tests {
 
     #[test]
     fn shares_fill_the_row() {
-        let svg = shares(&[("a".into(), "t".into(), vec![("p", 1.0), ("q", 3.0)])]);
+        let row = |parts| Shares { label: "a".into(), title: "t".into(), parts };
+        let svg = shares(&[row(vec![("p", 1.0), ("q", 3.0)])]);
         let quarter = (WIDTH - LEFT - RIGHT) / 4.0;
         assert!(svg.contains(&format!("width=\"{quarter:.1}\"")));
-        assert!(!shares(&[("a".into(), "t".into(), vec![("p", 0.0)])]).contains("NaN"));
+        assert!(!shares(&[row(vec![("p", 0.0)])]).contains("NaN"));
     }
 
     #[test]
