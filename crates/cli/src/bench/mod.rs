@@ -112,6 +112,9 @@ fn known_engine(name: &str) -> Result<String, String> {
     known("engine", name, engine::names().collect())
 }
 
+/// Engines that don't work here, and why.
+type Missing = Vec<(String, String)>;
+
 /// What a session covers.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 struct Parts {
@@ -187,7 +190,7 @@ impl Bench {
     }
 
     /// Engines that work here, the base first, and those that don't.
-    fn engines(&self, parts: Parts, empty: &Workload) -> Result<(Vec<Engine>, Vec<(String, String)>), String> {
+    fn engines(&self, parts: Parts, empty: &Workload) -> Result<(Vec<Engine>, Missing), String> {
         let own = std::env::current_exe().map_err(|e| format!("this program's file: {e}"))?;
         let xlat86 = self.xlat86.clone().unwrap_or(own);
         let chosen = |name: &str| match () {
