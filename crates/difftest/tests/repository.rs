@@ -102,6 +102,7 @@ fn nothing_is_left_to_do_silently() {
         if path == "crates/difftest/tests/repository.rs" {
             return;
         }
+        // A test that is ignored says why; docs/testing.md tells how to run those that need this machine's CPU and compiler.
         for word in ["todo!(", "unimplemented!(", "#[ignore]", "dbg!(", "FIXME"] {
             assert!(!text.contains(word), "{path} contains {word}");
         }

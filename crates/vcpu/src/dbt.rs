@@ -8,8 +8,9 @@ use xlat86_arch::{Fault, Gva, Mode, PfError, Reg, Seg, Segment, eflags};
 use xlat86_host::{Frame, Left, last_fault};
 use xlat86_translator::{ExitKind, Mark, Place};
 
-/// Base given to FS and GS while they hold no usable segment: an access through them lands in the top page, which a
-/// user program never has, faults, and is then judged exactly by the interpreter.
+/// Base given to FS and GS while they hold no usable segment. An access at an offset below 4096 lands in the top page,
+/// which a user program never has, faults, and is then judged exactly by the interpreter; one at a larger offset wraps
+/// around and isn't caught (README, known quirks).
 const UNUSABLE_BASE: u32 = 0xffff_f000;
 
 /// What to do after translated code has left.
