@@ -15,7 +15,6 @@ use crate::stubs;
 use crate::unit::{Exit, ExitKind};
 use dynasmrt::{DynasmApi, dynasm};
 use iced_x86::{Code, InstructionInfoFactory, OpAccess, OpKind, Register};
-use std::ops::Range;
 use xlat86_decoder::{Insn, Kind};
 
 /// The bytes that a unit was made from.
@@ -23,8 +22,8 @@ use xlat86_decoder::{Insn, Kind};
 pub(crate) struct Snapshot {
     eip: u32,
     bytes: Vec<u8>,
-    /// Offsets of immediates that are loaded when used.
-    loaded: Vec<Range<usize>>,
+    /// For each byte 0xFF if it is compared, 0 if it is part of an immediate that is loaded when used.
+    mask: Vec<u8>,
 }
 
 /// Bytes compared at once.
@@ -98,20 +97,21 @@ impl Snapshot {
     /// Of `insns`, which lie one after the other in `bytes`.
     pub(crate) fn new(eip: u32, insns: &[Insn], bytes: &[u8]) -> Self {
         let end = insns.last().map_or(0, |i| i.next_eip().wrapping_sub(eip) as usize);
-        let loaded = insns.iter().filter(|i| loading(i).is_some()).map(|i| {
+        let mut mask = vec![0xff; end];
+        for i in insns.iter().filter(|i| loading(i).is_some()) {
             let at = i.eip().wrapping_sub(eip) as usize + i.offsets.immediate_offset();
-            at..at + 4
-        });
-        Snapshot { eip, bytes: bytes[..end].to_vec(), loaded: loaded.collect() }
+            mask[at..at + 4].fill(0);
+        }
+        Snapshot { eip, bytes: bytes[..end].to_vec(), mask }
     }
 
     /// Was it made from other code than `newer`, where both cover the same addresses?
     pub(crate) fn contradicts(&self, newer: &Snapshot) -> bool {
-        let compared = |i: usize| !self.loaded.iter().any(|r| r.contains(&i));
-        self.bytes.iter().enumerate().any(|(i, byte)| {
-            let there = newer.bytes.get(self.eip.wrapping_add(i as u32).wrapping_sub(newer.eip) as usize);
-            there.is_some_and(|b| b != byte) && compared(i)
-        })
+        // Where the later of the two begins in each.
+        let (mine, its) = (newer.eip.wrapping_sub(self.eip) as i32, self.eip.wrapping_sub(newer.eip) as i32);
+        let (mine, its) = (mine.max(0) as usize, its.max(0) as usize);
+        let (Some(bytes), Some(newer)) = (self.bytes.get(mine..), newer.bytes.get(its..)) else { return false };
+        bytes.iter().zip(&self.mask[mine..]).zip(newer).any(|((a, mask), b)| (a ^ b) & mask != 0)
     }
 
     /// What to compare, no window crossing into another page: that one may not be there.
@@ -122,16 +122,15 @@ impl Snapshot {
             let at = self.eip.wrapping_add(pos as u32);
             let before = (at & 0xfff).saturating_sub(0x1000 - WINDOW as u32) as usize;
             let mut w = Window { at: at.wrapping_sub(before as u32), want: [0; WINDOW], mask: [0; WINDOW] };
-            for i in before..WINDOW {
-                let n = pos + i - before;
-                if n < self.bytes.len() && !self.loaded.iter().any(|r| r.contains(&n)) {
-                    (w.want[i], w.mask[i]) = (self.bytes[n], 0xff);
-                }
+            let n = (WINDOW - before).min(self.bytes.len() - pos);
+            w.mask[before..before + n].copy_from_slice(&self.mask[pos..pos + n]);
+            for i in 0..n {
+                w.want[before + i] = self.bytes[pos + i] & self.mask[pos + i];
             }
             if w.mask != [0; WINDOW] {
                 windows.push(w);
             }
-            pos += WINDOW - before;
+            pos += n;
         }
         windows
     }
@@ -204,9 +203,12 @@ pub(crate) fn place_constants(e: &mut Emitter<'_>) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::ops::Range;
 
-    fn snapshot(eip: u32, bytes: &[u8], loaded: &[Range<usize>]) -> Snapshot {
-        Snapshot { eip, bytes: bytes.to_vec(), loaded: loaded.to_vec() }
+    fn snapshot(eip: u32, bytes: &[u8], loaded: Range<usize>) -> Snapshot {
+        let mut mask = vec![0xff; bytes.len()];
+        mask[loaded].fill(0);
+        Snapshot { eip, bytes: bytes.to_vec(), mask }
     }
 
     #[test]
@@ -216,7 +218,7 @@ mod tests {
         {
             let bytes: Vec<u8> = (1..=len as u8).collect();
             let mut seen = vec![0; len];
-            for w in snapshot(eip, &bytes, &[]).windows() {
+            for w in snapshot(eip, &bytes, 0..0).windows() {
                 assert_eq!(w.at >> 12, (w.at + 15) >> 12, "{eip:x} {len}");
                 for i in (0..WINDOW).filter(|&i| w.mask[i] != 0) {
                     let n = (w.at + i as u32 - eip) as usize;
@@ -230,11 +232,11 @@ mod tests {
 
     #[test]
     fn what_is_loaded_is_not_compared() {
-        let old = snapshot(0x1000, &[0xb8, 1, 0, 0, 0, 0xc3], &[1..5]);
+        let old = snapshot(0x1000, &[0xb8, 1, 0, 0, 0, 0xc3], 1..5);
         assert_eq!(old.windows()[0].mask[..7], [0xff, 0, 0, 0, 0, 0xff, 0]);
-        assert!(!old.contradicts(&snapshot(0x1000, &[0xb8, 2, 0, 0, 0, 0xc3], &[1..5])));
-        assert!(old.contradicts(&snapshot(0x1005, &[0xc2], &[])));
-        assert!(!old.contradicts(&snapshot(0x1006, &[0xc2], &[])));
-        assert!(!old.contradicts(&snapshot(0x0ffe, &[0, 0, 0xb8], &[])));
+        assert!(!old.contradicts(&snapshot(0x1000, &[0xb8, 2, 0, 0, 0, 0xc3], 1..5)));
+        assert!(old.contradicts(&snapshot(0x1005, &[0xc2], 0..0)));
+        assert!(!old.contradicts(&snapshot(0x1006, &[0xc2], 0..0)));
+        assert!(!old.contradicts(&snapshot(0x0ffe, &[0, 0, 0xb8], 0..0)));
     }
 }
