@@ -130,6 +130,11 @@ impl Interp {
     }
 }
 
+/// The debug exception of TF.
+pub(crate) fn single_step() -> Stop {
+    Stop::Fault(Fault { vector: Vector::DB, error: None, addr: Gva(DR6_BS) })
+}
+
 /// Executes `block`, whose instructions were prepared under the current mode. Gives how many completed.
 #[inline(always)]
 fn execute(ctx: &mut Ctx<'_>, block: &[Op]) -> (u64, Exec) {
@@ -151,10 +156,6 @@ fn execute(ctx: &mut Ctx<'_>, block: &[Op]) -> (u64, Exec) {
         }
     }
     // Single step: after the instruction, unless it was one that holds interrupts off.
-    let result = if trap && !ctx.cpu.interrupt_shadow {
-        Err(Stop::Fault(Fault { vector: Vector::DB, error: None, addr: Gva(DR6_BS) }))
-    } else {
-        Ok(())
-    };
+    let result = if trap && !ctx.cpu.interrupt_shadow { Err(single_step()) } else { Ok(()) };
     (block.len() as u64, result)
 }
