@@ -58,7 +58,7 @@ impl Guest {
         loop {
             match self.run(n) {
                 Stop::Fault(f) if f.vector == Vector::PF && f.error.unwrap() & 2 != 0 => {
-                    match self.mmu.space().resolve_write(f.addr) {
+                    match self.mmu.space().unwrap().resolve_write(f.addr) {
                         CodeWrite::Dropped => {
                             self.interp.invalidate_page(f.addr.page());
                             let stop = self.interp.step(&mut self.cpu, &mut self.mmu, &mut Bare);
@@ -116,9 +116,9 @@ fn an_instruction_across_pages_depends_on_both() {
     g.mmu.write_bytes(Gva(at), &[0xb8, 0x11, 0x11, 0x11, 0x11, 0x0f, 0x0b]).unwrap();
     assert_eq!(g.run_resolving(100), Stop::Fault(Fault::ud()));
     assert_eq!(g.cpu.reg(Reg::Eax), 0x1111_1111);
-    assert!(g.mmu.space().page(Gva(CODE + 0x1000)).is_code());
+    assert!(g.mmu.space().unwrap().page(Gva(CODE + 0x1000)).is_code());
     g.interp.invalidate_page((CODE + 0x1000) >> 12);
-    assert_eq!(g.mmu.space().resolve_write(Gva(CODE + 0x1000)), CodeWrite::Dropped);
+    assert_eq!(g.mmu.space().unwrap().resolve_write(Gva(CODE + 0x1000)), CodeWrite::Dropped);
     g.mmu.write::<u8>(Gva(CODE + 0x1001), 0x22).unwrap();
     g.cpu.eip = at;
     assert_eq!(g.run_resolving(100), Stop::Fault(Fault::ud()));
@@ -140,4 +140,17 @@ fn the_trap_flag_stops_after_each_instruction() {
     g.cpu.eflags |= eflags::TF;
     let Stop::Fault(f) = g.run(10) else { panic!() };
     assert_eq!((f.vector, f.addr.0, g.cpu.eip), (Vector::DB, 1 << 14, CODE + 1));
+}
+
+#[test]
+fn a_single_step_is_one_iteration() {
+    // rep lodsb; nop
+    let mut g = Guest::new(&[0xf3, 0xac, 0x90]);
+    g.cpu.eflags |= eflags::TF;
+    g.cpu.set_reg(Reg::Ecx, 3);
+    g.cpu.set_reg(Reg::Esi, CODE);
+    for (eip, ecx) in [(CODE, 2), (CODE, 1), (CODE + 2, 0), (CODE + 3, 0)] {
+        assert!(matches!(g.run(9), Stop::Fault(f) if f.vector == Vector::DB));
+        assert_eq!((g.cpu.eip, g.cpu.reg(Reg::Ecx)), (eip, ecx));
+    }
 }
