@@ -6,7 +6,7 @@
 
 use crate::{
     Stop, SysResult, root, seccomp, sys_exec, sys_fd, sys_file, sys_futex, sys_id, sys_ipc, sys_misc, sys_mm, sys_net,
-    sys_poll, sys_proc, sys_signal, sys_time, task::Task,
+    sys_poll, sys_proc, sys_signal, sys_time, task::Task, tracer,
 };
 use Kind::*;
 use syscalls::{Errno, Sysno};
@@ -176,7 +176,7 @@ pub static TABLE: &[Row] = &[
     here(23, "setuid", &[U], sys_id::setuid16),
     here(24, "getuid", &[], sys_id::getuid16),
     here(25, "stime", &[X], sys_time::stime),
-    part(26, "ptrace", &[I, I, X, X], "PTRACE_TRACEME only: the tracee would be the emulator", sys_misc::ptrace),
+    part(26, "ptrace", &[I, I, X, X], "tracees are children that ask for it and what those create: no ATTACH, SEIZE, GET_SYSCALL_INFO; no read watchpoints", tracer::ptrace),
     host(27, "alarm", &[U], Sysno::alarm),
     here(28, "oldfstat", &[Fd, X], sys_file::oldfstat),
     host(29, "pause", &[], Sysno::pause),
@@ -273,7 +273,7 @@ pub static TABLE: &[Row] = &[
     here(120, "clone", &[Bits(CLONE), X, X, X, X], sys_proc::clone),
     host(121, "setdomainname", &[InBuf, U], Sysno::setdomainname),
     here(122, "uname", &[X], sys_misc::uname),
-    part(123, "modify_ldt", &[I, X, U], "the table is the thread's, not the process's", sys_misc::modify_ldt),
+    here(123, "modify_ldt", &[I, X, U], sys_misc::modify_ldt),
     here(124, "adjtimex", &[X], sys_time::adjtimex),
     here(125, "mprotect", &[X, U, Bits(PROT)], sys_mm::mprotect),
     here(126, "sigprocmask", &[I, X, X], sys_signal::sigprocmask),
