@@ -71,7 +71,7 @@ mod tests {
         assert_eq!(lines.risen(), 1 << 4);
         let mut n = 0;
         while uart.read(0x3fd, 1) & 1 != 0 {
-            assert_eq!(uart.read(0x3f8, 1), b'x'.into());
+            assert_eq!(uart.read(0x3f8, 1), u32::from(b'x'));
             n += 1;
         }
         assert_eq!(n, 100, "what doesn't fit into the FIFO follows when there is room");

@@ -62,11 +62,6 @@ impl Dma {
     pub(super) fn rearm(&self, queue: &mut Queue) -> Result<bool, Malformed> {
         queue.enable_notification(&self.map).map_err(|_| Malformed)
     }
-
-    #[cfg(test)]
-    pub(super) fn map(&self) -> &GuestMemoryMmap<()> {
-        &self.map
-    }
 }
 
 /// A request: what the guest has written for the device, and where the device is to write.
