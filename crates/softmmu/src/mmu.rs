@@ -124,6 +124,12 @@ impl Mmu {
         if let Translated(p) = &mut self.memory { p.take_hits() } else { 0 }
     }
 
+    /// Has [`Mmu::take_hits`] something to give?
+    #[must_use]
+    pub fn was_hit(&self) -> bool {
+        matches!(&self.memory, Translated(p) if p.was_hit())
+    }
+
     /// Host address of the TLB entries of the user or the supervisor view, 0 where there are none. It never changes.
     #[must_use]
     pub fn tlb_address(&self, user: bool) -> u64 {
