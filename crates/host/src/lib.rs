@@ -25,7 +25,7 @@ pub use arena::{Arena, JumpTable};
 pub use clock::tsc;
 pub use compat::{Compat, CompatState};
 pub use enter::VcpuFrame;
-pub use frame::{Frame, Left};
+pub use frame::{Frame, Left, TlbView};
 pub use memory::{protect_guest_page, zeroed_atomics};
 pub use scratch::{scratch_low, scratch_window, unmap_scratch_low};
 pub use slot::{HostFault, RawSiginfo, last as last_fault, with_pending};

@@ -6,7 +6,7 @@ use crate::vcpu::written_page;
 use crate::{Exit, Vcpu};
 use xlat86_arch::{Fault, Gva, Mode, PfError, Reg, Seg, Segment, eflags};
 use xlat86_host::{Frame, Left, last_fault};
-use xlat86_translator::{ExitKind, Mark, Place};
+use xlat86_translator::{ExitKind, Fix, Mark, Place};
 
 /// Base given to FS and GS while they hold no usable segment. An access at an offset below 4096 lands in the top page,
 /// which a user program never has, faults, and is then judged exactly by the interpreter; one at a larger offset wraps
@@ -146,6 +146,12 @@ impl Vcpu {
                     self.state.eip = exit.eip;
                     Then::Interpret
                 }
+                ExitKind::Access { fix, .. } => {
+                    self.stats.leave_access += 1;
+                    self.state.eip = exit.eip;
+                    self.apply(fix);
+                    Then::Interpret
+                }
                 ExitKind::SoftInt { vector, next } => {
                     self.stats.leave_soft_int += 1;
                     self.state.eip = next;
@@ -169,9 +175,13 @@ impl Vcpu {
     /// Makes registers those of the start of the guest instruction at `mark`.
     fn repair(&mut self, mark: &Mark) {
         self.state.eip = mark.eip;
+        self.apply(mark.fix);
+    }
+
+    fn apply(&mut self, fix: Fix) {
         let esp = self.state.reg(Reg::Esp);
-        self.state.set_reg(Reg::Esp, esp.wrapping_add_signed(mark.fix.esp));
-        if let Some(r) = mark.fix.swapped {
+        self.state.set_reg(Reg::Esp, esp.wrapping_add_signed(fix.esp));
+        if let Some(r) = fix.swapped {
             let v = &mut self.state.gpr[r as usize];
             *v = (*v & 0xffff_0000) | u32::from((*v as u16).swap_bytes());
         }

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use xlat86_arch::{Gva, Mode, PAGE_SIZE};
 use xlat86_softmmu::{CodeWrite, FlatSpace, Watch};
-use xlat86_translator::{Cache, Full, Source, listing, translate};
+use xlat86_translator::{Cache, CodeKey, Full, Source, TableId, listing, translate};
 
 /// How translated code was left for want of a connection that can now be made.
 #[derive(Clone, Copy, Debug)]
@@ -170,17 +170,18 @@ impl Process {
     /// Arena offset of the translation of `eip`, made if need be, and connected to what led there. `None` when it can't
     /// be translated: the interpreter tells why. `me` is inside.
     pub(crate) fn code_at(&self, eip: u32, mode: Mode, me: &Member, connect: Option<Connect>) -> Option<u32> {
+        let key = CodeKey::flat(eip, mode);
         loop {
             let mut cache = self.cache();
-            if let Some(offset) = cache.lookup(eip) {
+            if let Some(offset) = cache.lookup(key) {
                 match connect {
                     Some(Connect::Jump { site }) => cache.chain(site),
-                    Some(Connect::Table) => cache.publish(eip),
+                    Some(Connect::Table) => cache.publish(TableId::FIRST, key),
                     None => {}
                 }
                 return Some(offset);
             }
-            let mut source = GuestCode { space: &self.space, cache: &cache, pages: Vec::new() };
+            let mut source = GuestCode { space: &self.space, cache: &cache, mode, pages: Vec::new() };
             let started = std::time::Instant::now();
             let mut config = self.config.translator;
             let unit = loop {
@@ -197,7 +198,7 @@ impl Process {
                 let _ = self.space.window().read_bytes(eip, &mut guest);
                 eprintln!("{}", listing(&unit, &guest, columns));
             }
-            let inserted = cache.insert(unit, &pages);
+            let inserted = cache.insert(unit, key, &pages);
             cache.add_time(started.elapsed());
             if let (Ok(offset), true) = (inserted, self.config.perf_map) {
                 perf_map::add(cache.arena().base() + u64::from(offset), size, eip);
@@ -219,6 +220,7 @@ impl Process {
 struct GuestCode<'a> {
     space: &'a FlatSpace,
     cache: &'a Cache,
+    mode: Mode,
     pages: Vec<u32>,
 }
 
@@ -241,6 +243,6 @@ impl Source for GuestCode<'_> {
     }
 
     fn known(&self, eip: u32) -> bool {
-        self.cache.starts_at(eip)
+        self.cache.starts_at(CodeKey::flat(eip, self.mode))
     }
 }
