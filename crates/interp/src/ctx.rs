@@ -53,8 +53,10 @@ impl<'a> Ctx<'a> {
         ctx
     }
 
-    /// Recomputes what is derived from segments, CPL, CR0, CR4 and EFLAGS.TF, VM, AC. To be called after changing any.
+    /// Recomputes what is derived from segments, CPL, CR0, CR3, CR4, EFER, DR0-7 and EFLAGS.TF, VM, AC. To be called after
+    /// changing any.
     pub(crate) fn mode_changed(&mut self) {
+        self.mmu.sync(self.cpu);
         self.mode = self.cpu.mode();
         self.stack_mask = if self.mode.has(Mode::STACK32) { u32::MAX } else { 0xffff };
         self.check_alignment = self.cpu.cpl == 3 && self.cpu.cr0 & cr0::AM != 0 && self.cpu.eflags & eflags::AC != 0;

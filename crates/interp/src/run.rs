@@ -5,7 +5,7 @@ use crate::ctx::{Ctx, Exec};
 use crate::op::Op;
 use crate::{Event, Platform, Stop};
 use std::sync::atomic::AtomicBool;
-use xlat86_arch::eflags::RF;
+use xlat86_arch::eflags::{IF, RF};
 use xlat86_arch::{CpuModel, CpuState, Fault, Gva, Mode, Vector};
 use xlat86_softmmu::Mmu;
 
@@ -17,19 +17,26 @@ pub struct Interp {
     cache: Cache,
     model: &'static CpuModel,
     retired: u64,
+    /// Stop when interrupts could be delivered.
+    window: bool,
 }
 
 impl Interp {
     /// An interpreter of CPU `model`.
     #[must_use]
     pub fn new(model: &'static CpuModel) -> Self {
-        Interp { cache: Cache::new(), model, retired: 0 }
+        Interp { cache: Cache::new(), model, retired: 0, window: false }
     }
 
     /// Instructions completed so far. A repeated string instruction counts once.
     #[must_use]
     pub fn retired(&self) -> u64 {
         self.retired
+    }
+
+    /// From now on stop with [`Stop::Window`] before an instruction at which an external interrupt could be delivered, or no longer.
+    pub fn watch_window(&mut self, wanted: bool) {
+        self.window = wanted;
     }
 
     /// Runs until something stops it, for at most `max_insns` instructions. `interrupt` is looked at between blocks
@@ -52,6 +59,10 @@ impl Interp {
             let shadow = ctx.cpu.interrupt_shadow;
             if !shadow && ctx.interrupted() {
                 break Stop::Interrupted;
+            }
+            // Blocks end after whatever sets IF.
+            if self.window && !shadow && ctx.flag(IF) {
+                break Stop::Window;
             }
             let block = match self.cache.block(&mut ctx) {
                 Ok(block) => block,
@@ -110,6 +121,19 @@ impl Interp {
     /// Drops everything that was decoded.
     pub fn flush(&mut self) {
         self.cache.flush();
+    }
+}
+
+/// What the CPU notes when it detects `fault`: CR2 for a page fault, DR6 for a debug exception, which also disarms DR7.GD.
+pub fn note_fault(cpu: &mut CpuState, fault: &Fault) {
+    const DR7_GD: u32 = 1 << 13;
+    match fault.vector {
+        Vector::PF => cpu.cr2 = fault.addr.0,
+        Vector::DB => {
+            cpu.dr[6] |= fault.addr.0;
+            cpu.dr[7] &= !DR7_GD;
+        }
+        _ => {}
     }
 }
 

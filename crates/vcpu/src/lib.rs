@@ -16,13 +16,16 @@ mod platform;
 pub mod probe;
 mod process;
 mod stats;
+mod system;
 mod vcpu;
 mod world;
 
-pub use config::{Config, Engine};
+pub use config::{Config, Engine, MmuMode};
 pub use exit::{Error, Exit};
+pub use platform::Io;
 pub use process::Process;
 pub use stats::Stats;
+pub use system::Kicker;
 pub use vcpu::Vcpu;
 pub use xlat86_arch::CpuModel;
 pub use xlat86_host::HostFault;

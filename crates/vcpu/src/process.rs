@@ -5,7 +5,7 @@ use crate::{Config, Engine, Error, Stats, lockstep, perf_map};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use xlat86_arch::{Gva, Mode, PAGE_SIZE};
-use xlat86_softmmu::{CodeWrite, FlatSpace, Watch};
+use xlat86_softmmu::{CodeWrite, FlatSpace, PhysMemory, Watch};
 use xlat86_translator::{Cache, CodeKey, Full, Source, TableId, listing, translate};
 
 /// How translated code was left for want of a connection that can now be made.
@@ -17,9 +17,17 @@ pub(crate) enum Connect {
     Table,
 }
 
-/// A guest's address space and everything derived from its contents.
+/// What a guest's CPUs have as memory.
+enum Memory {
+    /// A user program's address space.
+    Flat(Arc<FlatSpace>),
+    /// A machine's physical memory.
+    Physical(Arc<PhysMemory>),
+}
+
+/// A guest's memory and everything derived from its contents.
 pub struct Process {
-    space: Arc<FlatSpace>,
+    memory: Memory,
     config: Config,
     /// `None` when the engine doesn't translate.
     cache: Option<Mutex<Cache>>,
@@ -33,7 +41,16 @@ pub struct Process {
 
 impl Process {
     /// A guest over `space`. Fails when the host refuses memory for the translation cache.
-    pub fn new(space: Arc<FlatSpace>, mut config: Config) -> Result<Arc<Process>, Error> {
+    pub fn new(space: Arc<FlatSpace>, config: Config) -> Result<Arc<Process>, Error> {
+        Self::over(Memory::Flat(space), config)
+    }
+
+    /// A guest system with physical memory `memory`. Fails when the host refuses memory for the translation cache.
+    pub fn system(memory: Arc<PhysMemory>, config: Config) -> Result<Arc<Process>, Error> {
+        Self::over(Memory::Physical(memory), config)
+    }
+
+    fn over(memory: Memory, mut config: Config) -> Result<Arc<Process>, Error> {
         if config.engine == Engine::Lockstep {
             config.translator = lockstep::config(&config.translator);
         }
@@ -45,7 +62,7 @@ impl Process {
             )),
         };
         Ok(Arc::new(Process {
-            space,
+            memory,
             config,
             cache,
             world: World::default(),
@@ -55,10 +72,22 @@ impl Process {
         }))
     }
 
-    /// The guest's address space.
+    /// The address space of a user program.
+    ///
+    /// # Panics
+    /// When the guest is a system.
     #[must_use]
     pub fn space(&self) -> &Arc<FlatSpace> {
-        &self.space
+        match &self.memory {
+            Memory::Flat(space) => space,
+            Memory::Physical(_) => panic!("a system has no flat address space"),
+        }
+    }
+
+    /// The physical memory of a system.
+    #[must_use]
+    pub fn physical(&self) -> Option<&Arc<PhysMemory>> {
+        if let Memory::Physical(memory) = &self.memory { Some(memory) } else { None }
     }
 
     /// The settings.
@@ -97,7 +126,7 @@ impl Process {
             let in_one = |&(start, len): &(Gva, u32)| start.page()..=start.0.saturating_add(len.max(1) - 1) >> 12;
             ranges.iter().flat_map(in_one)
         };
-        if !pages().any(|p| self.space.page(Gva(p << 12)).prot().exec) {
+        if !pages().any(|p| self.space().page(Gva(p << 12)).prot().exec) {
             return change();
         }
         self.world.exclusively(|| {
@@ -113,7 +142,7 @@ impl Process {
         self.world.exclusively(|| {
             let _cache = self.cache.as_ref().map(|c| c.lock().unwrap_or_else(PoisonError::into_inner));
             let _stats = self.stats.lock().unwrap_or_else(PoisonError::into_inner);
-            let _code = self.space.lock_code();
+            let _code = self.space().lock_code();
             fork()
         })
     }
@@ -126,7 +155,7 @@ impl Process {
         }
         let mut at = start.page_base();
         loop {
-            if self.space.page(at).is_code() {
+            if self.space().page(at).is_code() {
                 self.code_write(at);
             }
             let next = at.wrapping_add(PAGE_SIZE);
@@ -140,13 +169,13 @@ impl Process {
     /// Somebody is about to write to the page holding `addr`, or has faulted in trying. True when the write may
     /// be tried (again).
     pub(crate) fn code_write(&self, addr: Gva) -> bool {
-        let page = self.space.page(addr);
+        let page = self.space().page(addr);
         if !page.prot().write || !page.is_code() {
             return page.prot().write;
         }
         // From when the page can be written until its translations are gone nobody may run them: not even a thread that
         // itself writes there.
-        self.world.exclusively(|| match self.space.resolve_write(addr) {
+        self.world.exclusively(|| match self.space().resolve_write(addr) {
             CodeWrite::Dropped => {
                 self.drop_pages(addr.page()..=addr.page());
                 true
@@ -154,6 +183,19 @@ impl Process {
             CodeWrite::Retry => true,
             CodeWrite::NotOurs => false,
         })
+    }
+
+    /// Drops translations of code in physical page `page`, which is about to be written or has been. The interpreter of the system's
+    /// one CPU is the caller's to tell.
+    pub(crate) fn drop_physical(&self, page: u32) {
+        self.world.exclusively(|| {
+            if let Some(memory) = self.physical() {
+                memory.drop_code(page);
+            }
+            if self.cache.is_some() {
+                self.cache().invalidate_page(page);
+            }
+        });
     }
 
     /// Drops what was derived from `pages`. To be called exclusively.
@@ -181,7 +223,7 @@ impl Process {
                 }
                 return Some(offset);
             }
-            let mut source = GuestCode { space: &self.space, cache: &cache, mode, pages: Vec::new() };
+            let mut source = GuestCode { space: self.space(), cache: &cache, mode, pages: Vec::new() };
             let started = std::time::Instant::now();
             let mut config = self.config.translator;
             let unit = loop {
@@ -195,7 +237,7 @@ impl Process {
             let size = unit.code.len();
             if let Some(columns) = self.config.dump {
                 let mut guest = vec![0; unit.len as usize];
-                let _ = self.space.window().read_bytes(eip, &mut guest);
+                let _ = self.space().window().read_bytes(eip, &mut guest);
                 eprintln!("{}", listing(&unit, &guest, columns));
             }
             let inserted = cache.insert(unit, key, &pages);
