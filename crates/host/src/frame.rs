@@ -104,9 +104,9 @@ impl Frame {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum TlbView {
     /// CPL 3.
-    User = 0,
+    User = 1,
     /// CPL 0 to 2.
-    Supervisor = 1,
+    Supervisor = 0,
 }
 
 impl TlbView {

@@ -32,7 +32,7 @@ pub use memory::{protect_guest_page, zeroed_atomics};
 pub use ram::Ram;
 pub use scratch::{scratch_low, scratch_window, unmap_scratch_low};
 pub use slot::{HostFault, RawSiginfo, last as last_fault, with_pending};
-pub use tlb::{TLB_ENTRIES, Tlb, TlbEntry};
+pub use tlb::{Tlb, TlbMemory};
 pub use trap::install_fault_handlers;
 pub use window::{Scalar, Window};
 pub use x87::{Transcendental, X87Result, approximate, transcendental};

@@ -72,6 +72,9 @@ impl Default for Kept {
 /// Number of the block that is never found again: the one instruction just fetched from a page that may change unnoticed.
 const ONCE: u32 = 0;
 
+/// Instructions kept for stepping: few places are stepped over often.
+const STEPS: usize = 64;
+
 /// `insn` with its handler under `mode`.
 fn prepare(insn: &Insn, bytes: &[u8], mode: Mode) -> Op {
     let guarded = mode.has(Mode::FPU_OFF) && unit_of(insn.code()) != Unit::Integer;
@@ -107,6 +110,8 @@ pub(crate) fn fetch_one(ctx: &mut Ctx<'_>) -> Result<Op, Fault> {
 }
 
 pub(crate) struct Cache {
+    /// Instructions that were stepped over, where the caller said that they may be kept.
+    steps: Vec<Option<(Key, Op)>>,
     front: Box<[FrontEntry]>,
     map: HashMap<Key, u32>,
     blocks: Vec<Kept>,
@@ -123,6 +128,7 @@ pub(crate) struct Cache {
 impl Cache {
     pub(crate) fn new() -> Self {
         Cache {
+            steps: vec![None; STEPS],
             front: vec![EMPTY; FRONT].into_boxed_slice(),
             map: HashMap::new(),
             blocks: vec![Kept::default()],
@@ -132,6 +138,25 @@ impl Cache {
             decoded: Block::default(),
             bytes: Box::new([0; 4096 + 14]),
         }
+    }
+
+    /// The instruction at CS:EIP, fetched afresh unless `watched` says that its page hasn't changed since the latest [`Cache::flush`].
+    pub(crate) fn one(&mut self, ctx: &mut Ctx<'_>, watched: bool) -> Result<Op, Fault> {
+        if !watched {
+            return fetch_one(ctx);
+        }
+        let (base, eip) = (ctx.cpu.segment(Seg::Cs).base, ctx.cpu.eip);
+        let page = ctx.mmu.code_page(Gva(base.wrapping_add(eip)))?;
+        let key = Key { base, eip, page, mode: ctx.mode };
+        let slot = key.eip as usize % STEPS;
+        if let Some((k, op)) = self.steps[slot]
+            && k == key
+        {
+            return Ok(op);
+        }
+        let op = fetch_one(ctx)?;
+        self.steps[slot] = Some((key, op));
+        Ok(op)
     }
 
     /// The block at CS:EIP, or the fault of fetching it.
@@ -244,6 +269,7 @@ impl Cache {
 
     /// Drops the blocks read from page number `page` (see [`xlat86_softmmu::Mmu::code_page`]).
     pub(crate) fn invalidate_page(&mut self, page: u32) {
+        self.steps.fill(None);
         for (key, number) in self.pages.remove(&page).unwrap_or_default() {
             // A block on two pages stands in both lists; the second one to come finds it gone.
             if self.map.get(&key) == Some(&number) {
@@ -265,6 +291,11 @@ impl Cache {
 
     /// Drops everything.
     pub(crate) fn flush(&mut self) {
+        self.steps.fill(None);
+        if self.map.is_empty() {
+            // Only stepped: nothing else to forget.
+            return;
+        }
         self.front.fill(EMPTY);
         self.map.clear();
         self.pages.clear();

@@ -1,12 +1,13 @@
 //! The run loop.
 
-use crate::cache::{Cache, fetch_one};
+use crate::cache::Cache;
 use crate::ctx::{Ctx, Exec};
 use crate::op::Op;
 use crate::{Event, Platform, Stop};
 use std::sync::atomic::AtomicBool;
 use xlat86_arch::eflags::{IF, RF};
 use xlat86_arch::{CpuModel, CpuState, Fault, Gva, Mode, Vector};
+use xlat86_decoder::{Unit, unit_of};
 use xlat86_softmmu::Mmu;
 
 /// DR6.BS: the debug exception is a single step's (SDM vol. 3B, 18.2.3).
@@ -85,10 +86,26 @@ impl Interp {
     /// This is also how a write into code gets past the page that it is on: once the page's blocks are dropped, `step`
     /// executes the write without marking the page as code again, which `run` would.
     pub fn step(&mut self, cpu: &mut CpuState, mmu: &mut Mmu, platform: &mut dyn Platform) -> Stop {
+        self.step_after(cpu, mmu, platform, false, |_, _| ())
+    }
+
+    /// [`Interp::step`] for an embedder that steps over the same instructions often, and keeps the floating-point state elsewhere.
+    ///
+    /// With `watched` the instruction may be kept: its page is watched, and changes are answered by [`Interp::flush`]. Between fetching
+    /// and executing, `before` learns whether the instruction may use floating-point state, and can bring it.
+    pub fn step_after(
+        &mut self,
+        cpu: &mut CpuState,
+        mmu: &mut Mmu,
+        platform: &mut dyn Platform,
+        watched: bool,
+        before: impl FnOnce(&mut CpuState, bool),
+    ) -> Stop {
         let never = AtomicBool::new(false);
         let mut ctx = Ctx::new(cpu, mmu, platform, self.model, &never);
-        match fetch_one(&mut ctx) {
+        match self.cache.one(&mut ctx, watched) {
             Ok(op) => {
+                before(ctx.cpu, unit_of(op.code) != Unit::Integer);
                 let (done, result) = execute(&mut ctx, &[op]);
                 self.retired += done;
                 result.err().unwrap_or(Stop::Budget)
@@ -137,6 +154,11 @@ pub fn note_fault(cpu: &mut CpuState, fault: &Fault) {
     }
 }
 
+/// The debug exception of TF.
+pub(crate) fn single_step() -> Stop {
+    Stop::Fault(Fault { vector: Vector::DB, error: None, addr: Gva(DR6_BS) })
+}
+
 /// Executes `block`, whose instructions were prepared under the current mode. Gives how many completed.
 #[inline(always)]
 fn execute(ctx: &mut Ctx<'_>, block: &[Op]) -> (u64, Exec) {
@@ -158,10 +180,6 @@ fn execute(ctx: &mut Ctx<'_>, block: &[Op]) -> (u64, Exec) {
         }
     }
     // Single step: after the instruction, unless it was one that holds interrupts off.
-    let result = if trap && !ctx.cpu.interrupt_shadow {
-        Err(Stop::Fault(Fault { vector: Vector::DB, error: None, addr: Gva(DR6_BS) }))
-    } else {
-        Ok(())
-    };
+    let result = if trap && !ctx.cpu.interrupt_shadow { Err(single_step()) } else { Ok(()) };
     (block.len() as u64, result)
 }

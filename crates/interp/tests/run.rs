@@ -141,3 +141,16 @@ fn the_trap_flag_stops_after_each_instruction() {
     let Stop::Fault(f) = g.run(10) else { panic!() };
     assert_eq!((f.vector, f.addr.0, g.cpu.eip), (Vector::DB, 1 << 14, CODE + 1));
 }
+
+#[test]
+fn a_single_step_is_one_iteration() {
+    // rep lodsb; nop
+    let mut g = Guest::new(&[0xf3, 0xac, 0x90]);
+    g.cpu.eflags |= eflags::TF;
+    g.cpu.set_reg(Reg::Ecx, 3);
+    g.cpu.set_reg(Reg::Esi, CODE);
+    for (eip, ecx) in [(CODE, 2), (CODE, 1), (CODE + 2, 0), (CODE + 3, 0)] {
+        assert!(matches!(g.run(9), Stop::Fault(f) if f.vector == Vector::DB));
+        assert_eq!((g.cpu.eip, g.cpu.reg(Reg::Ecx)), (eip, ecx));
+    }
+}

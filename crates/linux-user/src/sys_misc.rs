@@ -108,12 +108,16 @@ pub(crate) fn modify_ldt(t: &mut Task, a: [u32; 6]) -> SysResult {
             if a[2] as usize != size_of::<UserDesc>() {
                 return Err(Errno::EINVAL.into());
             }
-            let d: UserDesc = t.mem.read(a[1])?;
+            let mut d: UserDesc = t.mem.read(a[1])?;
             let (contents, absent) = (d.flags >> 1 & 3, d.flags >> 5 & 1 != 0);
             if d.entry >= LDT_ENTRIES || contents == 3 && (form == 1 || !absent) {
                 return Err(Errno::EINVAL.into());
             }
             let clear = d.is_empty() || form == 1 && d.base == 0 && d.limit == 0;
+            if form == 1 {
+                // The old form knows no `useable`, which would set AVL.
+                d.flags &= !(1 << 6);
+            }
             let ldt = t.vcpu.ldt_mut();
             let i = d.entry as usize;
             if ldt.len() <= i {

@@ -8,7 +8,7 @@ use crate::walk::{Access, Leaf, Paging};
 use crate::{PhysMemory, Place};
 use std::sync::Arc;
 use xlat86_arch::{CpuState, Fault, Gva, PAGE_SHIFT, PAGE_SIZE, cr0, cr4, efer};
-use xlat86_host::{Scalar, Tlb};
+use xlat86_host::{Scalar, Tlb, TlbMemory, TlbView};
 
 /// Whose rights an access has. The value is the index of the view.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -75,14 +75,14 @@ pub(crate) struct Paged {
 }
 
 impl Paged {
-    pub(crate) fn new(memory: Arc<PhysMemory>, address_bits: u32) -> Paged {
-        let tables = || Tables {
-            data: Tlb::new(memory.ram().clone()),
+    pub(crate) fn new(memory: Arc<PhysMemory>, tlb_memory: &Arc<TlbMemory>, address_bits: u32) -> Paged {
+        let tables = |view| Tables {
+            data: Tlb::new(memory.ram().clone(), tlb_memory.clone(), view),
             code: vec![NO_CODE; CODE_ENTRIES].into_boxed_slice().try_into().unwrap_or_else(|_| unreachable!()),
         };
         Paged {
             regs: Paging { address_bits, ..Paging::default() },
-            views: [tables(), tables()],
+            views: [tables(TlbView::Supervisor), tables(TlbView::User)],
             view: View::Supervisor,
             a20_mask: memory.a20_mask(),
             code_write: None,
@@ -98,9 +98,17 @@ impl Paged {
         &self.memory
     }
 
-    /// Host address of a view's TLB.
-    pub(crate) fn tlb_address(&self, user: bool) -> u64 {
-        self.views[usize::from(user)].data.address()
+    /// Makes `size` bytes at `addr` accessible in the fast way, or says that they aren't (a device, watched, code, two pages), or raises
+    /// the access's fault.
+    pub(crate) fn admit(&mut self, addr: Gva, size: u32, write: bool) -> Result<bool, Fault> {
+        if Self::parts(addr, size as usize).0 < size as usize {
+            return Ok(false);
+        }
+        match self.translate(addr, self.view, write) {
+            Err(_) if self.code_write.take().is_some() => Ok(false),
+            Err(fault) => Err(fault),
+            Ok(_) => Ok(self.views[self.view as usize].data.hits(addr.0, size, write)),
+        }
     }
 
     // --- What decides about translations.

@@ -3,8 +3,8 @@
 use crate::fx::{self, Home};
 use crate::process::Connect;
 use crate::vcpu::written_page;
-use crate::{Exit, Vcpu};
-use xlat86_arch::{Fault, Gva, Mode, PfError, Reg, Seg, Segment, eflags};
+use crate::{Exit, Stats, Vcpu};
+use xlat86_arch::{CpuState, Fault, Gva, Mode, PfError, Reg, Seg, Segment, eflags};
 use xlat86_host::{Frame, Left, last_fault};
 use xlat86_translator::{ExitKind, Fix, Mark, Place};
 
@@ -34,12 +34,7 @@ impl Vcpu {
                 return Exit::Interrupted;
             }
             process.world.go_inside(&self.me);
-            let how = connect.take();
-            let code = if self.translatable() {
-                process.code_at(self.state.eip, self.state.mode(), &self.me, how)
-            } else {
-                None
-            };
+            let code = if self.translatable() { self.code(connect.take()) } else { None };
             let then = match code {
                 Some(offset) => self.enter_at(offset),
                 None => Then::Interpret,
@@ -49,6 +44,22 @@ impl Vcpu {
                 return exit;
             }
         }
+    }
+
+    /// Arena offset of the code for EIP, to be connected as `connect` says.
+    fn code(&mut self, connect: Option<Connect>) -> Option<u32> {
+        let eip = self.state.eip;
+        self.memo.see(self.process.generation());
+        if connect.is_none()
+            && let Some(offset) = self.memo.entry(eip)
+        {
+            return Some(offset);
+        }
+        let offset = self.process.code_at(eip, self.state.mode(), &self.me, connect)?;
+        // Making room for it may have changed the generation.
+        self.memo.see(self.process.generation());
+        self.memo.learn_entry(eip, offset);
+        Some(offset)
     }
 
     /// May translated code run in the current mode? What is in the cache assumes flat user code that neither traps after each
@@ -79,10 +90,7 @@ impl Vcpu {
                 *connect = Some(how);
                 None
             }
-            Then::Interpret => {
-                self.process.world.come_out(&self.me);
-                self.interpret_one()
-            }
+            Then::Interpret => self.interpret_one(),
             Then::Faulted => self.after_fault(),
             Then::Exit(exit) => Some(exit),
         }
@@ -127,37 +135,22 @@ impl Vcpu {
         if left == Left::NotEntered {
             return Then::Exit(Exit::Interrupted);
         }
-        let process = self.process.clone();
-        let place = process.cache().place(site, left == Left::Call);
+        if left == Left::Call
+            && let Some(exit) = self.memo.exit(site)
+        {
+            return through(exit, site, &mut self.state, &mut self.stats);
+        }
+        let place = self.process.cache().place(site, left == Left::Call);
         match (left, place) {
             (Left::Call, Some(Place::Miss)) => {
                 self.stats.leave_miss += 1;
                 self.state.eip = target as u32;
                 Then::Connect(Connect::Table)
             }
-            (Left::Call, Some(Place::Exit(exit))) => match exit.kind {
-                ExitKind::Link { target, .. } => {
-                    self.stats.leave_link += 1;
-                    self.state.eip = target;
-                    Then::Connect(Connect::Jump { site })
-                }
-                ExitKind::Interpret => {
-                    self.stats.leave_interpret += 1;
-                    self.state.eip = exit.eip;
-                    Then::Interpret
-                }
-                ExitKind::Access { fix, .. } => {
-                    self.stats.leave_access += 1;
-                    self.state.eip = exit.eip;
-                    self.apply(fix);
-                    Then::Interpret
-                }
-                ExitKind::SoftInt { vector, next } => {
-                    self.stats.leave_soft_int += 1;
-                    self.state.eip = next;
-                    Then::Exit(Exit::SoftInt(vector))
-                }
-            },
+            (Left::Call, Some(Place::Exit(exit))) => {
+                self.memo.learn_exit(site, exit);
+                through(&exit, site, &mut self.state, &mut self.stats)
+            }
             (Left::Stopped, Some(Place::Inside(mark))) => {
                 self.stats.leave_async += 1;
                 self.repair(&mark);
@@ -175,16 +168,7 @@ impl Vcpu {
     /// Makes registers those of the start of the guest instruction at `mark`.
     fn repair(&mut self, mark: &Mark) {
         self.state.eip = mark.eip;
-        self.apply(mark.fix);
-    }
-
-    fn apply(&mut self, fix: Fix) {
-        let esp = self.state.reg(Reg::Esp);
-        self.state.set_reg(Reg::Esp, esp.wrapping_add_signed(fix.esp));
-        if let Some(r) = fix.swapped {
-            let v = &mut self.state.gpr[r as usize];
-            *v = (*v & 0xffff_0000) | u32::from((*v as u16).swap_bytes());
-        }
+        apply(mark.fix, &mut self.state);
     }
 
     /// A host instruction of the guest instruction at EIP faulted.
@@ -198,10 +182,46 @@ impl Vcpu {
         {
             self.code_write(addr);
         }
-        self.process.world.come_out(&self.me);
         // The interpreter executes this one instruction: it finds the exact fault, or, when the page was only protected because
         // of its translations, does the write without translating it again first.
         self.interpret_one()
+    }
+}
+
+/// Makes registers those of the start of the guest instruction that needs `fix`.
+pub(crate) fn apply(fix: Fix, state: &mut CpuState) {
+    let esp = state.reg(Reg::Esp);
+    state.set_reg(Reg::Esp, esp.wrapping_add_signed(fix.esp));
+    if let Some(r) = fix.swapped {
+        let v = &mut state.gpr[r as usize];
+        *v = (*v & 0xffff_0000) | u32::from((*v as u16).swap_bytes());
+    }
+}
+
+/// What follows from leaving through `exit`.
+fn through(exit: &xlat86_translator::Exit, site: u64, state: &mut CpuState, stats: &mut Stats) -> Then {
+    match exit.kind {
+        ExitKind::Link { target, .. } => {
+            stats.leave_link += 1;
+            state.eip = target;
+            Then::Connect(Connect::Jump { site })
+        }
+        ExitKind::Interpret => {
+            stats.leave_interpret += 1;
+            state.eip = exit.eip;
+            Then::Interpret
+        }
+        ExitKind::Access { fix, .. } => {
+            stats.leave_access += 1;
+            state.eip = exit.eip;
+            apply(fix, state);
+            Then::Interpret
+        }
+        ExitKind::SoftInt { vector, next } => {
+            stats.leave_soft_int += 1;
+            state.eip = next;
+            Then::Exit(Exit::SoftInt(vector))
+        }
     }
 }
 

@@ -11,6 +11,7 @@ mod dbt;
 mod exit;
 mod fx;
 mod lockstep;
+mod memo;
 mod perf_map;
 mod platform;
 pub mod probe;

@@ -110,6 +110,11 @@ impl Process {
         self.cache.as_ref().expect("the engine translates").lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Changes with everything that is dropped from the cache. Constant as long as some CPU is inside.
+    pub(crate) fn generation(&self) -> u64 {
+        self.changes() + self.evictions()
+    }
+
     pub(crate) fn evictions(&self) -> u64 {
         self.evictions.load(Ordering::Acquire)
     }

@@ -9,7 +9,7 @@ use std::thread::{self, ThreadId};
 use xlat86_arch::{CpuState, Gva, Vector, eflags};
 use xlat86_host::{signals, with_pending};
 use xlat86_interp::{Event, Stop, note_fault};
-use xlat86_softmmu::Mmu;
+use xlat86_softmmu::{Mmu, TlbMemory};
 
 /// Makes a CPU's [`Vcpu::run`] return [`Exit::Interrupted`] soon, from any thread.
 #[derive(Clone, Debug)]
@@ -68,9 +68,10 @@ impl Vcpu {
         let mut state = CpuState::reset();
         // There is no local APIC: its enable bit is 0, and so is CPUID's (SDM vol. 3A, 11.4.3).
         state.msr.apic_base = 0;
-        let mmu = Mmu::paged(memory.clone(), process.config().model.physical_address_bits());
+        let tlb = TlbMemory::new().map_err(|source| Error::Host { what: "no memory for the software TLB", source })?;
+        let mmu = Mmu::paged(memory.clone(), &tlb, process.config().model.physical_address_bits());
         let system = System { kicker, nmi_pending: false, window_wanted: false, memory_seen: memory.changes() };
-        Self::made(process, state, mmu, Surroundings::system(io), Some(system))
+        Self::made(process, state, mmu, Surroundings::system(io), Some(system), Some(tlb))
     }
 
     fn system_mut(&mut self) -> &mut System {

@@ -1,17 +1,19 @@
 //! One guest CPU.
 
 use crate::fx::{self, Home};
+use crate::memo::Memo;
 use crate::platform::Surroundings;
 use crate::system::System;
 use crate::world::Member;
 use crate::{Engine, Error, Exit, Process, Stats};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use xlat86_arch::{CpuState, Fault, FxState, Gva, PfError, Vector};
+use xlat86_arch::{CpuState, Fault, FxState, Gva, PAGE_SIZE, PfError, Vector};
+use xlat86_decoder::MAX_INSN_LEN;
 use xlat86_host::{Arena, HostFault, VcpuFrame, with_pending};
 use xlat86_interp::{Interp, Stop};
-use xlat86_softmmu::Mmu;
-use xlat86_translator::{Place, Stub};
+use xlat86_softmmu::{Mmu, TlbMemory};
+use xlat86_translator::Stub;
 
 /// One guest CPU, on the host thread that made it: it can't move to another.
 pub struct Vcpu {
@@ -26,6 +28,7 @@ pub struct Vcpu {
     /// The register file of translated code; `None` when the engine doesn't translate.
     pub(crate) frame: Option<VcpuFrame>,
     pub(crate) arena: Option<Arc<Arena>>,
+    pub(crate) memo: Memo,
     pub(crate) fx_home: Home,
     pub(crate) last_fault: HostFault,
     pub(crate) evictions_seen: u64,
@@ -48,7 +51,7 @@ impl Vcpu {
     /// A CPU in the state of a Linux user program, on the current thread.
     pub fn new(process: &Arc<Process>) -> Result<Vcpu, Error> {
         let mmu = Mmu::flat(process.space().clone());
-        Self::made(process, CpuState::linux_user(), mmu, Surroundings::user(), None)
+        Self::made(process, CpuState::linux_user(), mmu, Surroundings::user(), None, None)
     }
 
     pub(crate) fn made(
@@ -57,6 +60,7 @@ impl Vcpu {
         mmu: Mmu,
         platform: Surroundings,
         system: Option<System>,
+        tlb: Option<Arc<TlbMemory>>,
     ) -> Result<Vcpu, Error> {
         let host = |what| move |source| Error::Host { what, source };
         xlat86_host::install_fault_handlers();
@@ -65,7 +69,7 @@ impl Vcpu {
         let (mut frame, mut arena) = (None, None);
         if config.engine != Engine::Interp {
             let cache = process.cache();
-            let made = VcpuFrame::new(cache.arena(), cache.table(), Stub::Sentinel.offset());
+            let made = VcpuFrame::new(cache.arena(), cache.table(), Stub::Sentinel.offset(), tlb);
             frame = Some(made.map_err(host("no memory for a return stack"))?);
             arena = Some(cache.arena().clone());
         }
@@ -79,6 +83,7 @@ impl Vcpu {
             system,
             frame,
             arena,
+            memo: Memo::new(),
             fx_home: Home::State,
             last_fault: HostFault::default(),
             evictions_seen: process.evictions(),
@@ -108,15 +113,7 @@ impl Vcpu {
 
     /// x87, MMX and SSE state.
     pub fn fx(&mut self) -> &FxState {
-        if self.fx_home == Home::Host {
-            let process = self.process.clone();
-            let frame = self.frame.as_mut().expect("host state comes from translated code");
-            fx::to_state(&mut self.state.fx, frame.regs(), |rip| match process.cache().place(rip, false) {
-                Some(Place::Inside(mark)) => Some(mark.eip),
-                _ => None,
-            });
-            self.fx_home = Home::Both;
-        }
+        fx::bring(&mut self.fx_home, &mut self.state.fx, &mut self.frame, &self.process);
         &self.state.fx
     }
 
@@ -215,9 +212,19 @@ impl Vcpu {
 
     /// Executes one instruction on the interpreter. `None`: it completed.
     pub(crate) fn interpret_one(&mut self) -> Option<Exit> {
-        self.fx_mut();
         loop {
-            let stop = self.interp.step(&mut self.state, &mut self.mmu, &mut self.platform);
+            let watched = self.is_watched(self.state.eip);
+            if watched {
+                self.see_changes();
+            }
+            let (home, frame, process) = (&mut self.fx_home, &mut self.frame, &self.process);
+            let before = |state: &mut CpuState, fx: bool| {
+                if fx {
+                    fx::bring(home, &mut state.fx, frame, process);
+                    *home = Home::State;
+                }
+            };
+            let stop = self.interp.step_after(&mut self.state, &mut self.mmu, &mut self.platform, watched, before);
             match stop {
                 Stop::Budget => return None,
                 Stop::Fault(f) => match self.resolve(f) {
@@ -227,6 +234,13 @@ impl Vcpu {
                 other => return self.after_interpreter(other),
             }
         }
+    }
+
+    /// Is the page of the instruction at `eip` write-protected for being code? Nobody lifts that while this CPU is inside.
+    fn is_watched(&self, eip: u32) -> bool {
+        let at = Gva(eip);
+        let code = self.process.space().page(at).is_code() && self.process.world.is_inside(&self.me);
+        code && at.page_offset() as usize <= PAGE_SIZE as usize - MAX_INSN_LEN
     }
 
     fn after_interpreter(&mut self, stop: Stop) -> Option<Exit> {

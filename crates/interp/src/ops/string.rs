@@ -5,11 +5,12 @@ use crate::Stop;
 use crate::ctx::{Ctx, Exec};
 use crate::flags;
 use crate::op::Op;
+use crate::run::single_step;
 use crate::table::{Row, all, any, one};
 use crate::width::Width;
 use iced_x86::{Code, Mnemonic::*};
 use xlat86_arch::eflags::{DF, ZF};
-use xlat86_arch::{Reg, Seg};
+use xlat86_arch::{Mode, Reg, Seg};
 
 /// Iterations between two looks at the interrupt flag.
 const PATIENCE: u32 = 1024;
@@ -60,6 +61,10 @@ impl Ctx<'_> {
             self.advance(op, Reg::Ecx, u32::MAX);
             if until && self.flag(ZF) == op.repne {
                 break;
+            }
+            // A single step is one iteration; EIP leaves the instruction with the last (SDM vol. 2B, REP; Zen 4).
+            if self.mode.has(Mode::TRAP) && self.address_reg(op, Reg::Ecx) != 0 {
+                return Err(single_step());
             }
             patience -= 1;
             if patience == 0 {
