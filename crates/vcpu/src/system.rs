@@ -184,6 +184,7 @@ impl Vcpu {
             Stop::Fault(fault) => match self.resolve(fault) {
                 Resolution::Retry => {
                     // On its own, so that the page isn't marked as code again before the write.
+                    self.fx_mut();
                     let stop = self.interp.step(&mut self.state, &mut self.mmu, &mut self.platform);
                     self.settle(stop)
                 }
