@@ -1,6 +1,6 @@
 //! Access to guest memory by linear address.
 
-use crate::paged::{Paged, View};
+use crate::paged::{Forgotten, Paged, View};
 use crate::user::UserView;
 use crate::{FlatSpace, MmuStats, PhysMemory};
 use std::sync::Arc;
@@ -109,6 +109,18 @@ impl Mmu {
         if let Translated(p) = &mut self.memory {
             p.flush(false);
         }
+    }
+
+    /// What has been forgotten since the last call, if anything.
+    #[inline(always)]
+    pub fn take_forgotten(&mut self) -> Option<Forgotten> {
+        if let Translated(p) = &mut self.memory { p.take_forgotten() } else { None }
+    }
+
+    /// The number of the page that instructions on linear page `page` would be fetched from now, and whether that mapping is global.
+    #[must_use]
+    pub fn peek_code(&self, page: u32) -> Option<(u32, bool)> {
+        if let Translated(p) = &self.memory { p.peek_code(page) } else { Some((page, true)) }
     }
 
     /// After a fault: the physical page number, when the only reason for it was that something is derived from code in the page

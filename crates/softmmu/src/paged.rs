@@ -58,6 +58,20 @@ pub struct MmuStats {
     pub mmio: u64,
 }
 
+/// Which translations have been forgotten: whoever derived something from them has to look again.
+#[derive(Clone, Default, Debug, PartialEq, Eq)]
+pub struct Forgotten {
+    /// Everything.
+    pub all: bool,
+    /// Everything but global pages.
+    pub local: bool,
+    /// Single pages (linear page numbers).
+    pub pages: Vec<u32>,
+}
+
+/// Most single pages that are noted before everything counts as forgotten.
+const MAX_FORGOTTEN: usize = 32;
+
 /// One guest CPU's view of physical memory.
 pub(crate) struct Paged {
     memory: Arc<PhysMemory>,
@@ -72,6 +86,9 @@ pub(crate) struct Paged {
     /// DR6 bits of the data breakpoints hit.
     hits: u32,
     pub(crate) stats: MmuStats,
+    forgotten: Forgotten,
+    /// `forgotten` says something.
+    has_forgotten: bool,
 }
 
 impl Paged {
@@ -90,6 +107,8 @@ impl Paged {
             dr: [0; 5],
             hits: 0,
             stats: MmuStats::default(),
+            forgotten: Forgotten::default(),
+            has_forgotten: false,
             memory,
         }
     }
@@ -175,6 +194,12 @@ impl Paged {
 
     /// INVLPG.
     pub(crate) fn invalidate(&mut self, addr: Gva) {
+        self.has_forgotten = true;
+        if self.forgotten.pages.len() < MAX_FORGOTTEN {
+            self.forgotten.pages.push(addr.page());
+        } else {
+            self.forgotten.all = true;
+        }
         for v in &mut self.views {
             v.data.flush_page(addr.0);
             let e = &mut v.code[addr.page() as usize % CODE_ENTRIES];
@@ -187,6 +212,12 @@ impl Paged {
     /// Forgets translations; with `keep_global` not those of global pages.
     pub(crate) fn flush(&mut self, keep_global: bool) {
         self.stats.flushes += 1;
+        self.has_forgotten = true;
+        if keep_global {
+            self.forgotten.local = true;
+        } else {
+            self.forgotten.all = true;
+        }
         for v in &mut self.views {
             v.data.flush(keep_global);
             v.code.fill(NO_CODE);
@@ -415,6 +446,20 @@ impl Paged {
         self.views[self.view as usize].code[addr.page() as usize % CODE_ENTRIES] =
             CodeEntry { page: addr.page(), physical };
         Ok(physical)
+    }
+
+    /// What has been forgotten since the last call, if anything.
+    #[inline(always)]
+    pub(crate) fn take_forgotten(&mut self) -> Option<Forgotten> {
+        core::mem::take(&mut self.has_forgotten).then(|| core::mem::take(&mut self.forgotten))
+    }
+
+    /// The physical page that instructions on linear page `page` would be fetched from in the current view, and whether it is mapped as
+    /// global. Nothing changes.
+    pub(crate) fn peek_code(&self, page: u32) -> Option<(u32, bool)> {
+        let access = Access { write: false, user: self.view == View::User, fetch: true };
+        let leaf = self.regs.peek(&self.memory, Gva(page << PAGE_SHIFT), access).ok()?;
+        Some(((leaf.gpa >> PAGE_SHIFT) as u32, leaf.global))
     }
 
     /// Notes that something will be derived from code in physical page `page`. False where it may change unnoticed.

@@ -159,7 +159,7 @@ fn call_direct(e: &mut Emitter<'_>, insn: &Insn) -> Next {
 fn pc_thunk(e: &mut Emitter<'_>, target: u32) -> Option<u8> {
     let mut code = [0; 4];
     // A replay of the block counts instructions, so there one must stay one.
-    if !e.config.extended || e.source.peek(target, &mut code) < 4 {
+    if !e.config.extended || e.is_far(target) || e.source.peek(target, &mut code) < 4 {
         return None;
     }
     match code {

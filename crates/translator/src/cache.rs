@@ -319,10 +319,11 @@ impl Cache {
     }
 
     /// Lets indirect jumps through `table` to the address of `key` find its translation.
-    pub fn publish(&mut self, table: TableId, key: CodeKey) {
+    /// `global`: its address is mapped so in every address space.
+    pub fn publish(&mut self, table: TableId, key: CodeKey, global: bool) {
         if let Some((id, offset)) = self.find(key) {
             let second = self.unit(id).pages.get(1).copied();
-            self.tables.publish(table, key, second, offset);
+            self.tables.publish(table, key, second, offset, global);
             self.unit_mut(id).published.push((table, key.eip()));
         }
     }

@@ -4,9 +4,10 @@ use crate::world::{Member, World};
 use crate::{Config, Engine, Error, Stats, lockstep, perf_map};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 use xlat86_arch::{Gva, Mode, PAGE_SIZE};
 use xlat86_softmmu::{CodeWrite, FlatSpace, PhysMemory, Watch};
-use xlat86_translator::{Cache, CodeKey, Full, Source, TableId, listing, translate};
+use xlat86_translator::{AddressForm, Cache, CodeKey, Full, Source, TableId, Unit, listing, translate};
 
 /// How translated code was left for want of a connection that can now be made.
 #[derive(Clone, Copy, Debug)]
@@ -36,6 +37,8 @@ pub struct Process {
     evictions: AtomicU64,
     /// Counts changes of code, for the interpreters' private caches.
     changes: AtomicU64,
+    /// Counts pages of a system's code that were dropped.
+    drops: AtomicU64,
     pub(crate) stats: Mutex<Stats>,
 }
 
@@ -46,7 +49,9 @@ impl Process {
     }
 
     /// A guest system with physical memory `memory`. Fails when the host refuses memory for the translation cache.
-    pub fn system(memory: Arc<PhysMemory>, config: Config) -> Result<Arc<Process>, Error> {
+    pub fn system(memory: Arc<PhysMemory>, mut config: Config) -> Result<Arc<Process>, Error> {
+        config.translator.paged = true;
+        config.translator.address_form = AddressForm::Tlb;
         Self::over(Memory::Physical(memory), config)
     }
 
@@ -68,6 +73,7 @@ impl Process {
             world: World::default(),
             evictions: AtomicU64::new(0),
             changes: AtomicU64::new(0),
+            drops: AtomicU64::new(0),
             stats: Mutex::default(),
         }))
     }
@@ -112,7 +118,7 @@ impl Process {
 
     /// Changes with everything that is dropped from the cache. Constant as long as some CPU is inside.
     pub(crate) fn generation(&self) -> u64 {
-        self.changes() + self.evictions()
+        self.changes() + self.evictions() + self.drops.load(Ordering::Acquire)
     }
 
     pub(crate) fn evictions(&self) -> u64 {
@@ -198,9 +204,15 @@ impl Process {
                 memory.drop_code(page);
             }
             if self.cache.is_some() {
+                self.drops.fetch_add(1, Ordering::AcqRel);
                 self.cache().invalidate_page(page);
             }
         });
+    }
+
+    /// Notes that something was dropped from the cache otherwise.
+    pub(crate) fn dropped(&self) {
+        self.drops.fetch_add(1, Ordering::AcqRel);
     }
 
     /// Drops what was derived from `pages`. To be called exclusively.
@@ -214,6 +226,58 @@ impl Process {
         }
     }
 
+    /// Translates the code at `eip`, which `source` has, to a unit that fits into `cache`; also gives how long it took.
+    pub(crate) fn translate(
+        &self,
+        cache: &Cache,
+        eip: u32,
+        mode: Mode,
+        source: &mut dyn Source,
+    ) -> Option<(Unit, Duration)> {
+        let started = Instant::now();
+        let mut config = self.config.translator;
+        let unit = loop {
+            let unit = translate(eip, mode, self.config.model.features, &config, source)?;
+            if unit.code.len() <= cache.largest_unit() {
+                break unit;
+            }
+            config.max_insns = unit.insns as usize / 2;
+        };
+        let took = started.elapsed();
+        if let Some(columns) = self.config.dump {
+            let mut guest = vec![0; unit.len as usize];
+            source.peek(eip, &mut guest);
+            eprintln!("{}", listing(&unit, &guest, columns));
+        }
+        Some((unit, took))
+    }
+
+    /// Places what [`Process::translate`] gave.
+    pub(crate) fn insert(
+        &self,
+        cache: &mut Cache,
+        (unit, took): (Unit, Duration),
+        key: CodeKey,
+        pages: &[u32],
+    ) -> Result<u32, Full> {
+        let started = Instant::now();
+        let size = unit.code.len();
+        let inserted = cache.insert(unit, key, pages);
+        cache.add_time(took + started.elapsed());
+        if let (Ok(offset), true) = (inserted, self.config.perf_map) {
+            perf_map::add(cache.arena().base() + u64::from(offset), size, key.eip());
+        }
+        inserted
+    }
+
+    /// Makes room in the cache. No CPU is inside.
+    pub(crate) fn evict(&self) {
+        self.world.exclusively(|| {
+            self.cache().evict();
+            self.evictions.fetch_add(1, Ordering::AcqRel);
+        });
+    }
+
     /// Arena offset of the translation of `eip`, made if need be, and connected to what led there. `None` when it can't
     /// be translated: the interpreter tells why. `me` is inside.
     pub(crate) fn code_at(&self, eip: u32, mode: Mode, me: &Member, connect: Option<Connect>) -> Option<u32> {
@@ -223,40 +287,19 @@ impl Process {
             if let Some(offset) = cache.lookup(key) {
                 match connect {
                     Some(Connect::Jump { site }) => cache.chain(site),
-                    Some(Connect::Table) => cache.publish(TableId::FIRST, key),
+                    Some(Connect::Table) => cache.publish(TableId::FIRST, key, true),
                     None => {}
                 }
                 return Some(offset);
             }
             let mut source = GuestCode { space: self.space(), cache: &cache, mode, pages: Vec::new() };
-            let started = std::time::Instant::now();
-            let mut config = self.config.translator;
-            let unit = loop {
-                let unit = translate(eip, mode, self.config.model.features, &config, &mut source)?;
-                if unit.code.len() <= cache.largest_unit() {
-                    break unit;
-                }
-                config.max_insns = unit.insns as usize / 2;
-            };
+            let unit = self.translate(&cache, eip, mode, &mut source)?;
             let pages = source.pages;
-            let size = unit.code.len();
-            if let Some(columns) = self.config.dump {
-                let mut guest = vec![0; unit.len as usize];
-                let _ = self.space().window().read_bytes(eip, &mut guest);
-                eprintln!("{}", listing(&unit, &guest, columns));
-            }
-            let inserted = cache.insert(unit, key, &pages);
-            cache.add_time(started.elapsed());
-            if let (Ok(offset), true) = (inserted, self.config.perf_map) {
-                perf_map::add(cache.arena().base() + u64::from(offset), size, eip);
-            }
+            let inserted = self.insert(&mut cache, unit, key, &pages);
             drop(cache);
             if inserted == Err(Full) {
                 self.world.come_out(me);
-                self.world.exclusively(|| {
-                    self.cache().evict();
-                    self.evictions.fetch_add(1, Ordering::AcqRel);
-                });
+                self.evict();
                 self.world.go_inside(me);
             }
         }

@@ -1,8 +1,10 @@
 //! A CPU that carries a whole system: events go through the guest's IDT, and others make it stop.
 
+pub(crate) mod spaces;
+
 use crate::platform::{Io, Surroundings};
 use crate::vcpu::Resolution;
-use crate::{Error, Exit, Process, Vcpu};
+use crate::{Engine, Error, Exit, Process, Vcpu};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, ThreadId};
@@ -49,8 +51,9 @@ impl Kicker {
 /// What a system's CPU has besides.
 pub(crate) struct System {
     kicker: Kicker,
-    nmi_pending: bool,
-    window_wanted: bool,
+    pub(crate) nmi_pending: bool,
+    pub(crate) window_wanted: bool,
+    pub(crate) spaces: spaces::Spaces,
     /// The changes of physical memory that have been attended to.
     memory_seen: u64,
 }
@@ -70,7 +73,13 @@ impl Vcpu {
         state.msr.apic_base = 0;
         let tlb = TlbMemory::new().map_err(|source| Error::Host { what: "no memory for the software TLB", source })?;
         let mmu = Mmu::paged(memory.clone(), &tlb, process.config().model.physical_address_bits());
-        let system = System { kicker, nmi_pending: false, window_wanted: false, memory_seen: memory.changes() };
+        let system = System {
+            kicker,
+            nmi_pending: false,
+            window_wanted: false,
+            memory_seen: memory.changes(),
+            spaces: spaces::Spaces::new(),
+        };
         Self::made(process, state, mmu, Surroundings::system(io), Some(system), Some(tlb))
     }
 
@@ -118,6 +127,9 @@ impl Vcpu {
     }
 
     pub(crate) fn run_system(&mut self) -> Exit {
+        if self.process.config().engine == Engine::Dbt {
+            return self.run_system_translated();
+        }
         let process = self.process.clone();
         loop {
             if let Some(exit) = self.attend() {
@@ -195,7 +207,6 @@ impl Vcpu {
 
     /// Delivers `event` through the IDT, and whatever faults that leads to. `None`: the handler is next.
     pub(crate) fn deliver(&mut self, mut event: Event) -> Option<Exit> {
-        self.fx_mut();
         if let Event::Fault(fault) = event {
             note_fault(&mut self.state, &fault);
         }
