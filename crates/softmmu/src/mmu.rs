@@ -136,6 +136,12 @@ impl Mmu {
         if let Translated(p) = &mut self.memory { p.take_hits() } else { 0 }
     }
 
+    /// Has [`Mmu::take_hits`] something to give?
+    #[must_use]
+    pub fn was_hit(&self) -> bool {
+        matches!(&self.memory, Translated(p) if p.was_hit())
+    }
+
     /// Sees to it that `size` bytes at `addr` can be accessed through the TLB of the current view. False when they can't but need a closer look;
     /// the fault when the guest may not.
     pub fn admit(&mut self, addr: Gva, size: u32, write: bool) -> Result<bool, Fault> {

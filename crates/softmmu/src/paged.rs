@@ -234,6 +234,10 @@ impl Paged {
         core::mem::take(&mut self.hits)
     }
 
+    pub(crate) fn was_hit(&self) -> bool {
+        self.hits != 0
+    }
+
     // --- Translation.
 
     fn walk(&mut self, addr: Gva, access: Access) -> Result<Leaf, Fault> {
