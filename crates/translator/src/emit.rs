@@ -6,8 +6,10 @@
 use crate::Config;
 use crate::branch;
 use crate::buf::CodeBuf;
+use crate::checked::{self, Constant, Snapshot};
 use crate::esp;
 use crate::flags;
+use crate::operand;
 use crate::reencode::reencode;
 use crate::shape::shape_of;
 use crate::stack;
@@ -16,7 +18,7 @@ use crate::tlb::Slow;
 use crate::unit::{Exit, ExitKind, Fix, Landing, Mark, Source, Unit};
 use crate::{sensitive, string};
 use dynasmrt::{DynasmApi, dynasm};
-use iced_x86::{FlowControl, Mnemonic, Register};
+use iced_x86::{FlowControl, Instruction, Mnemonic, OpKind, Register};
 use xlat86_arch::Mode;
 use xlat86_decoder::{Insn, Kind, Unit as FpUnit, unit_of};
 
@@ -64,6 +66,10 @@ pub(crate) struct Emitter<'a> {
     pub(crate) slow: Vec<Slow>,
     /// Code before this offset holds displacements that are settled already: it can't be moved.
     settled: usize,
+    /// The unit checks itself: see [`crate::checked`].
+    checked: bool,
+    /// What the check compares with, to be placed behind the code.
+    pub(crate) constants: Vec<Constant>,
 }
 
 /// Can control reach the instruction after `insn` from it? (A call counts: it returns.)
@@ -78,15 +84,24 @@ pub(crate) fn falls_through(insn: &Insn) -> bool {
     }
 }
 
+/// Does `i` select a bit, by a register, of any size of memory?
+fn is_bit_string(i: &Instruction) -> bool {
+    let bit = matches!(i.mnemonic(), Mnemonic::Bt | Mnemonic::Bts | Mnemonic::Btr | Mnemonic::Btc);
+    bit && i.op0_kind() == OpKind::Memory && i.op1_kind() == OpKind::Register
+}
+
 /// Translates `insns`, which lie one after the other in `bytes`.
 pub(crate) fn emit(
     eip: u32,
     insns: &[Insn],
     bytes: &[u8],
     mode: Mode,
+    checked: bool,
     config: &Config,
     source: &mut dyn Source,
 ) -> Unit {
+    let insns = if checked { &insns[..checked::span(insns)] } else { insns };
+    let snapshot = checked.then(|| Snapshot::new(eip, insns, bytes));
     let mut e = Emitter {
         buf: CodeBuf::default(),
         config,
@@ -103,6 +118,8 @@ pub(crate) fn emit(
         jumps: Vec::with_capacity(8),
         slow: Vec::new(),
         settled: 0,
+        checked,
+        constants: Vec::new(),
     };
     e.buf.bytes.reserve(bytes.len() * 3 + 64);
     let (targets, loop_heads) = branch::targets(insns);
@@ -117,6 +134,9 @@ pub(crate) fn emit(
             e.align_loop_head();
         }
         e.mark(insn.eip());
+        if let (0, Some(snapshot)) = (i, &snapshot) {
+            checked::compare(&mut e, snapshot);
+        }
         let from = insn.eip().wrapping_sub(eip) as usize;
         next = e.insn(insn, &bytes[from..from + insn.len()]);
         if !config.extended && i > 0 && e.take_back_leave() {
@@ -125,12 +145,17 @@ pub(crate) fn emit(
             break;
         }
         end = insn.next_eip();
+        if checked && e.exits.last().is_some_and(|x| x.kind.is_leave()) {
+            // It is entered again behind this instruction, thus as another unit.
+            e.insns = &insns[..=i];
+            break;
+        }
     }
     if next == Next::FallThrough {
         e.sync_esp();
         e.jump_to(end, end);
     }
-    e.finish(eip, end.wrapping_sub(eip))
+    Unit { snapshot, ..e.finish(eip, end.wrapping_sub(eip)) }
 }
 
 impl Emitter<'_> {
@@ -143,7 +168,9 @@ impl Emitter<'_> {
         if self.mode.has(Mode::FPU_OFF) && unit_of(insn.code()) != FpUnit::Integer {
             return self.interpret(insn);
         }
-        if self.unusable_segment(insn) {
+        // The bit offset counts before a 16-bit address is truncated; no host operand does both.
+        let odd = operand::is_16_bit(&insn.iced) && is_bit_string(&insn.iced);
+        if odd || self.unusable_segment(insn) {
             return self.interpret(insn);
         }
         match insn.kind {
@@ -151,11 +178,11 @@ impl Emitter<'_> {
                 Mnemonic::Nop => Next::FallThrough,
                 // Hints: a page looked up for one would be one too many.
                 Mnemonic::Prefetchnta | Mnemonic::Prefetcht0 | Mnemonic::Prefetcht1 | Mnemonic::Prefetcht2
-                    if self.checked() =>
+                    if self.looks_up() =>
                 {
                     Next::FallThrough
                 }
-                Mnemonic::Reservednop if self.checked() => Next::FallThrough,
+                Mnemonic::Reservednop if self.looks_up() => Next::FallThrough,
                 // Hints of later processors. Those of 0F 18 are prefetches.
                 Mnemonic::Reservednop if !bytes.windows(2).any(|w| w == [0x0f, 0x18]) => Next::FallThrough,
                 _ => self.plain(insn, bytes),
@@ -170,6 +197,9 @@ impl Emitter<'_> {
 
     /// A plain instruction: re-encoded, unless the host's 64-bit mode lacks it.
     pub(crate) fn plain(&mut self, insn: &Insn, bytes: &[u8]) -> Next {
+        if self.checked && checked::load_immediate(self, insn) {
+            return Next::FallThrough;
+        }
         if esp::names_esp(insn) {
             if self.lazy_esp(insn) {
                 return Next::FallThrough;
@@ -180,7 +210,7 @@ impl Emitter<'_> {
             if crate::legacy::emit(self, insn, bytes) {
                 return Next::FallThrough;
             }
-            if sensitive::needs_interpreter(insn, self.checked()) {
+            if sensitive::needs_interpreter(insn, self.looks_up()) {
                 return self.interpret(insn);
             }
         }
@@ -287,12 +317,17 @@ impl Emitter<'_> {
 
     /// Offset of the code for the guest instruction at `eip`, if it has been emitted already and jumps inside the unit are direct.
     pub(crate) fn emitted(&self, eip: u32) -> Option<u32> {
-        crate::unit::entry(&self.marks, eip).filter(|_| self.config.chaining)
+        crate::unit::entry(&self.marks, eip).filter(|_| self.config.chaining && self.can_enter(eip))
     }
 
     /// Is there an instruction of this unit at `eip`, to which a jump will go directly?
     pub(crate) fn is_inside(&self, eip: u32) -> bool {
-        self.config.chaining && self.insns.binary_search_by_key(&eip, Insn::eip).is_ok()
+        self.config.chaining && self.can_enter(eip) && self.insns.binary_search_by_key(&eip, Insn::eip).is_ok()
+    }
+
+    /// A unit that checks itself does so at its start: there every jump to it goes.
+    fn can_enter(&self, eip: u32) -> bool {
+        !self.checked || self.insns[0].eip() == eip
     }
 
     /// Aligns the head of a loop: a small loop that straddles a cache line can run at half speed. Falling into it
@@ -385,6 +420,7 @@ impl Emitter<'_> {
             };
             self.buf.set32(j.patch, (to as u32).wrapping_sub(j.patch as u32 + 4));
         }
+        checked::place_constants(&mut self);
         Unit {
             eip,
             len,
@@ -395,6 +431,7 @@ impl Emitter<'_> {
             exits: self.exits,
             landings: self.landings,
             fixups: self.fixups,
+            snapshot: None,
         }
     }
 }

@@ -84,8 +84,8 @@ impl Emitter<'_> {
         }
     }
 
-    /// Is every access checked?
-    pub(crate) fn checked(&self) -> bool {
+    /// Does every access look its page up?
+    pub(crate) fn looks_up(&self) -> bool {
         self.config.address_form == AddressForm::Tlb
     }
 

@@ -27,6 +27,7 @@ pub(crate) enum Then {
 impl Vcpu {
     pub(crate) fn run_translated(&mut self) -> Exit {
         let process = self.process.clone();
+        process.cool();
         let mut connect = None;
         loop {
             if Self::pending() {
@@ -205,6 +206,11 @@ fn through(exit: &xlat86_translator::Exit, site: u64, state: &mut CpuState, stat
             stats.leave_link += 1;
             state.eip = target;
             Then::Connect(Connect::Jump { site })
+        }
+        ExitKind::Changed => {
+            stats.leave_changed += 1;
+            state.eip = exit.eip;
+            Then::Connect(Connect::Changed { site })
         }
         ExitKind::Interpret => {
             stats.leave_interpret += 1;

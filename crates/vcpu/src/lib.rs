@@ -10,6 +10,7 @@ mod config;
 mod dbt;
 mod exit;
 mod fx;
+mod heat;
 mod lockstep;
 mod memo;
 mod perf_map;

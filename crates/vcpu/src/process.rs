@@ -1,13 +1,17 @@
 //! What the CPUs of one guest share.
 
+use crate::heat::Heat;
 use crate::world::{Member, World};
 use crate::{Config, Engine, Error, Stats, lockstep, perf_map};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use xlat86_arch::{Gva, Mode, PAGE_SIZE};
 use xlat86_softmmu::{CodeWrite, FlatSpace, PhysMemory, Watch};
 use xlat86_translator::{AddressForm, Cache, CodeKey, Full, Source, TableId, Unit, listing, translate};
+
+/// Retired translations that are kept until the world is stopped for their sake.
+const MOST_RETIRED: usize = 4096;
 
 /// How translated code was left for want of a connection that can now be made.
 #[derive(Clone, Copy, Debug)]
@@ -16,6 +20,8 @@ pub(crate) enum Connect {
     Jump { site: u64 },
     /// An indirect jump.
     Table,
+    /// The translation found its guest code changed, and left at `site`: it has to go.
+    Changed { site: u64 },
 }
 
 /// What a guest's CPUs have as memory.
@@ -33,12 +39,17 @@ pub struct Process {
     /// `None` when the engine doesn't translate.
     cache: Option<Mutex<Cache>>,
     pub(crate) world: World,
+    heat: Mutex<Heat>,
+    /// Is any page hot? A hint, so that asking costs nothing.
+    hot: AtomicBool,
     /// Counts evictions: return stacks made before the latest one name memory that may have been reused.
     evictions: AtomicU64,
     /// Counts changes of code, for the interpreters' private caches.
     changes: AtomicU64,
     /// Counts pages of a system's code that were dropped.
     drops: AtomicU64,
+    /// Counts translations that were replaced because they found themselves outdated.
+    retired: AtomicU64,
     pub(crate) stats: Mutex<Stats>,
 }
 
@@ -71,9 +82,12 @@ impl Process {
             config,
             cache,
             world: World::default(),
+            heat: Mutex::new(Heat::new()),
+            hot: AtomicBool::new(false),
             evictions: AtomicU64::new(0),
             changes: AtomicU64::new(0),
             drops: AtomicU64::new(0),
+            retired: AtomicU64::new(0),
             stats: Mutex::default(),
         }))
     }
@@ -116,9 +130,10 @@ impl Process {
         self.cache.as_ref().expect("the engine translates").lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Changes with everything that is dropped from the cache. Constant as long as some CPU is inside.
+    /// Changes with everything that is dropped from the cache. As long as some CPU is inside, only translations that check themselves
+    /// are.
     pub(crate) fn generation(&self) -> u64 {
-        self.changes() + self.evictions() + self.drops.load(Ordering::Acquire)
+        self.changes() + self.evictions() + self.retired.load(Ordering::Acquire) + self.drops.load(Ordering::Acquire)
     }
 
     pub(crate) fn evictions(&self) -> u64 {
@@ -154,6 +169,7 @@ impl Process {
             let _cache = self.cache.as_ref().map(|c| c.lock().unwrap_or_else(PoisonError::into_inner));
             let _stats = self.stats.lock().unwrap_or_else(PoisonError::into_inner);
             let _code = self.space().lock_code();
+            let _heat = self.heat();
             fork()
         })
     }
@@ -188,12 +204,49 @@ impl Process {
         // itself writes there.
         self.world.exclusively(|| match self.space().resolve_write(addr) {
             CodeWrite::Dropped => {
+                if self.heats(addr) {
+                    self.space().heat(addr);
+                }
                 self.drop_pages(addr.page()..=addr.page());
                 true
             }
             CodeWrite::Retry => true,
             CodeWrite::NotOurs => false,
         })
+    }
+
+    fn heat(&self) -> MutexGuard<'_, Heat> {
+        self.heat.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A write hits the translations of the page holding `addr`: is it hot from now on?
+    fn heats(&self, addr: Gva) -> bool {
+        let checks = self.config.engine == Engine::Dbt && self.config.translator.self_checking;
+        let hot = checks && self.heat().written(addr.page(), Instant::now());
+        if hot {
+            self.hot.store(true, Ordering::Relaxed);
+        }
+        hot
+    }
+
+    /// Goes back to watching the pages that have stopped changing. Not to be called from inside.
+    pub(crate) fn cool(&self) {
+        if !self.hot.load(Ordering::Relaxed) {
+            return;
+        }
+        let mut heat = self.heat();
+        let pages = heat.cooled(Instant::now());
+        if pages.is_empty() {
+            return;
+        }
+        self.hot.store(heat.any(), Ordering::Relaxed);
+        drop(heat);
+        self.world.exclusively(|| {
+            self.drop_pages(pages.iter().copied());
+            for p in &pages {
+                self.space().cool(Gva(p << 12));
+            }
+        });
     }
 
     /// Drops translations of code in physical page `page`, which is about to be written or has been. The interpreter of the system's
@@ -281,6 +334,10 @@ impl Process {
     /// Arena offset of the translation of `eip`, made if need be, and connected to what led there. `None` when it can't
     /// be translated: the interpreter tells why. `me` is inside.
     pub(crate) fn code_at(&self, eip: u32, mode: Mode, me: &Member, connect: Option<Connect>) -> Option<u32> {
+        if let Some(Connect::Changed { site }) = connect {
+            self.cache().retire_at(site);
+            self.retired.fetch_add(1, Ordering::AcqRel);
+        }
         let key = CodeKey::flat(eip, mode);
         loop {
             let mut cache = self.cache();
@@ -288,21 +345,39 @@ impl Process {
                 match connect {
                     Some(Connect::Jump { site }) => cache.chain(site),
                     Some(Connect::Table) => cache.publish(TableId::FIRST, key, true),
-                    None => {}
+                    Some(Connect::Changed { .. }) | None => {}
                 }
                 return Some(offset);
             }
-            let mut source = GuestCode { space: self.space(), cache: &cache, mode, pages: Vec::new() };
+            let full = cache.retired() >= MOST_RETIRED;
+            if full {
+                drop(cache);
+                self.make_room(me, Cache::forget_retired);
+                continue;
+            }
+            let checking = self.config.translator.self_checking;
+            let mut source = GuestCode { space: self.space(), cache: &cache, mode, pages: Vec::new(), checking };
             let unit = self.translate(&cache, eip, mode, &mut source)?;
             let pages = source.pages;
+            if let Some(p) = pages.iter().find(|p| self.space().is_volatile(Gva(*p << 12))) {
+                self.heat().changed(*p, Instant::now());
+            }
             let inserted = self.insert(&mut cache, unit, key, &pages);
             drop(cache);
             if inserted == Err(Full) {
-                self.world.come_out(me);
-                self.evict();
-                self.world.go_inside(me);
+                self.make_room(me, |cache| {
+                    cache.evict();
+                    self.evictions.fetch_add(1, Ordering::AcqRel);
+                });
             }
         }
+    }
+
+    /// Does `f` to the cache while nobody is inside, not even `me`.
+    fn make_room(&self, me: &Member, f: impl FnOnce(&mut Cache)) {
+        self.world.come_out(me);
+        self.world.exclusively(|| f(&mut self.cache()));
+        self.world.go_inside(me);
     }
 }
 
@@ -312,6 +387,8 @@ struct GuestCode<'a> {
     cache: &'a Cache,
     mode: Mode,
     pages: Vec<u32>,
+    /// Code that may change unnoticed can be translated.
+    checking: bool,
 }
 
 impl Source for GuestCode<'_> {
@@ -319,10 +396,16 @@ impl Source for GuestCode<'_> {
         let in_page = (PAGE_SIZE - (eip & (PAGE_SIZE - 1))) as usize;
         let n = in_page.min(to.len());
         // First noticed, then read: a write in between is seen.
-        if self.space.mark_code(Gva(eip)) != Watch::Kept || self.space.window().read_bytes(eip, &mut to[..n]).is_err() {
-            return 0;
-        }
-        n
+        let readable = match self.space.mark_code(Gva(eip)) {
+            Watch::Kept => true,
+            Watch::Volatile => self.checking,
+            Watch::NotExecutable => false,
+        };
+        if readable && self.space.window().read_bytes(eip, &mut to[..n]).is_ok() { n } else { 0 }
+    }
+
+    fn is_volatile(&self, eip: u32) -> bool {
+        self.space.is_volatile(Gva(eip))
     }
 
     fn depend(&mut self, eip: u32) {

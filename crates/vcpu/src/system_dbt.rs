@@ -135,7 +135,7 @@ impl Vcpu {
                         let global = global(eip >> 12) && (!crosses || global(next_page(eip).page()));
                         cache.publish(self.spaces().current(), key, global);
                     }
-                    None => {}
+                    Some(Connect::Changed { .. }) | None => {}
                 }
                 return Some(offset);
             }
@@ -242,6 +242,14 @@ impl Vcpu {
                         Err(fault) => Outside::Fault(fault),
                         Ok(_) => Outside::Interpret,
                     }
+                }
+                ExitKind::Changed => {
+                    self.stats.leave_changed += 1;
+                    self.from_system_frame();
+                    self.state.eip = exit.eip;
+                    self.process.cache().retire_at(site);
+                    self.process.dropped();
+                    Outside::Connect(Connect::Changed { site })
                 }
                 ExitKind::Link { target, .. } => {
                     self.stats.leave_link += 1;
@@ -387,6 +395,11 @@ impl Source for PagedCode<'_> {
         {
             self.pages.push(page);
         }
+    }
+
+    fn is_volatile(&self, _eip: u32) -> bool {
+        // Every write of the guest or its devices is noticed.
+        false
     }
 
     fn known(&self, eip: u32) -> bool {
