@@ -126,6 +126,17 @@ impl Vcpu {
         self.mmu.peek_bytes(Gva(gva), to)
     }
 
+    /// Executes one instruction on the interpreter, or delivers the event that it raises: for a debugger. `None`: it completed.
+    pub fn step(&mut self) -> Option<Exit> {
+        if let Some(exit) = self.attend() {
+            return Some(exit);
+        }
+        self.fx_mut();
+        self.see_changes();
+        let stop = self.interp.step(&mut self.state, &mut self.mmu, &mut self.platform);
+        self.settle(stop)
+    }
+
     pub(crate) fn run_system(&mut self) -> Exit {
         if self.process.config().engine == Engine::Dbt {
             return self.run_system_translated();
