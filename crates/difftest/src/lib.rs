@@ -11,6 +11,7 @@ pub mod engine;
 pub mod fpu;
 pub mod generate;
 pub mod native;
+pub mod paged;
 pub mod program;
 pub mod reference;
 pub mod rng;
