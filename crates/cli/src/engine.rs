@@ -25,6 +25,9 @@ pub(crate) struct EngineOptions {
     /// Move the stack pointer with every PUSH and POP
     #[arg(long, help_heading = TUNING)]
     no_lazy_esp: bool,
+    /// Interpret code that may change unnoticed, rather than translate it to code that checks itself
+    #[arg(long, help_heading = TUNING)]
+    no_self_checking: bool,
     /// How guest memory is reached: directly, or through the GS segment
     #[arg(long, value_enum, default_value_t = Window::Low, help_heading = TUNING)]
     window: Window,
@@ -114,6 +117,7 @@ impl EngineOptions {
         t.return_pairing = !self.no_return_pairing;
         t.flag_liveness = !self.no_flag_liveness;
         t.lazy_esp = !self.no_lazy_esp;
+        t.self_checking = !self.no_self_checking;
         t.address_form = match self.window {
             Window::Low => AddressForm::Low,
             Window::Gs => AddressForm::Gs,
@@ -134,6 +138,7 @@ impl EngineOptions {
             ("--no-return-pairing", self.no_return_pairing),
             ("--no-flag-liveness", self.no_flag_liveness),
             ("--no-lazy-esp", self.no_lazy_esp),
+            ("--no-self-checking", self.no_self_checking),
             ("--perf-map", self.perf_map),
         ];
         again.extend(switches.iter().filter(|s| s.1).map(|s| s.0.to_owned()));
@@ -170,7 +175,7 @@ mod tests {
 
     #[test]
     fn options_survive_being_handed_on() {
-        let all = "--engine interp --no-chaining --no-return-pairing --no-flag-liveness --no-lazy-esp --window gs --max-insns 1 --dump guest,host --perf-map \
+        let all = "--engine interp --no-chaining --no-return-pairing --no-flag-liveness --no-lazy-esp --no-self-checking --window gs --max-insns 1 --dump guest,host --perf-map \
                    --cache-size 256K";
         let first = parse(&all.split_whitespace().collect::<Vec<_>>());
         let again: Vec<String> = first.again().iter().map(|s| s.to_str().unwrap().to_owned()).collect();
@@ -181,7 +186,7 @@ mod tests {
         assert_eq!((t.max_insns, t.cache_size, t.address_form), (1, 256 << 10, AddressForm::Gs));
         assert_eq!(second.config().dump, Some(Columns { guest: true, host: true }));
         assert!(second.config().perf_map);
-        assert!(!t.chaining && !t.return_pairing && !t.flag_liveness && !t.lazy_esp);
+        assert!(!t.chaining && !t.return_pairing && !t.flag_liveness && !t.lazy_esp && !t.self_checking);
     }
 
     #[test]

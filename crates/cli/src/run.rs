@@ -30,6 +30,15 @@ pub(crate) struct Run {
     /// Look up absolute paths (program, loader, libraries, data) below DIR first
     #[arg(short = 'L', long = "sysroot", value_name = "DIR")]
     sysroot: Option<PathBuf>,
+    /// Make DIR, an i386 root file system, the program's and its children's `/`. PROGRAM and files that options name are then inside
+    #[arg(long, value_name = "DIR", conflicts_with = "sysroot")]
+    root: Option<PathBuf>,
+    /// With --root: be user 0 inside
+    #[arg(long, requires = "root")]
+    as_root: bool,
+    /// A descriptor for this program's own file
+    #[arg(long, hide = true)]
+    self_fd: Option<i32>,
     /// Set an environment variable of the program
     #[arg(short = 'E', long = "env", value_name = "VAR=VALUE")]
     env: Vec<OsString>,
@@ -108,6 +117,9 @@ impl Run {
         let c = |s: OsString| CString::new(s.into_vec()).ok();
         let options = Options {
             sysroot: self.sysroot.clone(),
+            root: self.root.clone(),
+            as_root: self.as_root,
+            self_fd: self.self_fd,
             trace_syscalls: self.trace.contains(&Trace::Syscall),
             trace_file: self.trace_file.clone(),
             stats: self.stats.map(Stats::form),

@@ -170,7 +170,7 @@ impl Stepper {
                 Stop::Fault(f) => Exit::Fault(f),
                 Stop::SoftInt(v) => Exit::SoftInt(v),
                 Stop::Halt => Exit::Halt,
-                Stop::Interrupted => Exit::Interrupted,
+                Stop::Interrupted | Stop::Window => Exit::Interrupted,
                 Stop::Unimplemented(code) => Exit::Unimplemented(format!("{code:?}")),
             };
             return Some(Finish { exit, cpu, memory: contents(self.window, p) });

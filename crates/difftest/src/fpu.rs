@@ -350,7 +350,7 @@ impl Subject {
         let mut cpu = case.cpu();
         // The page may be protected because it was decoded from.
         self.interp.flush();
-        self.mmu.space().resolve_write(Gva(CODE));
+        self.mmu.space().unwrap().resolve_write(Gva(CODE));
         let mut code = [0x90; 16];
         code[..case.code.len()].copy_from_slice(&case.code);
         self.window.write_bytes(CODE, &code).expect("mapped");

@@ -262,11 +262,22 @@ pub(crate) fn exit_thread(status: i32) -> ! {
 
 /// Replaces this process by another program. Returns only on failure.
 pub(crate) fn execve(path: &CStr, argv: &[std::ffi::CString], envp: &[std::ffi::CString]) -> Errno {
-    let list = |v: &[std::ffi::CString]| v.iter().map(|s| s.as_ptr()).chain([std::ptr::null()]).collect::<Vec<_>>();
-    let (argv, envp) = (list(argv), list(envp));
+    let (argv, envp) = (pointers(argv), pointers(envp));
     // SAFETY: null-terminated lists of null-terminated strings, alive during the call.
     unsafe { libc::execve(path.as_ptr(), argv.as_ptr(), envp.as_ptr()) };
     Errno::last()
+}
+
+/// Replaces this process by the program in descriptor `fd`. Returns only on failure.
+pub(crate) fn execve_fd(fd: i32, argv: &[std::ffi::CString], envp: &[std::ffi::CString]) -> Errno {
+    let (argv, envp) = (pointers(argv), pointers(envp));
+    // SAFETY: as in `execve`.
+    unsafe { libc::syscall(libc::SYS_execveat, fd, c"".as_ptr(), argv.as_ptr(), envp.as_ptr(), libc::AT_EMPTY_PATH) };
+    Errno::last()
+}
+
+fn pointers(v: &[std::ffi::CString]) -> Vec<*const libc::c_char> {
+    v.iter().map(|s| s.as_ptr()).chain([std::ptr::null()]).collect()
 }
 
 /// Restores the default action of `sig`, opens the mask for it and sends it to this process: how a guest dies of it.

@@ -20,6 +20,7 @@ mod options;
 mod proc_files;
 mod program;
 mod ranges;
+mod root;
 mod shared;
 mod signal;
 mod stack;

@@ -6,6 +6,7 @@ use crate::host_unsafe as host;
 use crate::mm::{ET_DYN_BASE, Mm};
 use crate::options::Options;
 use crate::program::{self, GuestProgram, Program, Refused};
+use crate::root::{self, CannotEnter, Keep};
 use crate::shared::Shared;
 use crate::signal::{Actions, ThreadSignals};
 use crate::stack::Contents;
@@ -51,6 +52,9 @@ pub enum Failure {
     /// The sysroot can't be used.
     #[error("{0}: {1}")]
     Sysroot(String, std::io::Error),
+    /// The root can't be entered.
+    #[error("{0}: {1}")]
+    Root(String, CannotEnter),
     /// The trace file can't be written.
     #[error("{0}: {1}")]
     Trace(String, std::io::Error),
@@ -74,6 +78,13 @@ impl Failure {
 /// `inner` says that a guest's execve started this emulator: a 64-bit program is then executed directly, where a user who
 /// names one has made a mistake.
 pub fn run(options: Options, invocation: Invocation, inner: bool) -> Result<i32, Failure> {
+    let keep = Keep::inherited(options.self_fd);
+    let mut invocation = invocation;
+    if let Some(dir) = &options.root {
+        root::enter(dir, options.as_root, &keep).map_err(|e| Failure::Root(dir.display().to_string(), e))?;
+        let path = invocation.envp.iter().find_map(|v| v.to_bytes().strip_prefix(b"PATH="));
+        invocation.path = root::find_command(&invocation.path, path);
+    }
     let sysroot = match &options.sysroot {
         Some(dir) => Some(Sysroot::new(dir).map_err(|e| Failure::Sysroot(dir.display().to_string(), e))?),
         None => None,
@@ -96,7 +107,7 @@ pub fn run(options: Options, invocation: Invocation, inner: bool) -> Result<i32,
     if let Ok(name) = CString::new(name) {
         let _ = host::call(Sysno::prctl, &[host::Arg::wide(libc::PR_SET_NAME as u64), host::Arg::cstr(&name)]);
     }
-    let mut task = load(options, sysroot, trace, program, &path, envp)?;
+    let mut task = load(options, keep, sysroot, trace, program, &path, envp)?;
     host::inherited::restore();
     let status = task.run();
     task.end_main_thread(status)
@@ -104,6 +115,7 @@ pub fn run(options: Options, invocation: Invocation, inner: bool) -> Result<i32,
 
 fn load(
     options: Options,
+    keep: Keep,
     sysroot: Option<Sysroot>,
     trace: Option<Tracer>,
     program: GuestProgram,
@@ -148,6 +160,7 @@ fn load(
     let shared = Arc::new(Shared {
         options,
         sysroot,
+        keep,
         exe: path,
         placed,
         trace,

@@ -17,6 +17,12 @@ pub enum StatsForm {
 pub struct Options {
     /// `-L`: directory in which absolute paths are looked up first.
     pub sysroot: Option<PathBuf>,
+    /// `--root`: directory that becomes `/`.
+    pub root: Option<PathBuf>,
+    /// `--as-root`: be user 0 there.
+    pub as_root: bool,
+    /// `--self-fd`: a descriptor for the emulator's own file, from the emulator that executed this one.
+    pub self_fd: Option<i32>,
     /// `--trace syscall`.
     pub trace_syscalls: bool,
     /// Where the trace goes; standard error if not given.

@@ -1,6 +1,7 @@
 //! What all threads of a guest process share, besides memory and signal actions.
 
 use crate::options::{Options, StatsForm};
+use crate::root::Keep;
 use crate::stack::Placed;
 use crate::sysroot::Sysroot;
 use crate::trace::Tracer;
@@ -26,6 +27,8 @@ pub struct Shared {
     pub options: Options,
     /// Where lookups go first.
     pub sysroot: Option<Sysroot>,
+    /// The emulator's own file, once it is out of sight.
+    pub keep: Keep,
     /// The program's file on the host (/proc/self/exe).
     pub exe: CString,
     /// Where the kernel's tables are on the initial stack.

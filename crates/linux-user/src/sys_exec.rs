@@ -69,12 +69,7 @@ fn exec(t: &mut Task, path: CString, argv: u32, envp: u32) -> SysResult {
         Program::Host { path, argv } => host::execve(&path, &argv, &envp),
         Program::Guest(_) => {
             let args = again(t, &path, argv)?;
-            // The magic link works even where the emulator's own path is out of sight.
-            let e = host::execve(c"/proc/self/exe", &args, &envp);
-            match std::env::current_exe().map(|p| CString::new(p.into_os_string().into_vec())) {
-                Ok(Ok(exe)) if e == Errno::ENOENT => host::execve(&exe, &args, &envp),
-                _ => e,
-            }
+            t.shared.keep.execute(&args, &envp)
         }
     };
     Err(Stop::Errno(e))
@@ -87,6 +82,9 @@ fn again(t: &Task, path: &CString, argv: Vec<CString>) -> Result<Vec<CString>, E
     let mut args = vec![c("xlat86")?, c("run")?, c("--inner")?];
     for o in &t.shared.options.again {
         args.push(CString::new(o.clone().into_vec()).map_err(|_| Errno::EINVAL)?);
+    }
+    if let Some(fd) = t.shared.keep.fd() {
+        args.extend([c("--self-fd")?, c(&fd.to_string())?]);
     }
     args.extend([c("--argv0")?, argv.next().unwrap_or_default(), c("--")?, path.clone()]);
     args.extend(argv);

@@ -5,7 +5,7 @@
 //! memory the kernel will write. All other rows name the function that answers.
 
 use crate::{
-    Stop, SysResult, sys_exec, sys_fd, sys_file, sys_futex, sys_id, sys_ipc, sys_misc, sys_mm, sys_net, sys_poll,
+    Stop, SysResult, root, sys_exec, sys_fd, sys_file, sys_futex, sys_id, sys_ipc, sys_misc, sys_mm, sys_net, sys_poll,
     sys_proc, sys_signal, sys_time, task::Task,
 };
 use Kind::*;
@@ -156,7 +156,7 @@ pub static TABLE: &[Row] = &[
     host(3, "read", &[Fd, OutBuf, U], Sysno::read),
     host(4, "write", &[Fd, InBuf, U], Sysno::write),
     here(5, "open", &[Path, Bits(OPEN), Mode], sys_file::open),
-    host(6, "close", &[Fd], Sysno::close),
+    here(6, "close", &[Fd], root::close),
     here(7, "waitpid", &[I, Out(4), Bits(WAIT)], sys_proc::waitpid),
     host(8, "creat", &[Path, Mode], Sysno::creat),
     host(9, "link", &[Path, Path], Sysno::link),
@@ -211,9 +211,9 @@ pub static TABLE: &[Row] = &[
     no(58, "ulimit", GONE),
     here(59, "oldolduname", &[X], sys_misc::oldolduname),
     host(60, "umask", &[Mode], Sysno::umask),
-    host(61, "chroot", &[Path], Sysno::chroot),
+    here(61, "chroot", &[Path], root::chroot),
     here(62, "ustat", &[U, X], sys_file::ustat),
-    host(63, "dup2", &[Fd, Fd], Sysno::dup2),
+    here(63, "dup2", &[Fd, Fd], root::dup2),
     host(64, "getppid", &[], Sysno::getppid),
     host(65, "getpgrp", &[], Sysno::getpgrp),
     host(66, "setsid", &[], Sysno::setsid),
@@ -367,7 +367,7 @@ pub static TABLE: &[Row] = &[
     host(214, "setgid32", &[I], Sysno::setgid),
     host(215, "setfsuid32", &[I], Sysno::setfsuid),
     host(216, "setfsgid32", &[I], Sysno::setfsgid),
-    host(217, "pivot_root", &[Path, Path], Sysno::pivot_root),
+    here(217, "pivot_root", &[Path, Path], root::pivot_root),
     here(218, "mincore", &[X, U, X], sys_mm::mincore),
     here(219, "madvise", &[X, U, I], sys_mm::madvise),
     here(220, "getdents64", &[Fd, X, U], sys_file::getdents64),
@@ -476,7 +476,7 @@ pub static TABLE: &[Row] = &[
     here(327, "signalfd4", &[Fd, X, U, X], sys_signal::signalfd4),
     host(328, "eventfd2", &[U, X], Sysno::eventfd2),
     host(329, "epoll_create1", &[X], Sysno::epoll_create1),
-    host(330, "dup3", &[Fd, Fd, Bits(OPEN)], Sysno::dup3),
+    here(330, "dup3", &[Fd, Fd, Bits(OPEN)], root::dup3),
     host(331, "pipe2", &[Out(8), Bits(OPEN)], Sysno::pipe2),
     host(332, "inotify_init1", &[Bits(OPEN)], Sysno::inotify_init1),
     here(333, "preadv", &[Fd, X, U, Off], sys_fd::preadv),
@@ -575,7 +575,7 @@ pub static TABLE: &[Row] = &[
     host(433, "fspick", &[At, Path, X], Sysno::fspick),
     host(434, "pidfd_open", &[I, X], Sysno::pidfd_open),
     here(435, "clone3", &[X, U], sys_proc::clone3),
-    host(436, "close_range", &[U, U, X], Sysno::close_range),
+    here(436, "close_range", &[U, U, X], root::close_range),
     here(437, "openat2", &[At, Path, X, U], sys_file::openat2),
     host(438, "pidfd_getfd", &[Fd, Fd, X], Sysno::pidfd_getfd),
     host(439, "faccessat2", &[At, Look, Bits(ACC), Bits(AT)], Sysno::faccessat2),

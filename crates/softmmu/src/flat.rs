@@ -41,6 +41,8 @@ impl PageState {
     const SHARED: u8 = 16;
     /// Holds translated code; when WRITE is set too, the host page is write-protected.
     const CODE: u8 = 32;
+    /// Its code keeps changing: it isn't protected, and what is derived from it has to be compared before each use.
+    const HOT: u8 = 64;
 
     fn pack(p: Prot) -> u8 {
         let bit = |c: bool, b: u8| if c { b } else { 0 };
@@ -78,7 +80,7 @@ pub enum Watch {
     NotExecutable,
     /// Yes: every change of the page will be noticed.
     Kept,
-    /// No: it may change unnoticed, so each execution has to look at it afresh.
+    /// Not as it is: it may change unnoticed, so each execution has to look at the code afresh.
     Volatile,
 }
 
@@ -144,7 +146,7 @@ impl FlatSpace {
         if s & PageState::EXEC == 0 {
             return Watch::NotExecutable;
         }
-        if s & PageState::SHARED != 0 {
+        if s & (PageState::SHARED | PageState::HOT) != 0 {
             return Watch::Volatile;
         }
         // Protected first: whoever sees the bit may rely on the protection.
@@ -158,6 +160,24 @@ impl FlatSpace {
     /// Keeps code bits and host protections as they are until the guard is dropped: a fork in between finds them consistent.
     pub fn lock_code(&self) -> MutexGuard<'_, ()> {
         self.code_lock.lock().unwrap_or_else(|e| e.into_inner())
+    }
+
+    /// May the code on the page holding `addr` change without [`FlatSpace::resolve_write`] being called?
+    #[must_use]
+    pub fn is_volatile(&self, addr: Gva) -> bool {
+        self.page(addr).0 & (PageState::SHARED | PageState::HOT) != 0
+    }
+
+    /// Stops watching the page holding `addr`, which [`FlatSpace::resolve_write`] has just made writable: its code keeps changing.
+    pub fn heat(&self, addr: Gva) {
+        let _guard = self.lock_code();
+        self.pages[addr.page() as usize].fetch_or(PageState::HOT, Ordering::AcqRel);
+    }
+
+    /// Watches the page holding `addr` again. What was derived from it must have been dropped.
+    pub fn cool(&self, addr: Gva) {
+        let _guard = self.lock_code();
+        self.pages[addr.page() as usize].fetch_and(!PageState::HOT, Ordering::AcqRel);
     }
 
     /// Called when a write to the page holding `addr` faulted, or before something else (a system call) writes there.

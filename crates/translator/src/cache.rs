@@ -6,6 +6,7 @@
 //!
 //! Space is handed out in *regions*, in order; when all are used, the least recently entered one is emptied as a whole.
 
+use crate::checked::Snapshot;
 use crate::config::Config;
 use crate::stubs::{self, STUBS_SIZE};
 use crate::unit::{self, Exit, ExitKind, Landing, Mark, Unit};
@@ -48,6 +49,10 @@ struct Resident {
     incoming: Vec<Link>,
     /// Guest EIPs whose jump-table entries name this unit.
     published: Vec<u32>,
+    /// The unit checks itself, against this.
+    snapshot: Option<Snapshot>,
+    /// Unreachable, but some thread may still be inside.
+    retired: bool,
 }
 
 /// What a host address in translated code belongs to.
@@ -80,6 +85,8 @@ struct InPage {
     eip: u32,
     len: u32,
     id: UnitId,
+    /// It can only be entered at its start.
+    checked: bool,
 }
 
 /// There is no room: evict, then insert again.
@@ -101,6 +108,8 @@ pub struct CacheStats {
     pub chains: u64,
     /// Units dropped because guest code changed.
     pub invalidated: u64,
+    /// Units dropped because they found the code that they were made from changed.
+    pub retired: u64,
     /// Units dropped to make room.
     pub evicted: u64,
     /// Regions emptied to make room.
@@ -136,6 +145,7 @@ pub struct Cache {
     chaining: bool,
     units: Vec<Option<Box<Resident>>>,
     free: Vec<UnitId>,
+    retired: Vec<UnitId>,
     by_eip: EipMap<UnitId>,
     by_page: EipMap<Vec<InPage>>,
     /// Units of each region with their arena offsets, ascending.
@@ -161,6 +171,7 @@ impl Cache {
             chaining: config.chaining,
             units: Vec::new(),
             free: Vec::new(),
+            retired: Vec::new(),
             by_eip: EipMap::default(),
             by_page: EipMap::default(),
             regions: vec![Vec::new(); REGIONS],
@@ -209,7 +220,7 @@ impl Cache {
             let u = self.unit(id);
             return unit::entry(&u.marks, eip).map(|at| (id, u.base + at));
         }
-        let there = |u: &&InPage| eip.wrapping_sub(u.eip) < u.len;
+        let there = |u: &&InPage| !u.checked && eip.wrapping_sub(u.eip) < u.len;
         self.by_page.get(&(eip >> 12))?.iter().filter(there).find_map(|&InPage { id, .. }| {
             let u = self.unit(id);
             unit::entry(&u.marks, eip).map(|at| (id, u.base + at))
@@ -278,6 +289,9 @@ impl Cache {
             let displacement = (stub.offset() as u32).wrapping_sub(base + at + 4);
             code[at as usize..at as usize + 4].copy_from_slice(&displacement.to_le_bytes());
         }
+        if let Some(snapshot) = &unit.snapshot {
+            self.retire_contradicting(snapshot, pages);
+        }
         self.stats.units += 1;
         self.stats.insns += u64::from(unit.insns);
         self.stats.guest_bytes += u64::from(unit.len);
@@ -289,7 +303,12 @@ impl Cache {
             self.units.len() as UnitId - 1
         });
         for &p in pages {
-            self.by_page.entry(p).or_default().push(InPage { eip: unit.eip, len: unit.len, id });
+            self.by_page.entry(p).or_default().push(InPage {
+                eip: unit.eip,
+                len: unit.len,
+                id,
+                checked: unit.snapshot.is_some(),
+            });
         }
         self.by_eip.insert(unit.eip, id);
         self.regions[self.current].push((base, id));
@@ -306,6 +325,8 @@ impl Cache {
             pages: pages.to_vec(),
             incoming: Vec::new(),
             published: Vec::new(),
+            snapshot: unit.snapshot,
+            retired: false,
         }));
         Ok(base)
     }
@@ -402,16 +423,67 @@ impl Cache {
         u
     }
 
+    /// Retires the unit that left at `site` because it found its code changed: nothing reaches it any more, but what is known about it stays
+    /// for the threads that are still in it.
+    pub fn retire_at(&mut self, site: u64) {
+        let offset = site.checked_sub(self.arena.base()).and_then(|o| u32::try_from(o).ok());
+        if let Some(id) = offset.and_then(|o| self.unit_at(o - 1)) {
+            self.retire(id);
+        }
+    }
+
+    fn retire(&mut self, id: UnitId) {
+        if self.unit(id).retired {
+            return;
+        }
+        let mut u = self.unlink(id);
+        u.retired = true;
+        (u.linked, u.published) = (vec![None; u.exits.len()], Vec::new());
+        self.units[id as usize] = Some(u);
+        self.retired.push(id);
+        self.stats.retired += 1;
+    }
+
+    /// Retires the units on `pages` that were made from other code than `now`.
+    fn retire_contradicting(&mut self, now: &Snapshot, pages: &[u32]) {
+        let mut found = Vec::new();
+        for InPage { id, .. } in pages.iter().filter_map(|p| self.by_page.get(p)).flatten() {
+            if self.unit(*id).snapshot.as_ref().is_some_and(|s| s.contradicts(now)) {
+                found.push(*id);
+            }
+        }
+        found.into_iter().for_each(|id| self.retire(id));
+    }
+
+    /// Number of retired units.
+    #[must_use]
+    pub fn retired(&self) -> usize {
+        self.retired.len()
+    }
+
+    /// Forgets retired units. No thread may be inside translated code.
+    pub fn forget_retired(&mut self) {
+        for id in core::mem::take(&mut self.retired) {
+            self.remove(id);
+        }
+    }
+
+    /// Unlinks unit `id` and takes it out of its region.
+    fn remove(&mut self, id: UnitId) {
+        let u = self.unlink(id);
+        let region = &mut self.regions[u.region];
+        if let Ok(i) = region.binary_search_by_key(&u.base, |x| x.0) {
+            region.remove(i);
+        }
+        self.free.push(id);
+    }
+
     /// Drops every unit that depends on guest page `page`. Gives their number.
     pub fn invalidate_page(&mut self, page: u32) -> usize {
+        self.forget_retired();
         let Some(ids) = self.by_page.remove(&page) else { return 0 };
         for &InPage { id, .. } in &ids {
-            let u = self.unlink(id);
-            let region = &mut self.regions[u.region];
-            if let Ok(i) = region.binary_search_by_key(&u.base, |x| x.0) {
-                region.remove(i);
-            }
-            self.free.push(id);
+            self.remove(id);
         }
         self.stats.invalidated += ids.len() as u64;
         ids.len()
@@ -420,6 +492,7 @@ impl Cache {
     /// Empties the least recently used region. No thread may be inside translated code, and every return stack must be
     /// dropped before one is again.
     pub fn evict(&mut self) {
+        self.forget_retired();
         let Some((region, ())) = self.recent.pop_lru() else { return };
         let ids = core::mem::take(&mut self.regions[region]);
         if region == self.current {

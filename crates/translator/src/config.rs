@@ -23,6 +23,8 @@ pub struct Config {
     pub flag_liveness: bool,
     /// Add up constant moves of ESP instead of moving R12 each time.
     pub lazy_esp: bool,
+    /// Translate code that may change unnoticed to units that check themselves. Without, the interpreter executes it.
+    pub self_checking: bool,
     /// Let units go on past conditional jumps, calls and leaving instructions. Without, a unit is one basic block that can be replayed.
     pub extended: bool,
     /// Most guest instructions in one unit.
@@ -39,6 +41,7 @@ impl Default for Config {
             return_pairing: true,
             flag_liveness: true,
             lazy_esp: true,
+            self_checking: true,
             extended: true,
             max_insns: 96,
             cache_size: 64 << 20,

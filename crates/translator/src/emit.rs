@@ -6,6 +6,7 @@
 use crate::Config;
 use crate::branch;
 use crate::buf::CodeBuf;
+use crate::checked::{self, Constant, Snapshot};
 use crate::esp;
 use crate::flags;
 use crate::operand;
@@ -52,12 +53,16 @@ pub(crate) struct Emitter<'a> {
     /// Index of the first instruction at whose start the status flags are the guest's again.
     stale_until: usize,
     marks: Vec<Mark>,
-    exits: Vec<Exit>,
+    pub(crate) exits: Vec<Exit>,
     pub(crate) landings: Vec<Landing>,
     pub(crate) fixups: Vec<(u32, Stub)>,
     jumps: Vec<PendingJump>,
     /// Code before this offset holds displacements that are settled already: it can't be moved.
     settled: usize,
+    /// The unit checks itself: see [`crate::checked`].
+    checked: bool,
+    /// What the check compares with, to be placed behind the code.
+    pub(crate) constants: Vec<Constant>,
 }
 
 /// Can control reach the instruction after `insn` from it? (A call counts: it returns.)
@@ -79,7 +84,16 @@ fn is_bit_string(i: &Instruction) -> bool {
 }
 
 /// Translates `insns`, which lie one after the other in `bytes`.
-pub(crate) fn emit(eip: u32, insns: &[Insn], bytes: &[u8], config: &Config, source: &mut dyn Source) -> Unit {
+pub(crate) fn emit(
+    eip: u32,
+    insns: &[Insn],
+    bytes: &[u8],
+    checked: bool,
+    config: &Config,
+    source: &mut dyn Source,
+) -> Unit {
+    let insns = if checked { &insns[..checked::span(insns)] } else { insns };
+    let snapshot = checked.then(|| Snapshot::new(eip, insns, bytes));
     let mut e = Emitter {
         buf: CodeBuf::default(),
         config,
@@ -94,6 +108,8 @@ pub(crate) fn emit(eip: u32, insns: &[Insn], bytes: &[u8], config: &Config, sour
         fixups: Vec::new(),
         jumps: Vec::with_capacity(8),
         settled: 0,
+        checked,
+        constants: Vec::new(),
     };
     e.buf.bytes.reserve(bytes.len() * 3 + 64);
     let (targets, loop_heads) = branch::targets(insns);
@@ -108,6 +124,9 @@ pub(crate) fn emit(eip: u32, insns: &[Insn], bytes: &[u8], config: &Config, sour
             e.align_loop_head();
         }
         e.mark(insn.eip());
+        if let (0, Some(snapshot)) = (i, &snapshot) {
+            checked::compare(&mut e, snapshot);
+        }
         let from = insn.eip().wrapping_sub(eip) as usize;
         next = e.insn(insn, &bytes[from..from + insn.len()]);
         if !config.extended && i > 0 && e.take_back_leave() {
@@ -116,12 +135,17 @@ pub(crate) fn emit(eip: u32, insns: &[Insn], bytes: &[u8], config: &Config, sour
             break;
         }
         end = insn.next_eip();
+        if checked && e.exits.last().is_some_and(|x| x.kind.is_leave()) {
+            // It is entered again behind this instruction, thus as another unit.
+            e.insns = &insns[..=i];
+            break;
+        }
     }
     if next == Next::FallThrough {
         e.sync_esp();
         e.jump_to(end, end);
     }
-    e.finish(eip, end.wrapping_sub(eip))
+    Unit { snapshot, ..e.finish(eip, end.wrapping_sub(eip)) }
 }
 
 impl Emitter<'_> {
@@ -152,6 +176,9 @@ impl Emitter<'_> {
 
     /// A plain instruction: re-encoded, unless the host's 64-bit mode lacks it.
     pub(crate) fn plain(&mut self, insn: &Insn, bytes: &[u8]) -> Next {
+        if self.checked && checked::load_immediate(self, insn) {
+            return Next::FallThrough;
+        }
         if esp::names_esp(insn) {
             if self.lazy_esp(insn) {
                 return Next::FallThrough;
@@ -228,12 +255,17 @@ impl Emitter<'_> {
 
     /// Offset of the code for the guest instruction at `eip`, if it has been emitted already and jumps inside the unit are direct.
     pub(crate) fn emitted(&self, eip: u32) -> Option<u32> {
-        crate::unit::entry(&self.marks, eip).filter(|_| self.config.chaining)
+        crate::unit::entry(&self.marks, eip).filter(|_| self.config.chaining && self.can_enter(eip))
     }
 
     /// Is there an instruction of this unit at `eip`, to which a jump will go directly?
     pub(crate) fn is_inside(&self, eip: u32) -> bool {
-        self.config.chaining && self.insns.binary_search_by_key(&eip, Insn::eip).is_ok()
+        self.config.chaining && self.can_enter(eip) && self.insns.binary_search_by_key(&eip, Insn::eip).is_ok()
+    }
+
+    /// A unit that checks itself does so at its start: there every jump to it goes.
+    fn can_enter(&self, eip: u32) -> bool {
+        !self.checked || self.insns[0].eip() == eip
     }
 
     /// Aligns the head of a loop: a small loop that straddles a cache line can run at half speed. Falling into it
@@ -306,6 +338,7 @@ impl Emitter<'_> {
             };
             self.buf.set32(j.patch, (to as u32).wrapping_sub(j.patch as u32 + 4));
         }
+        checked::place_constants(&mut self);
         Unit {
             eip,
             len,
@@ -316,6 +349,7 @@ impl Emitter<'_> {
             exits: self.exits,
             landings: self.landings,
             fixups: self.fixups,
+            snapshot: None,
         }
     }
 }

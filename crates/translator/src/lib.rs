@@ -12,6 +12,7 @@
 mod branch;
 mod buf;
 mod cache;
+mod checked;
 mod config;
 mod emit;
 mod esp;

@@ -17,6 +17,9 @@ impl Source for Page {
         to[..n].copy_from_slice(&rest[..n]);
         n
     }
+    fn is_volatile(&self, _eip: u32) -> bool {
+        false
+    }
     fn depend(&mut self, _eip: u32) {}
     fn known(&self, _eip: u32) -> bool {
         false

@@ -5,6 +5,7 @@
 //! every guest instruction boundary, so every one of them is an entry.
 
 use crate::Config;
+use crate::checked::Snapshot;
 use crate::emit;
 use crate::stubs::Stub;
 use xlat86_arch::{Features, Mode};
@@ -15,6 +16,9 @@ pub trait Source {
     /// Reads up to `to.len()` bytes at guest EIP `eip`, not beyond the end of its page, having seen to it that a later
     /// change of that page is noticed. Gives the number read; 0 when the guest couldn't execute there.
     fn peek(&mut self, eip: u32, to: &mut [u8]) -> usize;
+
+    /// May the page at `eip`, which has been read, change with nobody noticing? Then units made from it check themselves.
+    fn is_volatile(&self, eip: u32) -> bool;
 
     /// The unit holds what was read at `eip`: it has to be dropped when that page changes.
     fn depend(&mut self, eip: u32);
@@ -67,6 +71,8 @@ pub enum ExitKind {
         /// EIP after the instruction.
         next: u32,
     },
+    /// The guest code is not what the unit was made from.
+    Changed,
 }
 
 impl ExitKind {
@@ -114,6 +120,8 @@ pub struct Unit {
     pub(crate) landings: Vec<Landing>,
     /// Displacements (4 bytes at the offset) to be set to reach a stub.
     pub(crate) fixups: Vec<(u32, Stub)>,
+    /// The unit checks itself: it compares guest memory with this when it is entered, which can only be at its start.
+    pub(crate) snapshot: Option<Snapshot>,
 }
 
 impl Unit {
@@ -160,6 +168,7 @@ pub fn translate(eip: u32, mode: Mode, features: Features, config: &Config, sour
         return None;
     }
     source.depend(eip);
+    let mut checked = source.is_volatile(eip);
     let mut block = Block { insns: Vec::with_capacity(config.max_insns.min(64)), ..Block::default() };
     let mut at = 0;
     loop {
@@ -173,6 +182,7 @@ pub fn translate(eip: u32, mode: Mode, features: Features, config: &Config, sour
                 return None;
             }
             source.depend(eip.wrapping_add(in_page as u32));
+            checked |= source.is_volatile(eip.wrapping_add(in_page as u32));
             available += more;
             continue;
         }
@@ -182,6 +192,7 @@ pub fn translate(eip: u32, mode: Mode, features: Features, config: &Config, sour
         if block.end != BlockEnd::ControlFlow
             || !emit::falls_through(last)
             || !config.extended
+            || checked
             || at >= in_page
             || block.insns.len() >= config.max_insns
             || source.known(next)
@@ -192,5 +203,5 @@ pub fn translate(eip: u32, mode: Mode, features: Features, config: &Config, sour
     if block.insns.is_empty() {
         return None;
     }
-    Some(emit::emit(eip, &block.insns, &bytes[..at], config, source))
+    Some(emit::emit(eip, &block.insns, &bytes[..at], checked, config, source))
 }

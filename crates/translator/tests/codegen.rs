@@ -22,6 +22,9 @@ impl Source for Bytes<'_> {
         }
         n
     }
+    fn is_volatile(&self, _eip: u32) -> bool {
+        false
+    }
     fn depend(&mut self, _eip: u32) {}
     fn known(&self, _eip: u32) -> bool {
         false

@@ -15,6 +15,18 @@ pub enum Engine {
     Lockstep,
 }
 
+/// How translated code reaches the memory of a guest with page tables of its own.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum MmuMode {
+    /// Through a software TLB, looked up inline.
+    Tlb,
+    /// Through shadow page tables: host mappings of guest RAM where the guest's page tables put it.
+    Shadow,
+    /// Shadow page tables where they pay.
+    #[default]
+    Auto,
+}
+
 /// Engine settings, fixed for the life of a guest process.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -26,6 +38,8 @@ pub struct Config {
     pub dump: Option<Columns>,
     /// Write /tmp/perf-PID.map for perf(1).
     pub perf_map: bool,
+    /// How a guest system's memory is reached.
+    pub mmu: MmuMode,
     /// The translator's own settings.
     pub translator: xlat86_translator::Config,
 }
@@ -37,6 +51,7 @@ impl Default for Config {
             model: CpuModel::MAX,
             dump: None,
             perf_map: false,
+            mmu: MmuMode::default(),
             translator: xlat86_translator::Config::default(),
         }
     }

@@ -3,7 +3,7 @@
 use crate::fx::{self, Home};
 use crate::process::Connect;
 use crate::vcpu::written_page;
-use crate::{Exit, Vcpu};
+use crate::{Exit, Stats, Vcpu};
 use xlat86_arch::{Fault, Gva, Mode, PfError, Reg, Seg, Segment, eflags};
 use xlat86_host::{Frame, Left, last_fault};
 use xlat86_translator::{ExitKind, Mark, Place};
@@ -27,6 +27,7 @@ pub(crate) enum Then {
 impl Vcpu {
     pub(crate) fn run_translated(&mut self) -> Exit {
         let process = self.process.clone();
+        process.cool();
         let mut connect = None;
         loop {
             if Self::pending() {
@@ -34,12 +35,7 @@ impl Vcpu {
                 return Exit::Interrupted;
             }
             process.world.go_inside(&self.me);
-            let how = connect.take();
-            let code = if self.translatable() {
-                process.code_at(self.state.eip, self.state.mode(), &self.me, how)
-            } else {
-                None
-            };
+            let code = if self.translatable() { self.code(connect.take()) } else { None };
             let then = match code {
                 Some(offset) => self.enter_at(offset),
                 None => Then::Interpret,
@@ -49,6 +45,22 @@ impl Vcpu {
                 return exit;
             }
         }
+    }
+
+    /// Arena offset of the code for EIP, to be connected as `connect` says.
+    fn code(&mut self, connect: Option<Connect>) -> Option<u32> {
+        let eip = self.state.eip;
+        self.memo.see(self.process.generation());
+        if connect.is_none()
+            && let Some(offset) = self.memo.entry(eip)
+        {
+            return Some(offset);
+        }
+        let offset = self.process.code_at(eip, self.state.mode(), &self.me, connect)?;
+        // Making room for it may have changed the generation.
+        self.memo.see(self.process.generation());
+        self.memo.learn_entry(eip, offset);
+        Some(offset)
     }
 
     /// May translated code run in the current mode? What is in the cache assumes flat user code that neither traps after each
@@ -79,10 +91,7 @@ impl Vcpu {
                 *connect = Some(how);
                 None
             }
-            Then::Interpret => {
-                self.process.world.come_out(&self.me);
-                self.interpret_one()
-            }
+            Then::Interpret => self.interpret_one(),
             Then::Faulted => self.after_fault(),
             Then::Exit(exit) => Some(exit),
         }
@@ -127,31 +136,22 @@ impl Vcpu {
         if left == Left::NotEntered {
             return Then::Exit(Exit::Interrupted);
         }
-        let process = self.process.clone();
-        let place = process.cache().place(site, left == Left::Call);
+        if left == Left::Call
+            && let Some(exit) = self.memo.exit(site)
+        {
+            return through(exit, site, &mut self.state.eip, &mut self.stats);
+        }
+        let place = self.process.cache().place(site, left == Left::Call);
         match (left, place) {
             (Left::Call, Some(Place::Miss)) => {
                 self.stats.leave_miss += 1;
                 self.state.eip = target as u32;
                 Then::Connect(Connect::Table)
             }
-            (Left::Call, Some(Place::Exit(exit))) => match exit.kind {
-                ExitKind::Link { target, .. } => {
-                    self.stats.leave_link += 1;
-                    self.state.eip = target;
-                    Then::Connect(Connect::Jump { site })
-                }
-                ExitKind::Interpret => {
-                    self.stats.leave_interpret += 1;
-                    self.state.eip = exit.eip;
-                    Then::Interpret
-                }
-                ExitKind::SoftInt { vector, next } => {
-                    self.stats.leave_soft_int += 1;
-                    self.state.eip = next;
-                    Then::Exit(Exit::SoftInt(vector))
-                }
-            },
+            (Left::Call, Some(Place::Exit(exit))) => {
+                self.memo.learn_exit(site, exit);
+                through(&exit, site, &mut self.state.eip, &mut self.stats)
+            }
             (Left::Stopped, Some(Place::Inside(mark))) => {
                 self.stats.leave_async += 1;
                 self.repair(&mark);
@@ -188,10 +188,35 @@ impl Vcpu {
         {
             self.code_write(addr);
         }
-        self.process.world.come_out(&self.me);
         // The interpreter executes this one instruction: it finds the exact fault, or, when the page was only protected because
         // of its translations, does the write without translating it again first.
         self.interpret_one()
+    }
+}
+
+/// What follows from leaving through `exit`.
+fn through(exit: &xlat86_translator::Exit, site: u64, eip: &mut u32, stats: &mut Stats) -> Then {
+    match exit.kind {
+        ExitKind::Link { target, .. } => {
+            stats.leave_link += 1;
+            *eip = target;
+            Then::Connect(Connect::Jump { site })
+        }
+        ExitKind::Changed => {
+            stats.leave_changed += 1;
+            *eip = exit.eip;
+            Then::Connect(Connect::Changed { site })
+        }
+        ExitKind::Interpret => {
+            stats.leave_interpret += 1;
+            *eip = exit.eip;
+            Then::Interpret
+        }
+        ExitKind::SoftInt { vector, next } => {
+            stats.leave_soft_int += 1;
+            *eip = next;
+            Then::Exit(Exit::SoftInt(vector))
+        }
     }
 }
 

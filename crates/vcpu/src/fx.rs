@@ -3,8 +3,10 @@
 //! Translated code keeps x87 and MMX state in the host's x87 and XMM state in the host's registers. Leaving saves the XMM
 //! registers, since Rust code uses them; the x87 stays where it is until somebody asks.
 
+use crate::Process;
 use xlat86_arch::FxState;
-use xlat86_host::{Frame, fpu};
+use xlat86_host::{Frame, VcpuFrame, fpu};
+use xlat86_translator::Place;
 
 /// Where the current state is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -17,8 +19,20 @@ pub(crate) enum Home {
     Both,
 }
 
+/// Makes `fx` current if the state is only on the host.
+pub(crate) fn bring(home: &mut Home, fx: &mut FxState, frame: &mut Option<VcpuFrame>, process: &Process) {
+    if *home == Home::Host {
+        let frame = frame.as_mut().expect("host state comes from translated code");
+        to_state(fx, frame.regs(), |rip| match process.cache().place(rip, false) {
+            Some(Place::Inside(mark)) => Some(mark.eip),
+            _ => None,
+        });
+        *home = Home::Both;
+    }
+}
+
 /// Copies the state from the host into `fx`. `map` turns a host code address into a guest EIP.
-pub(crate) fn to_state(fx: &mut FxState, frame: &Frame, map: impl Fn(u64) -> Option<u32>) {
+fn to_state(fx: &mut FxState, frame: &Frame, map: impl Fn(u64) -> Option<u32>) {
     let image = fpu::save();
     let bytes = |at: usize| u64::from_le_bytes(image.0[at..at + 8].try_into().expect("8 bytes"));
     let (low, rip, rdp) = (bytes(0), bytes(8), bytes(16));

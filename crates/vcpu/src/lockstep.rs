@@ -26,7 +26,14 @@ pub(crate) fn turn() -> MutexGuard<'static, ()> {
 
 /// The translator settings that lockstep needs, made from the user's.
 pub(crate) fn config(from: &Config) -> Config {
-    Config { chaining: false, return_pairing: false, flag_liveness: false, extended: false, ..*from }
+    Config {
+        chaining: false,
+        return_pairing: false,
+        flag_liveness: false,
+        extended: false,
+        self_checking: false,
+        ..*from
+    }
 }
 
 impl Vcpu {

@@ -1,12 +1,17 @@
 //! What the CPUs of one guest share.
 
+use crate::heat::Heat;
 use crate::world::{Member, World};
 use crate::{Config, Engine, Error, Stats, lockstep, perf_map};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 use xlat86_arch::{Gva, Mode, PAGE_SIZE};
-use xlat86_softmmu::{CodeWrite, FlatSpace, Watch};
+use xlat86_softmmu::{CodeWrite, FlatSpace, PhysMemory, Watch};
 use xlat86_translator::{Cache, Full, Source, listing, translate};
+
+/// Retired translations that are kept until the world is stopped for their sake.
+const MOST_RETIRED: usize = 4096;
 
 /// How translated code was left for want of a connection that can now be made.
 #[derive(Clone, Copy, Debug)]
@@ -15,25 +20,49 @@ pub(crate) enum Connect {
     Jump { site: u64 },
     /// An indirect jump.
     Table,
+    /// The translation found its guest code changed, and left at `site`: it has to go.
+    Changed { site: u64 },
 }
 
-/// A guest's address space and everything derived from its contents.
+/// What a guest's CPUs have as memory.
+enum Memory {
+    /// A user program's address space.
+    Flat(Arc<FlatSpace>),
+    /// A machine's physical memory.
+    Physical(Arc<PhysMemory>),
+}
+
+/// A guest's memory and everything derived from its contents.
 pub struct Process {
-    space: Arc<FlatSpace>,
+    memory: Memory,
     config: Config,
     /// `None` when the engine doesn't translate.
     cache: Option<Mutex<Cache>>,
     pub(crate) world: World,
+    heat: Mutex<Heat>,
+    /// Is any page hot? A hint, so that asking costs nothing.
+    hot: AtomicBool,
     /// Counts evictions: return stacks made before the latest one name memory that may have been reused.
     evictions: AtomicU64,
     /// Counts changes of code, for the interpreters' private caches.
     changes: AtomicU64,
+    /// Counts translations that were replaced because they found themselves outdated.
+    retired: AtomicU64,
     pub(crate) stats: Mutex<Stats>,
 }
 
 impl Process {
     /// A guest over `space`. Fails when the host refuses memory for the translation cache.
-    pub fn new(space: Arc<FlatSpace>, mut config: Config) -> Result<Arc<Process>, Error> {
+    pub fn new(space: Arc<FlatSpace>, config: Config) -> Result<Arc<Process>, Error> {
+        Self::over(Memory::Flat(space), config)
+    }
+
+    /// A guest system with physical memory `memory`. Fails when the host refuses memory for the translation cache.
+    pub fn system(memory: Arc<PhysMemory>, config: Config) -> Result<Arc<Process>, Error> {
+        Self::over(Memory::Physical(memory), config)
+    }
+
+    fn over(memory: Memory, mut config: Config) -> Result<Arc<Process>, Error> {
         if config.engine == Engine::Lockstep {
             config.translator = lockstep::config(&config.translator);
         }
@@ -45,20 +74,35 @@ impl Process {
             )),
         };
         Ok(Arc::new(Process {
-            space,
+            memory,
             config,
             cache,
             world: World::default(),
+            heat: Mutex::new(Heat::new()),
+            hot: AtomicBool::new(false),
             evictions: AtomicU64::new(0),
             changes: AtomicU64::new(0),
+            retired: AtomicU64::new(0),
             stats: Mutex::default(),
         }))
     }
 
-    /// The guest's address space.
+    /// The address space of a user program.
+    ///
+    /// # Panics
+    /// When the guest is a system.
     #[must_use]
     pub fn space(&self) -> &Arc<FlatSpace> {
-        &self.space
+        match &self.memory {
+            Memory::Flat(space) => space,
+            Memory::Physical(_) => panic!("a system has no flat address space"),
+        }
+    }
+
+    /// The physical memory of a system.
+    #[must_use]
+    pub fn physical(&self) -> Option<&Arc<PhysMemory>> {
+        if let Memory::Physical(memory) = &self.memory { Some(memory) } else { None }
     }
 
     /// The settings.
@@ -81,6 +125,12 @@ impl Process {
         self.cache.as_ref().expect("the engine translates").lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Changes with everything that is dropped from the cache. As long as some CPU is inside, only translations that check themselves
+    /// are.
+    pub(crate) fn generation(&self) -> u64 {
+        self.changes() + self.evictions() + self.retired.load(Ordering::Acquire)
+    }
+
     pub(crate) fn evictions(&self) -> u64 {
         self.evictions.load(Ordering::Acquire)
     }
@@ -97,7 +147,7 @@ impl Process {
             let in_one = |&(start, len): &(Gva, u32)| start.page()..=start.0.saturating_add(len.max(1) - 1) >> 12;
             ranges.iter().flat_map(in_one)
         };
-        if !pages().any(|p| self.space.page(Gva(p << 12)).prot().exec) {
+        if !pages().any(|p| self.space().page(Gva(p << 12)).prot().exec) {
             return change();
         }
         self.world.exclusively(|| {
@@ -113,7 +163,8 @@ impl Process {
         self.world.exclusively(|| {
             let _cache = self.cache.as_ref().map(|c| c.lock().unwrap_or_else(PoisonError::into_inner));
             let _stats = self.stats.lock().unwrap_or_else(PoisonError::into_inner);
-            let _code = self.space.lock_code();
+            let _code = self.space().lock_code();
+            let _heat = self.heat();
             fork()
         })
     }
@@ -126,7 +177,7 @@ impl Process {
         }
         let mut at = start.page_base();
         loop {
-            if self.space.page(at).is_code() {
+            if self.space().page(at).is_code() {
                 self.code_write(at);
             }
             let next = at.wrapping_add(PAGE_SIZE);
@@ -140,20 +191,70 @@ impl Process {
     /// Somebody is about to write to the page holding `addr`, or has faulted in trying. True when the write may
     /// be tried (again).
     pub(crate) fn code_write(&self, addr: Gva) -> bool {
-        let page = self.space.page(addr);
+        let page = self.space().page(addr);
         if !page.prot().write || !page.is_code() {
             return page.prot().write;
         }
         // From when the page can be written until its translations are gone nobody may run them: not even a thread that
         // itself writes there.
-        self.world.exclusively(|| match self.space.resolve_write(addr) {
+        self.world.exclusively(|| match self.space().resolve_write(addr) {
             CodeWrite::Dropped => {
+                if self.heats(addr) {
+                    self.space().heat(addr);
+                }
                 self.drop_pages(addr.page()..=addr.page());
                 true
             }
             CodeWrite::Retry => true,
             CodeWrite::NotOurs => false,
         })
+    }
+
+    fn heat(&self) -> MutexGuard<'_, Heat> {
+        self.heat.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A write hits the translations of the page holding `addr`: is it hot from now on?
+    fn heats(&self, addr: Gva) -> bool {
+        let checks = self.config.engine == Engine::Dbt && self.config.translator.self_checking;
+        let hot = checks && self.heat().written(addr.page(), Instant::now());
+        if hot {
+            self.hot.store(true, Ordering::Relaxed);
+        }
+        hot
+    }
+
+    /// Goes back to watching the pages that have stopped changing. Not to be called from inside.
+    pub(crate) fn cool(&self) {
+        if !self.hot.load(Ordering::Relaxed) {
+            return;
+        }
+        let mut heat = self.heat();
+        let pages = heat.cooled(Instant::now());
+        if pages.is_empty() {
+            return;
+        }
+        self.hot.store(heat.any(), Ordering::Relaxed);
+        drop(heat);
+        self.world.exclusively(|| {
+            self.drop_pages(pages.iter().copied());
+            for p in &pages {
+                self.space().cool(Gva(p << 12));
+            }
+        });
+    }
+
+    /// Drops translations of code in physical page `page`, which is about to be written or has been. The interpreter of the system's
+    /// one CPU is the caller's to tell.
+    pub(crate) fn drop_physical(&self, page: u32) {
+        self.world.exclusively(|| {
+            if let Some(memory) = self.physical() {
+                memory.drop_code(page);
+            }
+            if self.cache.is_some() {
+                self.cache().invalidate_page(page);
+            }
+        });
     }
 
     /// Drops what was derived from `pages`. To be called exclusively.
@@ -170,18 +271,29 @@ impl Process {
     /// Arena offset of the translation of `eip`, made if need be, and connected to what led there. `None` when it can't
     /// be translated: the interpreter tells why. `me` is inside.
     pub(crate) fn code_at(&self, eip: u32, mode: Mode, me: &Member, connect: Option<Connect>) -> Option<u32> {
+        if let Some(Connect::Changed { site }) = connect {
+            self.cache().retire_at(site);
+            self.retired.fetch_add(1, Ordering::AcqRel);
+        }
         loop {
             let mut cache = self.cache();
             if let Some(offset) = cache.lookup(eip) {
                 match connect {
                     Some(Connect::Jump { site }) => cache.chain(site),
                     Some(Connect::Table) => cache.publish(eip),
-                    None => {}
+                    Some(Connect::Changed { .. }) | None => {}
                 }
                 return Some(offset);
             }
-            let mut source = GuestCode { space: &self.space, cache: &cache, pages: Vec::new() };
-            let started = std::time::Instant::now();
+            let full = cache.retired() >= MOST_RETIRED;
+            if full {
+                drop(cache);
+                self.make_room(me, Cache::forget_retired);
+                continue;
+            }
+            let checking = self.config.translator.self_checking;
+            let mut source = GuestCode { space: self.space(), cache: &cache, pages: Vec::new(), checking };
+            let started = Instant::now();
             let mut config = self.config.translator;
             let unit = loop {
                 let unit = translate(eip, mode, self.config.model.features, &config, &mut source)?;
@@ -191,10 +303,13 @@ impl Process {
                 config.max_insns = unit.insns as usize / 2;
             };
             let pages = source.pages;
+            if let Some(p) = pages.iter().find(|p| self.space().is_volatile(Gva(*p << 12))) {
+                self.heat().changed(*p, started);
+            }
             let size = unit.code.len();
             if let Some(columns) = self.config.dump {
                 let mut guest = vec![0; unit.len as usize];
-                let _ = self.space.window().read_bytes(eip, &mut guest);
+                let _ = self.space().window().read_bytes(eip, &mut guest);
                 eprintln!("{}", listing(&unit, &guest, columns));
             }
             let inserted = cache.insert(unit, &pages);
@@ -204,14 +319,19 @@ impl Process {
             }
             drop(cache);
             if inserted == Err(Full) {
-                self.world.come_out(me);
-                self.world.exclusively(|| {
-                    self.cache().evict();
+                self.make_room(me, |cache| {
+                    cache.evict();
                     self.evictions.fetch_add(1, Ordering::AcqRel);
                 });
-                self.world.go_inside(me);
             }
         }
+    }
+
+    /// Does `f` to the cache while nobody is inside, not even `me`.
+    fn make_room(&self, me: &Member, f: impl FnOnce(&mut Cache)) {
+        self.world.come_out(me);
+        self.world.exclusively(|| f(&mut self.cache()));
+        self.world.go_inside(me);
     }
 }
 
@@ -220,6 +340,8 @@ struct GuestCode<'a> {
     space: &'a FlatSpace,
     cache: &'a Cache,
     pages: Vec<u32>,
+    /// Code that may change unnoticed can be translated.
+    checking: bool,
 }
 
 impl Source for GuestCode<'_> {
@@ -227,10 +349,16 @@ impl Source for GuestCode<'_> {
         let in_page = (PAGE_SIZE - (eip & (PAGE_SIZE - 1))) as usize;
         let n = in_page.min(to.len());
         // First noticed, then read: a write in between is seen.
-        if self.space.mark_code(Gva(eip)) != Watch::Kept || self.space.window().read_bytes(eip, &mut to[..n]).is_err() {
-            return 0;
-        }
-        n
+        let readable = match self.space.mark_code(Gva(eip)) {
+            Watch::Kept => true,
+            Watch::Volatile => self.checking,
+            Watch::NotExecutable => false,
+        };
+        if readable && self.space.window().read_bytes(eip, &mut to[..n]).is_ok() { n } else { 0 }
+    }
+
+    fn is_volatile(&self, eip: u32) -> bool {
+        self.space.is_volatile(Gva(eip))
     }
 
     fn depend(&mut self, eip: u32) {

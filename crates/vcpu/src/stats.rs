@@ -16,6 +16,8 @@ pub struct Stats {
     pub leave_miss: u64,
     /// Leaves for an instruction that the interpreter executes.
     pub leave_interpret: u64,
+    /// Leaves because a translation found its guest code changed.
+    pub leave_changed: u64,
     /// Leaves for a system call or another software interrupt.
     pub leave_soft_int: u64,
     /// Leaves because of a host fault.
@@ -39,6 +41,7 @@ impl Stats {
         self.leave_link += o.leave_link;
         self.leave_miss += o.leave_miss;
         self.leave_interpret += o.leave_interpret;
+        self.leave_changed += o.leave_changed;
         self.leave_soft_int += o.leave_soft_int;
         self.leave_fault += o.leave_fault;
         self.leave_async += o.leave_async;
@@ -52,7 +55,7 @@ impl Stats {
 impl Stats {
     /// All counters by name, for programs to read. Times are in nanoseconds.
     #[must_use]
-    pub fn counters(&self) -> [(&'static str, u64); 20] {
+    pub fn counters(&self) -> [(&'static str, u64); 22] {
         let c = &self.cache;
         [
             ("units", c.units),
@@ -62,12 +65,14 @@ impl Stats {
             ("translation_ns", c.time.as_nanos() as u64),
             ("chains", c.chains),
             ("invalidated", c.invalidated),
+            ("retired", c.retired),
             ("evicted", c.evicted),
             ("evictions", c.evictions),
             ("entries", self.entries),
             ("leave_link", self.leave_link),
             ("leave_miss", self.leave_miss),
             ("leave_interpret", self.leave_interpret),
+            ("leave_changed", self.leave_changed),
             ("leave_soft_int", self.leave_soft_int),
             ("leave_fault", self.leave_fault),
             ("leave_async", self.leave_async),
@@ -90,19 +95,21 @@ impl fmt::Display for Stats {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let c = &self.cache;
         let per = |a: f64, b: u64| if b == 0 { 0.0 } else { a / b as f64 };
-        let rows: [(&str, String); 19] = [
+        let rows: [(&str, String); 21] = [
             ("units translated", c.units.to_string()),
             ("guest instructions translated", c.insns.to_string()),
             ("host bytes per guest byte", format!("{:.2}", per(c.host_bytes as f64, c.guest_bytes))),
             ("translation time per guest instruction", format!("{:.0} ns", per(c.time.as_nanos() as f64, c.insns))),
             ("jumps chained", c.chains.to_string()),
             ("units invalidated", c.invalidated.to_string()),
+            ("units outdated", c.retired.to_string()),
             ("units evicted", c.evicted.to_string()),
             ("regions evicted", c.evictions.to_string()),
             ("entries", self.entries.to_string()),
             ("leaves: unchained jump", self.leave_link.to_string()),
             ("leaves: indirect jump without translation", self.leave_miss.to_string()),
             ("leaves: interpreted instruction", self.leave_interpret.to_string()),
+            ("leaves: guest code changed", self.leave_changed.to_string()),
             ("leaves: software interrupt", self.leave_soft_int.to_string()),
             ("leaves: host fault", self.leave_fault.to_string()),
             ("leaves: asynchronous", self.leave_async.to_string()),

@@ -1,16 +1,19 @@
 //! One guest CPU.
 
 use crate::fx::{self, Home};
-use crate::platform::UserPlatform;
+use crate::memo::Memo;
+use crate::platform::Surroundings;
+use crate::system::System;
 use crate::world::Member;
 use crate::{Engine, Error, Exit, Process, Stats};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use xlat86_arch::{CpuState, Fault, FxState, Gva, PfError, Vector};
+use xlat86_arch::{CpuState, Fault, FxState, Gva, PAGE_SIZE, PfError, Vector};
+use xlat86_decoder::MAX_INSN_LEN;
 use xlat86_host::{Arena, HostFault, VcpuFrame, with_pending};
 use xlat86_interp::{Interp, Stop};
 use xlat86_softmmu::Mmu;
-use xlat86_translator::{Place, Stub};
+use xlat86_translator::Stub;
 
 /// One guest CPU, on the host thread that made it: it can't move to another.
 pub struct Vcpu {
@@ -19,10 +22,13 @@ pub struct Vcpu {
     pub(crate) state: CpuState,
     pub(crate) mmu: Mmu,
     pub(crate) interp: Interp,
-    pub(crate) platform: UserPlatform,
+    pub(crate) platform: Surroundings,
+    /// What a system's CPU has besides; `None` for a user program's.
+    pub(crate) system: Option<System>,
     /// The register file of translated code; `None` when the engine doesn't translate.
     pub(crate) frame: Option<VcpuFrame>,
     pub(crate) arena: Option<Arc<Arena>>,
+    pub(crate) memo: Memo,
     pub(crate) fx_home: Home,
     pub(crate) last_fault: HostFault,
     pub(crate) evictions_seen: u64,
@@ -44,6 +50,17 @@ pub(crate) enum Resolution {
 impl Vcpu {
     /// A CPU in the state of a Linux user program, on the current thread.
     pub fn new(process: &Arc<Process>) -> Result<Vcpu, Error> {
+        let mmu = Mmu::flat(process.space().clone());
+        Self::made(process, CpuState::linux_user(), mmu, Surroundings::user(), None)
+    }
+
+    pub(crate) fn made(
+        process: &Arc<Process>,
+        state: CpuState,
+        mmu: Mmu,
+        platform: Surroundings,
+        system: Option<System>,
+    ) -> Result<Vcpu, Error> {
         let host = |what| move |source| Error::Host { what, source };
         xlat86_host::install_fault_handlers();
         xlat86_host::signals::use_alternate_stack().map_err(host("no memory for a signal stack"))?;
@@ -58,12 +75,14 @@ impl Vcpu {
         Ok(Vcpu {
             process: process.clone(),
             me: process.world.join(),
-            state: CpuState::linux_user(),
-            mmu: Mmu::flat(process.space().clone()),
+            state,
+            mmu,
             interp: Interp::new(config.model),
-            platform: UserPlatform::new(),
+            platform,
+            system,
             frame,
             arena,
+            memo: Memo::new(),
             fx_home: Home::State,
             last_fault: HostFault::default(),
             evictions_seen: process.evictions(),
@@ -93,15 +112,7 @@ impl Vcpu {
 
     /// x87, MMX and SSE state.
     pub fn fx(&mut self) -> &FxState {
-        if self.fx_home == Home::Host {
-            let process = self.process.clone();
-            let frame = self.frame.as_mut().expect("host state comes from translated code");
-            fx::to_state(&mut self.state.fx, frame.regs(), |rip| match process.cache().place(rip, false) {
-                Some(Place::Inside(mark)) => Some(mark.eip),
-                _ => None,
-            });
-            self.fx_home = Home::Both;
-        }
+        fx::bring(&mut self.fx_home, &mut self.state.fx, &mut self.frame, &self.process);
         &self.state.fx
     }
 
@@ -163,6 +174,9 @@ impl Vcpu {
 
     /// Runs guest code until there is a reason to leave.
     pub fn run(&mut self) -> Exit {
+        if self.system.is_some() {
+            return self.run_system();
+        }
         match self.process.config().engine {
             Engine::Interp => self.run_interpreter(),
             Engine::Dbt => self.run_translated(),
@@ -197,9 +211,19 @@ impl Vcpu {
 
     /// Executes one instruction on the interpreter. `None`: it completed.
     pub(crate) fn interpret_one(&mut self) -> Option<Exit> {
-        self.fx_mut();
         loop {
-            let stop = self.interp.step(&mut self.state, &mut self.mmu, &mut self.platform);
+            let watched = self.is_watched(self.state.eip);
+            if watched {
+                self.see_changes();
+            }
+            let (home, frame, process) = (&mut self.fx_home, &mut self.frame, &self.process);
+            let before = |state: &mut CpuState, fx: bool| {
+                if fx {
+                    fx::bring(home, &mut state.fx, frame, process);
+                    *home = Home::State;
+                }
+            };
+            let stop = self.interp.step_after(&mut self.state, &mut self.mmu, &mut self.platform, watched, before);
             match stop {
                 Stop::Budget => return None,
                 Stop::Fault(f) => match self.resolve(f) {
@@ -211,12 +235,20 @@ impl Vcpu {
         }
     }
 
+    /// Is the page of the instruction at `eip` write-protected for being code? Nobody lifts that while this CPU is inside.
+    fn is_watched(&self, eip: u32) -> bool {
+        let at = Gva(eip);
+        let code = self.process.space().page(at).is_code() && self.process.world.is_inside(&self.me);
+        code && at.page_offset() as usize <= PAGE_SIZE as usize - MAX_INSN_LEN
+    }
+
     fn after_interpreter(&mut self, stop: Stop) -> Option<Exit> {
         match stop {
             Stop::Budget => None,
             Stop::Interrupted => Some(Exit::Interrupted),
             Stop::SoftInt(vector) => Some(Exit::SoftInt(vector)),
             Stop::Halt => Some(Exit::Halt),
+            Stop::Window => Some(Exit::InterruptWindow),
             Stop::Unimplemented(code) => Some(Exit::Unimplemented(format!("{code:?} at {:08x}", self.state.eip))),
             Stop::Fault(f) => match self.resolve(f) {
                 Resolution::Retry => self.interpret_one(),
@@ -227,6 +259,9 @@ impl Vcpu {
 
     /// Decides what a fault is: our own protection of translated code, or the guest's.
     pub(crate) fn resolve(&mut self, fault: Fault) -> Resolution {
+        if self.resolve_code_write() {
+            return Resolution::Retry;
+        }
         if let Some(addr) = written_page(&fault, &self.mmu.last_host_fault())
             && self.code_write(addr)
         {

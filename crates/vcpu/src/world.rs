@@ -57,7 +57,12 @@ impl World {
     }
 
     /// Says that the current thread may use translated code; waits while somebody has exclusive access.
+    ///
+    /// Nothing to do for one that is inside already: it has looked at `stop` since, and whoever sets it kicks.
     pub(crate) fn go_inside(&self, me: &Member) {
+        if me.inside.load(Ordering::Relaxed) {
+            return;
+        }
         loop {
             me.inside.store(true, Ordering::SeqCst);
             if !self.stop.load(Ordering::SeqCst) {
@@ -68,9 +73,14 @@ impl World {
         }
     }
 
+    /// Has the current thread said so?
+    pub(crate) fn is_inside(&self, me: &Member) -> bool {
+        me.inside.load(Ordering::Relaxed)
+    }
+
     /// Says that the current thread holds on to no translated code.
     pub(crate) fn come_out(&self, me: &Member) {
-        me.inside.store(false, Ordering::SeqCst);
+        me.inside.store(false, Ordering::Release);
     }
 
     /// Runs `f` while no thread is inside. The caller must have come out itself.

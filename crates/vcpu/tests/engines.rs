@@ -121,3 +121,16 @@ fn code_translated_before_obeys_tf_and_ac() {
         assert_eq!((f.vector, cpu.state().eip), (Vector::AC, CODE + 9));
     });
 }
+
+/// Instructions that are left to the interpreter are kept by it, until they change.
+#[test]
+fn a_kept_instruction_is_dropped_when_it_changes() {
+    // mov eax,0x23; mov ecx,2; 1: lsl ebx,eax (becomes lsl edx,eax); mov byte [1b + 2],0xd0; loop 1b; int 0x80
+    let mut code = vec![0xb8, 0x23, 0, 0, 0, 0xb9, 2, 0, 0, 0, 0x0f, 0x03, 0xd8, 0xc6, 0x05];
+    code.extend((CODE + 12).to_le_bytes());
+    code.extend([0xd0, 0xe2, 0xf4, 0xcd, 0x80]);
+    both(&code, |cpu| {
+        assert_eq!(cpu.run(), Exit::SoftInt(0x80));
+        assert_eq!((cpu.state().reg(Reg::Ebx), cpu.state().reg(Reg::Edx)), (u32::MAX, u32::MAX));
+    });
+}
