@@ -37,6 +37,9 @@ pub fn exempt(insn: &Insn, bytes: &[u8; 16]) -> Option<&'static str> {
         (Code::INVALID, [0x0f, 0x01, 0xc0..=0xff, ..]) => "VMX, SVM and other extensions, not offered under any prefix",
         (Code::INVALID, [0x0f, 0x20 | 0x22, m, ..]) if locked && m >> 3 & 7 == 0 => "MOV CR8 by AMD's AltMovCr8",
         (Code::INVALID, [0x0f, 0x00, m, ..]) if locked && m >> 3 & 7 == 5 => "Zen 4 ignores LOCK before VERW",
+        (Code::INVALID, [0x0f, 0x38 | 0x3a, ..]) if prefixes >= 5 => {
+            "operands of undefined opcodes count towards 15 bytes on AMD"
+        }
         (c, _) if required_features(c).contains(Features::NEVER) => "not offered",
         _ => return None,
     })

@@ -5,6 +5,7 @@
 pub mod bulk;
 pub mod campaign;
 pub mod case;
+pub mod confine;
 #[cfg(feature = "second-decoder")]
 pub mod decode;
 pub mod engine;
