@@ -5,11 +5,13 @@
 pub mod bulk;
 pub mod campaign;
 pub mod case;
+pub mod confine;
 #[cfg(feature = "second-decoder")]
 pub mod decode;
 pub mod engine;
 pub mod fpu;
 pub mod generate;
+pub mod length;
 pub mod native;
 pub mod paged;
 pub mod program;
@@ -17,3 +19,4 @@ pub mod reference;
 pub mod rng;
 pub mod state;
 pub mod undefined;
+pub mod walk;

@@ -143,6 +143,12 @@ impl Unit {
         self.body
     }
 
+    /// Displacements in the code (4 bytes at the offset) that will reach a stub.
+    #[must_use]
+    pub fn stub_references(&self) -> &[(u32, Stub)] {
+        &self.fixups
+    }
+
     /// Offset of the code for the guest instruction at `eip`, if one starts there.
     #[must_use]
     pub fn entry(&self, eip: u32) -> Option<u32> {
