@@ -189,7 +189,7 @@ impl Emitter<'_> {
             if crate::legacy::emit(self, insn, bytes) {
                 return Next::FallThrough;
             }
-            if sensitive::needs_interpreter(insn) {
+            if sensitive::needs_interpreter(insn, self.config.address_form) {
                 return self.interpret(insn);
             }
         }

@@ -2,6 +2,7 @@
 //!
 //! Rewritten are those that programs execute often; the rest leave, which costs some 60 cycles and nothing else.
 
+use crate::config::AddressForm;
 use crate::emit::{Emitter, Next};
 use crate::operand::{self, R8};
 use crate::unit::ExitKind;
@@ -16,7 +17,7 @@ use xlat86_host::Frame;
 const POPF_SYSTEM: u32 = eflags::TF | eflags::NT | eflags::AC | eflags::ID;
 
 /// Plain and x87 instructions that the interpreter executes.
-pub(crate) fn needs_interpreter(insn: &Insn) -> bool {
+pub(crate) fn needs_interpreter(insn: &Insn, form: AddressForm) -> bool {
     let i = &insn.iced;
     match i.mnemonic() {
         // Not in 64-bit mode, and too rare to expand.
@@ -30,7 +31,8 @@ pub(crate) fn needs_interpreter(insn: &Insn) -> bool {
         Mnemonic::Cmpxchg => i.op0_kind() == OpKind::Memory && i.op1_register() == Register::AH,
         // Implicit memory operands can't take a computed address.
         Mnemonic::Xlatb | Mnemonic::Maskmovq | Mnemonic::Maskmovdqu => {
-            matches!(i.segment_prefix(), Register::FS | Register::GS)
+            form == AddressForm::Gs
+                || matches!(i.segment_prefix(), Register::FS | Register::GS)
                 || i.op_kinds().any(|k| matches!(k, OpKind::MemorySegDI))
                 || i.memory_base() == Register::BX
         }
