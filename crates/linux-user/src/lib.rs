@@ -43,6 +43,7 @@ mod task;
 mod trace;
 mod vdso;
 
+pub use elf::{Bad, check_headers};
 pub use load::{Failure, Invocation, run};
 pub use options::{Options, StatsForm};
 

@@ -210,7 +210,7 @@ impl Emitter<'_> {
             if crate::legacy::emit(self, insn, bytes) {
                 return Next::FallThrough;
             }
-            if sensitive::needs_interpreter(insn, self.looks_up()) {
+            if sensitive::needs_interpreter(insn, self.config.address_form) {
                 return self.interpret(insn);
             }
         }
