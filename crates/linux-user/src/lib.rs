@@ -10,6 +10,7 @@
 #![allow(clippy::unsafe_removed_from_name)]
 
 pub mod abi;
+mod bpf;
 mod elf;
 mod guest;
 mod host_unsafe;
@@ -21,6 +22,7 @@ mod proc_files;
 mod program;
 mod ranges;
 mod root;
+mod seccomp;
 mod shared;
 mod signal;
 mod stack;
