@@ -85,7 +85,7 @@ fn run(image: &[u8], config: &Config) -> String {
 fn check(name: &str) {
     let expected = std::fs::read_to_string(source(&format!("{name}.expected"))).unwrap();
     let image = image(name);
-    for engine in [Engine::Interp] {
+    for engine in [Engine::Interp, Engine::Dbt] {
         let said = run(&image, &Config { engine, ..Config::default() });
         assert!(said.trim_end() == expected.trim_end(), "{name} on {engine:?} said\n{said}\nexpected was\n{expected}");
     }
