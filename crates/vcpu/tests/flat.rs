@@ -100,4 +100,4 @@ macro_rules! images {
     )* };
 }
 
-images!(hello, exceptions, pages);
+images!(hello, exceptions, pages, rings);
