@@ -47,6 +47,7 @@ mod tracee;
 mod tracer;
 mod vdso;
 
+pub use elf::{Bad, check_headers};
 pub use load::{Failure, Invocation, run};
 pub use options::{Options, StatsForm};
 

@@ -64,7 +64,7 @@ impl Task {
         loop {
             if self.stepping() {
                 let before = self.watched();
-                if let Some(exit) = self.vcpu.step() {
+                if let Some(exit) = self.vcpu.single_step() {
                     self.follow(exit);
                 }
                 if self.ended.is_none() {

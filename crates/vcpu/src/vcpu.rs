@@ -13,7 +13,7 @@ use xlat86_arch::{CpuState, Fault, FxState, Gva, PAGE_SIZE, PfError, Vector};
 use xlat86_decoder::MAX_INSN_LEN;
 use xlat86_host::{Arena, HostFault, VcpuFrame, with_pending};
 use xlat86_interp::{Interp, Stop};
-use xlat86_softmmu::Mmu;
+use xlat86_softmmu::{Mmu, TlbMemory};
 use xlat86_translator::Stub;
 
 /// One guest CPU, on the host thread that made it: it can't move to another.
@@ -52,7 +52,7 @@ impl Vcpu {
     /// A CPU in the state of a Linux user program, on the current thread.
     pub fn new(process: &Arc<Process>) -> Result<Vcpu, Error> {
         let mmu = Mmu::flat(process.space().clone());
-        Self::made(process, CpuState::linux_user(), mmu, Surroundings::user(), None)
+        Self::made(process, CpuState::linux_user(), mmu, Surroundings::user(), None, None)
     }
 
     pub(crate) fn made(
@@ -61,6 +61,7 @@ impl Vcpu {
         mmu: Mmu,
         platform: Surroundings,
         system: Option<System>,
+        tlb: Option<Arc<TlbMemory>>,
     ) -> Result<Vcpu, Error> {
         let host = |what| move |source| Error::Host { what, source };
         xlat86_host::install_fault_handlers();
@@ -69,7 +70,7 @@ impl Vcpu {
         let (mut frame, mut arena) = (None, None);
         if config.engine != Engine::Interp {
             let cache = process.cache();
-            let made = VcpuFrame::new(cache.arena(), cache.table(), Stub::Sentinel.offset());
+            let made = VcpuFrame::new(cache.arena(), cache.table(), Stub::Sentinel.offset(), tlb);
             frame = Some(made.map_err(host("no memory for a return stack"))?);
             arena = Some(cache.arena().clone());
         }
@@ -166,6 +167,7 @@ impl Vcpu {
         let mut stats = core::mem::take(&mut self.stats);
         let interpreted = self.interp.retired();
         stats.interpreted = interpreted - self.interpreted_published;
+        stats.most_interpreted = self.most_interpreted();
         self.interpreted_published = interpreted;
         if let Some(f) = &mut self.frame {
             stats.return_mismatches = core::mem::take(&mut f.regs().mismatches);
@@ -216,8 +218,8 @@ impl Vcpu {
         }
     }
 
-    /// Executes one instruction. `None`: it completed.
-    pub fn step(&mut self) -> Option<Exit> {
+    /// Executes one instruction of a user program, without what waits for it outside. `None`: it completed.
+    pub fn single_step(&mut self) -> Option<Exit> {
         self.see_changes();
         self.interpret_one()
     }
