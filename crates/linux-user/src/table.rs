@@ -114,6 +114,7 @@ pub fn row(nr: u32) -> Option<&'static Row> {
 const GONE: &str = "not implemented by Linux itself";
 const KERNEL: &str = "acts on the running kernel, not on a process";
 const AIO: &str = "its shared ring buffer has a 64-bit layout; programs fall back to other interfaces";
+const VM: &str = "CLONE_VM only with CLONE_THREAD or CLONE_VFORK, else EINVAL";
 const LATER: &str = "not implemented yet";
 
 impl Row {
@@ -270,7 +271,7 @@ pub static TABLE: &[Row] = &[
     here(117, "ipc", &[U, X, X, X, X, X], sys_ipc::ipc),
     host(118, "fsync", &[Fd], Sysno::fsync),
     here(119, "sigreturn", &[], sys_signal::sigreturn),
-    here(120, "clone", &[Bits(CLONE), X, X, X, X], sys_proc::clone),
+    part(120, "clone", &[Bits(CLONE), X, X, X, X], VM, sys_proc::clone),
     host(121, "setdomainname", &[InBuf, U], Sysno::setdomainname),
     here(122, "uname", &[X], sys_misc::uname),
     here(123, "modify_ldt", &[I, X, U], sys_misc::modify_ldt),
@@ -574,7 +575,7 @@ pub static TABLE: &[Row] = &[
     host(432, "fsmount", &[Fd, X, X], Sysno::fsmount),
     host(433, "fspick", &[At, Path, X], Sysno::fspick),
     host(434, "pidfd_open", &[I, X], Sysno::pidfd_open),
-    here(435, "clone3", &[X, U], sys_proc::clone3),
+    part(435, "clone3", &[X, U], VM, sys_proc::clone3),
     here(436, "close_range", &[U, U, X], root::close_range),
     here(437, "openat2", &[At, Path, X, U], sys_file::openat2),
     host(438, "pidfd_getfd", &[Fd, Fd, X], Sysno::pidfd_getfd),
