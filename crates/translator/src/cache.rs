@@ -8,8 +8,9 @@
 
 use crate::checked::Snapshot;
 use crate::config::Config;
+use crate::pack::{self, Placed};
 use crate::stubs::{self, STUBS_SIZE};
-use crate::unit::{self, Exit, ExitKind, Landing, Mark, Unit};
+use crate::unit::{self, Exit, ExitKind, Mark, Unit};
 use lru::LruCache;
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
@@ -35,22 +36,18 @@ struct Link {
 /// A unit in its place.
 struct Resident {
     base: u32,
+    /// Bytes of code, and of room for it.
+    code_len: u32,
     size: u32,
     region: usize,
-    eip: u32,
-    /// Guest EIP after the last instruction.
-    end: u32,
-    marks: Vec<Mark>,
-    exits: Vec<Exit>,
-    landings: Vec<Landing>,
+    /// Its code is in the arena.
+    unit: Unit,
     pages: Vec<u32>,
     /// For each exit, the unit its jump has been patched to reach.
     linked: Vec<Option<UnitId>>,
     incoming: Vec<Link>,
     /// Guest EIPs whose jump-table entries name this unit.
     published: Vec<u32>,
-    /// The unit checks itself, against this.
-    snapshot: Option<Snapshot>,
     /// Unreachable, but some thread may still be inside.
     retired: bool,
 }
@@ -98,6 +95,8 @@ pub struct Full;
 pub struct CacheStats {
     /// Units inserted.
     pub units: u64,
+    /// Units placed that an earlier run had made.
+    pub adopted: u64,
     /// Guest instructions translated.
     pub insns: u64,
     /// Guest bytes translated.
@@ -148,6 +147,8 @@ pub struct Cache {
     retired: Vec<UnitId>,
     by_eip: EipMap<UnitId>,
     by_page: EipMap<Vec<InPage>>,
+    /// Jumps of adopted units to pages whose units are not adopted yet, by page. Some may be gone, or patched since.
+    wanted: EipMap<Vec<Link>>,
     /// Units of each region with their arena offsets, ascending.
     regions: Vec<Vec<(u32, UnitId)>>,
     region_size: u32,
@@ -174,6 +175,7 @@ impl Cache {
             retired: Vec::new(),
             by_eip: EipMap::default(),
             by_page: EipMap::default(),
+            wanted: EipMap::default(),
             regions: vec![Vec::new(); REGIONS],
             region_size: region_size as u32,
             recent,
@@ -218,12 +220,12 @@ impl Cache {
     fn find(&self, eip: u32) -> Option<(UnitId, u32)> {
         if let Some(&id) = self.by_eip.get(&eip) {
             let u = self.unit(id);
-            return unit::entry(&u.marks, eip).map(|at| (id, u.base + at));
+            return unit::entry(&u.unit.marks, eip).map(|at| (id, u.base + at));
         }
         let there = |u: &&InPage| !u.checked && eip.wrapping_sub(u.eip) < u.len;
         self.by_page.get(&(eip >> 12))?.iter().filter(there).find_map(|&InPage { id, .. }| {
             let u = self.unit(id);
-            unit::entry(&u.marks, eip).map(|at| (id, u.base + at))
+            unit::entry(&u.unit.marks, eip).map(|at| (id, u.base + at))
         })
     }
 
@@ -246,13 +248,13 @@ impl Cache {
     pub fn block_at(&self, eip: u32) -> Option<BlockInfo> {
         let (id, offset) = self.find(eip)?;
         let u = self.unit(id);
-        let from = eip.wrapping_sub(u.eip);
-        let boundaries = u.marks.iter().filter(|m| m.boundary && m.eip.wrapping_sub(u.eip) >= from);
+        let from = eip.wrapping_sub(u.unit.eip);
+        let boundaries = u.unit.marks.iter().filter(|m| m.boundary && m.eip.wrapping_sub(u.unit.eip) >= from);
         let first_ends = boundaries.clone().nth(1).map_or(u.size, |m| m.host);
-        let leaves = u.exits.iter().any(|x| x.site <= first_ends && x.eip == eip && x.kind.is_leave());
+        let leaves = u.unit.exits.iter().any(|x| x.site <= first_ends && x.eip == eip && x.kind.is_leave());
         Some(BlockInfo {
             insns: boundaries.count() as u32,
-            len: u.end.wrapping_sub(eip),
+            len: u.unit.eip.wrapping_add(u.unit.len).wrapping_sub(eip),
             leaves,
             code: self.arena.read(offset as usize, (u.base + u.size - offset) as usize),
         })
@@ -274,6 +276,16 @@ impl Cache {
 
     /// Places `unit`, which depends on the guest pages numbered `pages`; gives its arena offset.
     pub fn insert(&mut self, unit: Unit, pages: &[u32]) -> Result<u32, Full> {
+        let (insns, len, host) = (unit.insns, unit.len, unit.code.len());
+        let base = self.put(unit, pages)?;
+        self.stats.units += 1;
+        self.stats.insns += u64::from(insns);
+        self.stats.guest_bytes += u64::from(len);
+        self.stats.host_bytes += host as u64;
+        Ok(base)
+    }
+
+    fn put(&mut self, mut unit: Unit, pages: &[u32]) -> Result<u32, Full> {
         let size = (unit.code.len() as u32).next_multiple_of(16);
         assert!(size <= self.region_size / 2, "a unit is far smaller than a region");
         let mut base = self.cursor.next_multiple_of(32);
@@ -284,51 +296,93 @@ impl Cache {
             base = next as u32 * self.region_size + if next == 0 { STUBS_SIZE as u32 } else { 0 };
         }
         self.cursor = base + size;
-        let mut code = unit.code;
-        for (at, stub) in unit.fixups {
+        let mut code = core::mem::take(&mut unit.code);
+        for &(at, stub) in &unit.fixups {
             let displacement = (stub.offset() as u32).wrapping_sub(base + at + 4);
             code[at as usize..at as usize + 4].copy_from_slice(&displacement.to_le_bytes());
         }
         if let Some(snapshot) = &unit.snapshot {
             self.retire_contradicting(snapshot, pages);
         }
-        self.stats.units += 1;
-        self.stats.insns += u64::from(unit.insns);
-        self.stats.guest_bytes += u64::from(unit.len);
-        self.stats.host_bytes += code.len() as u64;
         let boundaries = unit.marks.iter().filter(|m| m.boundary && m.exact).map(|m| m.host as usize);
         self.arena.write(base as usize, &code, boundaries);
         let id = self.free.pop().unwrap_or_else(|| {
             self.units.push(None);
             self.units.len() as UnitId - 1
         });
+        let here = InPage { eip: unit.eip, len: unit.len, id, checked: unit.snapshot.is_some() };
         for &p in pages {
-            self.by_page.entry(p).or_default().push(InPage {
-                eip: unit.eip,
-                len: unit.len,
-                id,
-                checked: unit.snapshot.is_some(),
-            });
+            self.by_page.entry(p).or_default().push(here);
         }
         self.by_eip.insert(unit.eip, id);
         self.regions[self.current].push((base, id));
         self.units[id as usize] = Some(Box::new(Resident {
             base,
+            code_len: code.len() as u32,
             size,
             region: self.current,
-            eip: unit.eip,
-            end: unit.eip.wrapping_add(unit.len),
-            marks: unit.marks,
             linked: vec![None; unit.exits.len()],
-            exits: unit.exits,
-            landings: unit.landings,
+            unit,
             pages: pages.to_vec(),
             incoming: Vec::new(),
             published: Vec::new(),
-            snapshot: unit.snapshot,
             retired: false,
         }));
         Ok(base)
+    }
+
+    /// Places units that an earlier run made from the same code, as far as there is room, and chains them. Gives their number.
+    pub fn adopt(&mut self, units: Vec<Placed>) -> usize {
+        let mut adopted = Vec::with_capacity(units.len());
+        for (unit, pages) in units {
+            let eip = unit.eip;
+            if self.starts_at(eip) || unit.code.len() > self.largest_unit() {
+                continue;
+            }
+            if self.put(unit, &pages).is_err() {
+                break;
+            }
+            adopted.extend(self.by_eip.get(&eip));
+        }
+        self.stats.adopted += adopted.len() as u64;
+        if !self.chaining {
+            return adopted.len();
+        }
+        let mut links = Vec::new();
+        for &from in &adopted {
+            for page in self.unit(from).pages.clone() {
+                links.extend(self.wanted.remove(&page).unwrap_or_default());
+            }
+            links.extend((0..self.unit(from).unit.exits.len()).map(|exit| Link { from, exit }));
+        }
+        for link in links {
+            let Some(u) = &self.units[link.from as usize] else { continue };
+            let Some(&Exit { kind: ExitKind::Link { target, patch }, .. }) = u.unit.exits.get(link.exit) else {
+                continue;
+            };
+            if !self.link(link, target, u.base + patch) {
+                self.wanted.entry(target >> 12).or_default().push(link);
+            }
+        }
+        adopted.len()
+    }
+
+    /// Appends to `out` the units that begin on guest page `page` and depend on nothing but pages that `keep` accepts, for [`Cache::adopt`].
+    pub fn pack(&self, page: u32, keep: impl Fn(u32) -> bool, out: &mut Vec<u8>) {
+        for at in self.by_page.get(&page).into_iter().flatten() {
+            let u = self.unit(at.id);
+            if at.checked || u.unit.eip >> 12 != page || !u.pages.iter().all(|&p| keep(p)) {
+                continue;
+            }
+            let mut code = self.arena.read(u.base as usize, u.code_len as usize);
+            for x in &u.unit.exits {
+                if let ExitKind::Link { patch, .. } = x.kind {
+                    let leave = (x.site - stubs::LEAVE_SIZE).wrapping_sub(patch + 4);
+                    code[patch as usize..patch as usize + 4].copy_from_slice(&leave.to_le_bytes());
+                }
+            }
+            pack::pack(&u.unit, &code, &u.pages, out);
+        }
     }
 
     fn unit_at(&self, offset: u32) -> Option<UnitId> {
@@ -349,9 +403,9 @@ impl Cache {
         let u = self.unit(self.unit_at(offset - u32::from(left))?);
         let at = offset - u.base;
         if left {
-            return u.exits.binary_search_by_key(&at, |x| x.site).ok().map(|i| Place::Exit(u.exits[i]));
+            return u.unit.exits.binary_search_by_key(&at, |x| x.site).ok().map(|i| Place::Exit(u.unit.exits[i]));
         }
-        unit::mark_at(&u.marks, at).map(|m| Place::Inside(*m))
+        unit::mark_at(&u.unit.marks, at).map(|m| Place::Inside(*m))
     }
 
     /// Patches the jump that left at `site` to go to the translation of its target, if there is one.
@@ -362,24 +416,32 @@ impl Cache {
         let Some(offset) = site.checked_sub(self.arena.base()).and_then(|o| u32::try_from(o).ok()) else { return };
         let Some(from) = self.unit_at(offset - 1) else { return };
         let u = self.unit(from);
-        let Ok(exit) = u.exits.binary_search_by_key(&(offset - u.base), |x| x.site) else { return };
-        let ExitKind::Link { target, patch } = u.exits[exit].kind else { return };
+        let Ok(exit) = u.unit.exits.binary_search_by_key(&(offset - u.base), |x| x.site) else { return };
+        let ExitKind::Link { target, patch } = u.unit.exits[exit].kind else { return };
         let patch = u.base + patch;
-        let Some((to, offset)) = self.find(target) else { return };
+        self.link(Link { from, exit }, target, patch);
+    }
+
+    /// Patches the jump of `link`, its displacement being at arena offset `patch`, to go to the translation of `target`. False when there is
+    /// none.
+    fn link(&mut self, link: Link, target: u32, patch: u32) -> bool {
+        let Link { from, exit } = link;
+        let Some((to, offset)) = self.find(target) else { return false };
         if self.unit(from).linked[exit].is_some() {
-            return;
+            return true;
         }
         self.unit_mut(from).linked[exit] = Some(to);
-        self.unit_mut(to).incoming.push(Link { from, exit });
+        self.unit_mut(to).incoming.push(link);
         self.arena.patch(patch as usize, offset.wrapping_sub(patch + 4));
         self.stats.chains += 1;
+        true
     }
 
     /// Takes back a chained jump: it leaves again.
     fn unchain(&mut self, link: Link) {
         let u = self.unit_mut(link.from);
         u.linked[link.exit] = None;
-        let Exit { site, kind, .. } = u.exits[link.exit];
+        let Exit { site, kind, .. } = u.unit.exits[link.exit];
         let ExitKind::Link { patch, .. } = kind else { unreachable!("only links are chained") };
         let patch = u.base + patch;
         let leave = u.base + site - stubs::LEAVE_SIZE;
@@ -400,7 +462,7 @@ impl Cache {
                 to.incoming.retain(|l| *l != Link { from: id, exit });
             }
         }
-        for l in &u.landings {
+        for l in &u.unit.landings {
             self.arena.patch16((u.base + l.at) as usize, l.dead);
         }
         for eip in &u.published {
@@ -409,8 +471,8 @@ impl Cache {
                 self.table.set(*eip, 0);
             }
         }
-        if self.by_eip.get(&u.eip) == Some(&id) {
-            self.by_eip.remove(&u.eip);
+        if self.by_eip.get(&u.unit.eip) == Some(&id) {
+            self.by_eip.remove(&u.unit.eip);
         }
         for p in &u.pages {
             if let Some(ids) = self.by_page.get_mut(p) {
@@ -438,7 +500,7 @@ impl Cache {
         }
         let mut u = self.unlink(id);
         u.retired = true;
-        (u.linked, u.published) = (vec![None; u.exits.len()], Vec::new());
+        (u.linked, u.published) = (vec![None; u.unit.exits.len()], Vec::new());
         self.units[id as usize] = Some(u);
         self.retired.push(id);
         self.stats.retired += 1;
@@ -448,7 +510,7 @@ impl Cache {
     fn retire_contradicting(&mut self, now: &Snapshot, pages: &[u32]) {
         let mut found = Vec::new();
         for InPage { id, .. } in pages.iter().filter_map(|p| self.by_page.get(p)).flatten() {
-            if self.unit(*id).snapshot.as_ref().is_some_and(|s| s.contradicts(now)) {
+            if self.unit(*id).unit.snapshot.as_ref().is_some_and(|s| s.contradicts(now)) {
                 found.push(*id);
             }
         }

@@ -1,0 +1,205 @@
+//! Translations that outlive the process: a folder with one file for each mapping of an executable file.
+//!
+//! A file holds units by guest page. It is found by a name made from everything the units depend on: the emulator's own file, its settings,
+//! the identity of the mapped file, where it is mapped. The same is written inside, with a checksum over all; what doesn't match is
+//! as good as absent. Whoever can write here decides what the emulator executes, so the folder and its files must belong to the
+//! user, and be writable by nobody else. Files are only ever replaced whole, by renaming: processes may come and go as they like.
+
+use std::collections::BTreeMap;
+use std::fs::{self, DirBuilder, File, Metadata, OpenOptions};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+/// First bytes of a file.
+const MAGIC: &[u8; 8] = b"xlat86\x00\x01";
+/// Files larger than this are neither written nor read.
+const LARGEST: u64 = 64 << 20;
+/// The folder is kept below this by removing what was used longest ago.
+const FOLDER: u64 = 512 << 20;
+/// A file changed within this time before it was mapped may change again without its times telling.
+const SETTLED: i64 = 2;
+
+/// What identifies a file's contents, as far as the host tells.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct FileId {
+    /// Device.
+    pub dev: u64,
+    /// Inode number.
+    pub ino: u64,
+    /// Size in bytes.
+    pub size: u64,
+    /// Modification and status-change time, seconds and nanoseconds.
+    pub times: [(i64, i64); 2],
+}
+
+impl FileId {
+    fn of(m: &Metadata) -> Self {
+        let times = [(m.mtime(), m.mtime_nsec()), (m.ctime(), m.ctime_nsec())];
+        FileId { dev: m.dev(), ino: m.ino(), size: m.size(), times }
+    }
+
+    /// Would a later change of the file show in its times?
+    pub(crate) fn is_settled(&self) -> bool {
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |d| d.as_secs() as i64);
+        self.times.iter().all(|t| (0..now - SETTLED).contains(&t.0))
+    }
+}
+
+/// Packed units by guest page.
+pub(crate) type Pages = BTreeMap<u32, Vec<u8>>;
+
+/// The folder.
+#[derive(Debug)]
+pub(crate) struct Store {
+    folder: PathBuf,
+    /// What all units depend on, whatever they were made from.
+    maker: String,
+}
+
+/// What one file's units depend on.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct Key(String);
+
+impl Store {
+    /// The user's folder, made if need be, for translations under `settings`. `None` when there is no safe one.
+    pub(crate) fn open(settings: &str) -> Option<Store> {
+        let base = std::env::var_os("XDG_CACHE_HOME").filter(|d| Path::new(d).is_absolute()).map(PathBuf::from);
+        let base = base.or_else(|| Some(PathBuf::from(std::env::var_os("HOME")?).join(".cache")))?;
+        Store::at(&base.join("xlat86"), settings)
+    }
+
+    fn at(folder: &Path, settings: &str) -> Option<Store> {
+        let me = FileId::of(&fs::metadata("/proc/self/exe").ok()?);
+        if !folder.is_dir() {
+            DirBuilder::new().recursive(true).mode(0o700).create(folder).ok()?;
+        }
+        let m = fs::symlink_metadata(folder).ok()?;
+        (m.is_dir() && is_private(&m)).then(|| Store { folder: folder.to_owned(), maker: format!("{me:?} {settings}") })
+    }
+
+    /// The key of `len` bytes of `file` from `offset` on, mapped at guest address `at`.
+    pub(crate) fn key(&self, file: &FileId, offset: u64, at: u32, len: u32) -> Key {
+        Key(format!("{} {file:?} {offset:#x} {at:#x} {len:#x}", self.maker))
+    }
+
+    fn path(&self, key: &Key) -> PathBuf {
+        // Two 32-bit sums over different texts: collisions are found by the key inside.
+        let sum = |salt: &[u8]| {
+            let mut h = crc32fast::Hasher::new();
+            h.update(salt);
+            h.update(key.0.as_bytes());
+            h.finalize()
+        };
+        self.folder.join(format!("{:08x}{:08x}", sum(b"a"), sum(b"b")))
+    }
+
+    /// What was kept under `key`.
+    pub(crate) fn load(&self, key: &Key) -> Option<Pages> {
+        let mut file = OpenOptions::new().read(true).custom_flags(libc_o_nofollow()).open(self.path(key)).ok()?;
+        let m = file.metadata().ok()?;
+        if !m.is_file() || !is_private(&m) || m.len() > LARGEST {
+            return None;
+        }
+        let mut bytes = Vec::with_capacity(m.len() as usize + 1);
+        file.read_to_end(&mut bytes).ok()?;
+        // For whoever tidies up: it was used.
+        let _ = file.set_modified(SystemTime::now());
+        parse(&bytes, key)
+    }
+
+    /// Keeps `pages` under `key`, instead of whatever was. Not being able to is no reason to complain.
+    pub(crate) fn save(&self, key: &Key, pages: &Pages) {
+        let bytes = format(key, pages);
+        if bytes.len() as u64 <= LARGEST {
+            let _ = self.replace(&self.path(key), &bytes);
+            let _ = self.tidy();
+        }
+    }
+
+    fn replace(&self, path: &Path, bytes: &[u8]) -> io::Result<()> {
+        let new = self.folder.join(format!("new-{}", std::process::id()));
+        let _ = fs::remove_file(&new);
+        let written = OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(&new)
+            .and_then(|mut f: File| f.write_all(bytes))
+            .and_then(|()| fs::rename(&new, path));
+        if written.is_err() {
+            let _ = fs::remove_file(&new);
+        }
+        written
+    }
+
+    /// Removes what was used longest ago, as long as there is too much.
+    fn tidy(&self) -> io::Result<()> {
+        let mut files: Vec<_> = fs::read_dir(&self.folder)?
+            .filter_map(|e| {
+                let e = e.ok()?;
+                let m = e.metadata().ok().filter(Metadata::is_file)?;
+                Some((m.modified().ok()?, m.len(), e.path()))
+            })
+            .collect();
+        let mut total: u64 = files.iter().map(|f| f.1).sum();
+        files.sort();
+        for (_, len, path) in files {
+            if total <= FOLDER {
+                break;
+            }
+            fs::remove_file(path)?;
+            total -= len;
+        }
+        Ok(())
+    }
+}
+
+const fn libc_o_nofollow() -> i32 {
+    0o400_000
+}
+
+/// Is it the user's, and does nobody else write to it?
+fn is_private(m: &Metadata) -> bool {
+    let me = fs::metadata("/proc/self").map(|s| s.uid());
+    me.is_ok_and(|uid| uid == m.uid()) && m.mode() & 0o022 == 0
+}
+
+/// The file: magic, checksum of the rest, length of the key, the key, and for each page its number, its length and its units.
+fn format(key: &Key, pages: &Pages) -> Vec<u8> {
+    let mut rest = Vec::new();
+    rest.extend((key.0.len() as u32).to_le_bytes());
+    rest.extend(key.0.as_bytes());
+    for (page, units) in pages {
+        rest.extend(page.to_le_bytes());
+        rest.extend((units.len() as u32).to_le_bytes());
+        rest.extend(units);
+    }
+    let mut bytes = MAGIC.to_vec();
+    bytes.extend(crc32fast::hash(&rest).to_le_bytes());
+    bytes.extend(rest);
+    bytes
+}
+
+fn parse(bytes: &[u8], key: &Key) -> Option<Pages> {
+    fn word(b: &mut &[u8]) -> Option<u32> {
+        let (head, rest) = b.split_first_chunk()?;
+        *b = rest;
+        Some(u32::from_le_bytes(*head))
+    }
+    let mut rest = bytes.strip_prefix(MAGIC)?;
+    if word(&mut rest)? != crc32fast::hash(rest) {
+        return None;
+    }
+    let len = word(&mut rest)? as usize;
+    let mut rest = rest.strip_prefix(key.0.as_bytes()).filter(|_| len == key.0.len())?;
+    let mut pages = Pages::new();
+    while !rest.is_empty() {
+        let (page, len) = (word(&mut rest)?, word(&mut rest)?);
+        let (units, more) = rest.split_at_checked(len as usize)?;
+        pages.insert(page, units.to_vec());
+        rest = more;
+    }
+    Some(pages)
+}
