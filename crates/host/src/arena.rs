@@ -84,6 +84,18 @@ impl Arena {
         }
     }
 
+    /// [`Arena::write`] with the boundary bits given, one for each byte of `code`.
+    ///
+    /// # Panics
+    /// If the range isn't within the arena, or there are too many bits.
+    pub fn write_marked(&self, offset: usize, code: &[u8], boundaries: &[u8]) {
+        assert!(boundaries.len() <= code.len().div_ceil(8), "boundaries outside the code");
+        self.write(offset, code, core::iter::empty());
+        for (cell, bits) in self.boundary[offset / 8..].iter().zip(boundaries) {
+            cell.store(*bits, Ordering::Release);
+        }
+    }
+
     /// Atomically replaces the 4 bytes at `offset`, which may be executing. They must not cross an 8-byte boundary: then other
     /// CPUs fetch either the old or the new value (AMD APM vol. 2, 7.6.1; Intel SDM vol. 3A, 9.1.3).
     ///

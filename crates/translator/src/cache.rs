@@ -8,13 +8,14 @@
 
 use crate::checked::Snapshot;
 use crate::config::Config;
-use crate::pack::{self, Placed};
-use crate::stubs::{self, STUBS_SIZE};
-use crate::unit::{self, Exit, ExitKind, Mark, Unit};
+use crate::pack::{self, Rest, Shared};
+use crate::stubs::{self, STUBS_SIZE, Stub};
+use crate::unit::{self, Exit, ExitKind, LONGEST, Landing, Mark, Unit};
 use lru::LruCache;
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
 use std::io;
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 use xlat86_host::{Arena, JumpTable};
@@ -36,20 +37,76 @@ struct Link {
 /// A unit in its place.
 struct Resident {
     base: u32,
-    /// Bytes of code, and of room for it.
-    code_len: u32,
+    /// Bytes of code.
     size: u32,
     region: usize,
-    /// Its code is in the arena.
-    unit: Unit,
+    eip: u32,
+    /// Guest bytes.
+    len: u32,
+    /// Ascending by site.
+    exits: Vec<Linkable>,
+    details: Details,
     pages: Vec<u32>,
-    /// For each exit, the unit its jump has been patched to reach.
-    linked: Vec<Option<UnitId>>,
     incoming: Vec<Link>,
     /// Guest EIPs whose jump-table entries name this unit.
     published: Vec<u32>,
     /// Unreachable, but some thread may still be inside.
     retired: bool,
+}
+
+/// An exit and, if it is a jump that has been patched, the unit that it reaches.
+#[derive(Clone, Copy)]
+struct Linkable {
+    exit: Exit,
+    to: Option<UnitId>,
+}
+
+/// What is rarely asked for about a unit.
+enum Details {
+    /// The unit without its code and exits.
+    Made(Unit),
+    Adopted(Rest),
+}
+
+impl Details {
+    /// Offset of the code for the guest instruction at `eip`.
+    fn entry(&self, eip: u32) -> Option<u32> {
+        match self {
+            Details::Made(u) => unit::entry(&u.marks, eip),
+            Details::Adopted(rest) => {
+                let m = rest.marks().find(|m| m.eip == eip)?;
+                unit::entry(&[m], eip)
+            }
+        }
+    }
+
+    fn mark_at(&self, host: u32) -> Option<Mark> {
+        match self {
+            Details::Made(u) => unit::mark_at(&u.marks, host).copied(),
+            Details::Adopted(rest) => rest.marks().take_while(|m| m.host <= host).last(),
+        }
+    }
+
+    fn landings(&self) -> Vec<Landing> {
+        match self {
+            Details::Made(u) => u.landings.clone(),
+            Details::Adopted(rest) => rest.landings(),
+        }
+    }
+
+    fn marks(&self) -> Vec<Mark> {
+        match self {
+            Details::Made(u) => u.marks.clone(),
+            Details::Adopted(rest) => rest.marks().collect(),
+        }
+    }
+
+    fn snapshot(&self) -> Option<&Snapshot> {
+        match self {
+            Details::Made(u) => u.snapshot.as_ref(),
+            Details::Adopted(_) => None,
+        }
+    }
 }
 
 /// What a host address in translated code belongs to.
@@ -158,6 +215,14 @@ pub struct Cache {
     stats: CacheStats,
 }
 
+/// Sets the displacements in `code`, to be placed at `base`, that reach stubs.
+fn reach_stubs(code: &mut [u8], base: u32, fixups: &[(u32, Stub)]) {
+    for &(at, stub) in fixups {
+        let displacement = (stub.offset() as u32).wrapping_sub(base + at + 4);
+        code[at as usize..at as usize + 4].copy_from_slice(&displacement.to_le_bytes());
+    }
+}
+
 impl Cache {
     /// An empty cache. Fails when the host refuses executable memory or the jump table's address space.
     pub fn new(config: &Config) -> io::Result<Cache> {
@@ -218,15 +283,17 @@ impl Cache {
 
     /// Unit and arena offset of the translation of `eip`, in the middle of a unit if need be.
     fn find(&self, eip: u32) -> Option<(UnitId, u32)> {
+        let at = |id| {
+            let u = self.unit(id);
+            u.details.entry(eip).map(|at| (id, u.base + at))
+        };
         if let Some(&id) = self.by_eip.get(&eip) {
-            let u = self.unit(id);
-            return unit::entry(&u.unit.marks, eip).map(|at| (id, u.base + at));
+            return at(id);
         }
-        let there = |u: &&InPage| !u.checked && eip.wrapping_sub(u.eip) < u.len;
-        self.by_page.get(&(eip >> 12))?.iter().filter(there).find_map(|&InPage { id, .. }| {
-            let u = self.unit(id);
-            unit::entry(&u.unit.marks, eip).map(|at| (id, u.base + at))
-        })
+        let list = self.by_page.get(&(eip >> 12))?;
+        let before = list[..list.partition_point(|u| u.eip <= eip)].iter().rev();
+        let near = before.take_while(|u| eip - u.eip < LONGEST);
+        near.filter(|u| !u.checked && eip - u.eip < u.len).find_map(|u| at(u.id))
     }
 
     /// Is `eip` the first instruction of a unit?
@@ -248,13 +315,15 @@ impl Cache {
     pub fn block_at(&self, eip: u32) -> Option<BlockInfo> {
         let (id, offset) = self.find(eip)?;
         let u = self.unit(id);
-        let from = eip.wrapping_sub(u.unit.eip);
-        let boundaries = u.unit.marks.iter().filter(|m| m.boundary && m.eip.wrapping_sub(u.unit.eip) >= from);
+        let from = eip.wrapping_sub(u.eip);
+        let marks = u.details.marks();
+        let boundaries = marks.iter().filter(|m| m.boundary && m.eip.wrapping_sub(u.eip) >= from);
         let first_ends = boundaries.clone().nth(1).map_or(u.size, |m| m.host);
-        let leaves = u.unit.exits.iter().any(|x| x.site <= first_ends && x.eip == eip && x.kind.is_leave());
+        let exits = u.exits.iter().map(|x| x.exit);
+        let leaves = { exits }.any(|x| x.site <= first_ends && x.eip == eip && x.kind.is_leave());
         Some(BlockInfo {
             insns: boundaries.count() as u32,
-            len: u.unit.eip.wrapping_add(u.unit.len).wrapping_sub(eip),
+            len: u.eip.wrapping_add(u.len).wrapping_sub(eip),
             leaves,
             code: self.arena.read(offset as usize, (u.base + u.size - offset) as usize),
         })
@@ -275,18 +344,28 @@ impl Cache {
     }
 
     /// Places `unit`, which depends on the guest pages numbered `pages`; gives its arena offset.
-    pub fn insert(&mut self, unit: Unit, pages: &[u32]) -> Result<u32, Full> {
-        let (insns, len, host) = (unit.insns, unit.len, unit.code.len());
-        let base = self.put(unit, pages)?;
+    pub fn insert(&mut self, mut unit: Unit, pages: &[u32]) -> Result<u32, Full> {
+        let base = self.room(unit.code.len())?;
+        if let Some(snapshot) = &unit.snapshot {
+            self.retire_contradicting(snapshot, pages);
+        }
         self.stats.units += 1;
-        self.stats.insns += u64::from(insns);
-        self.stats.guest_bytes += u64::from(len);
-        self.stats.host_bytes += host as u64;
+        self.stats.insns += u64::from(unit.insns);
+        self.stats.guest_bytes += u64::from(unit.len);
+        self.stats.host_bytes += unit.code.len() as u64;
+        let mut code = core::mem::take(&mut unit.code);
+        reach_stubs(&mut code, base, &unit.fixups);
+        let boundaries = unit.marks.iter().filter(|m| m.boundary && m.exact).map(|m| m.host as usize);
+        self.arena.write(base as usize, &code, boundaries);
+        let exits = core::mem::take(&mut unit.exits);
+        let (eip, len) = (unit.eip, unit.len);
+        self.settle(base, code.len(), eip, len, exits, pages.to_vec(), Details::Made(unit));
         Ok(base)
     }
 
-    fn put(&mut self, mut unit: Unit, pages: &[u32]) -> Result<u32, Full> {
-        let size = (unit.code.len() as u32).next_multiple_of(16);
+    /// Finds room for `len` bytes of code.
+    fn room(&mut self, len: usize) -> Result<u32, Full> {
+        let size = len as u32;
         assert!(size <= self.region_size / 2, "a unit is far smaller than a region");
         let mut base = self.cursor.next_multiple_of(32);
         if base + size > (self.current as u32 + 1) * self.region_size {
@@ -296,92 +375,113 @@ impl Cache {
             base = next as u32 * self.region_size + if next == 0 { STUBS_SIZE as u32 } else { 0 };
         }
         self.cursor = base + size;
-        let mut code = core::mem::take(&mut unit.code);
-        for &(at, stub) in &unit.fixups {
-            let displacement = (stub.offset() as u32).wrapping_sub(base + at + 4);
-            code[at as usize..at as usize + 4].copy_from_slice(&displacement.to_le_bytes());
-        }
-        if let Some(snapshot) = &unit.snapshot {
-            self.retire_contradicting(snapshot, pages);
-        }
-        let boundaries = unit.marks.iter().filter(|m| m.boundary && m.exact).map(|m| m.host as usize);
-        self.arena.write(base as usize, &code, boundaries);
+        Ok(base)
+    }
+
+    /// Makes a unit whose code has been written known.
+    #[allow(clippy::too_many_arguments, reason = "the parts of one thing, each used once")]
+    fn settle(
+        &mut self,
+        base: u32,
+        code: usize,
+        eip: u32,
+        len: u32,
+        exits: Vec<Exit>,
+        pages: Vec<u32>,
+        details: Details,
+    ) {
         let id = self.free.pop().unwrap_or_else(|| {
             self.units.push(None);
             self.units.len() as UnitId - 1
         });
-        let here = InPage { eip: unit.eip, len: unit.len, id, checked: unit.snapshot.is_some() };
-        for &p in pages {
-            self.by_page.entry(p).or_default().push(here);
+        let here = InPage { eip, len, id, checked: details.snapshot().is_some() };
+        for &p in &pages {
+            let list = self.by_page.entry(p).or_default();
+            list.insert(list.partition_point(|u| u.eip <= eip), here);
         }
-        self.by_eip.insert(unit.eip, id);
+        self.by_eip.insert(eip, id);
         self.regions[self.current].push((base, id));
         self.units[id as usize] = Some(Box::new(Resident {
             base,
-            code_len: code.len() as u32,
-            size,
+            size: code as u32,
             region: self.current,
-            linked: vec![None; unit.exits.len()],
-            unit,
-            pages: pages.to_vec(),
+            eip,
+            len,
+            exits: exits.into_iter().map(|exit| Linkable { exit, to: None }).collect(),
+            details,
+            pages,
             incoming: Vec::new(),
             published: Vec::new(),
             retired: false,
         }));
-        Ok(base)
     }
 
-    /// Places units that an earlier run made from the same code, as far as there is room, and chains them. Gives their number.
-    pub fn adopt(&mut self, units: Vec<Placed>) -> usize {
-        let mut adopted = Vec::with_capacity(units.len());
-        for (unit, pages) in units {
-            let eip = unit.eip;
-            if self.starts_at(eip) || unit.code.len() > self.largest_unit() {
+    /// Places the units that an earlier run has packed into `range` of `bytes`, as far as there is room, and chains them. Those for whose
+    /// pages `keep` says no are left out. Gives the number of units placed.
+    pub fn adopt(&mut self, bytes: &Shared, range: Range<usize>, mut keep: impl FnMut(&[u32]) -> bool) -> usize {
+        let mut adopted = Vec::new();
+        let mut at = range.start;
+        while at < range.end {
+            let Some((p, next)) = pack::unpack(bytes, &(at..range.end)) else { break };
+            at = next;
+            if self.starts_at(p.eip) || p.code.len() > self.largest_unit() || !keep(&p.pages) {
                 continue;
             }
-            if self.put(unit, &pages).is_err() {
-                break;
-            }
-            adopted.extend(self.by_eip.get(&eip));
+            let Ok(base) = self.room(p.code.len()) else { break };
+            let mut code = bytes[p.code].to_vec();
+            reach_stubs(&mut code, base, &p.fixups);
+            self.arena.write_marked(base as usize, &code, &bytes[p.bits]);
+            self.settle(base, code.len(), p.eip, p.len, p.exits, p.pages, Details::Adopted(p.rest));
+            adopted.extend(self.by_eip.get(&p.eip));
         }
         self.stats.adopted += adopted.len() as u64;
-        if !self.chaining {
-            return adopted.len();
+        if self.chaining {
+            self.chain_adopted(&adopted);
         }
+        adopted.len()
+    }
+
+    /// Chains `adopted` to what there is, and what there is to them.
+    fn chain_adopted(&mut self, adopted: &[UnitId]) {
         let mut links = Vec::new();
-        for &from in &adopted {
-            for page in self.unit(from).pages.clone() {
+        for &from in adopted {
+            let u = self.unit(from);
+            links.extend((0..u.exits.len()).map(|exit| Link { from, exit }));
+            for page in u.pages.clone() {
                 links.extend(self.wanted.remove(&page).unwrap_or_default());
             }
-            links.extend((0..self.unit(from).unit.exits.len()).map(|exit| Link { from, exit }));
         }
         for link in links {
             let Some(u) = &self.units[link.from as usize] else { continue };
-            let Some(&Exit { kind: ExitKind::Link { target, patch }, .. }) = u.unit.exits.get(link.exit) else {
-                continue;
-            };
+            let Some(x) = u.exits.get(link.exit).filter(|x| x.to.is_none()) else { continue };
+            let ExitKind::Link { target, patch } = x.exit.kind else { continue };
             if !self.link(link, target, u.base + patch) {
                 self.wanted.entry(target >> 12).or_default().push(link);
             }
         }
-        adopted.len()
     }
 
     /// Appends to `out` the units that begin on guest page `page` and depend on nothing but pages that `keep` accepts, for [`Cache::adopt`].
     pub fn pack(&self, page: u32, keep: impl Fn(u32) -> bool, out: &mut Vec<u8>) {
         for at in self.by_page.get(&page).into_iter().flatten() {
             let u = self.unit(at.id);
-            if at.checked || u.unit.eip >> 12 != page || !u.pages.iter().all(|&p| keep(p)) {
+            if at.checked || u.eip >> 12 != page || !u.pages.iter().all(|&p| keep(p)) {
                 continue;
             }
-            let mut code = self.arena.read(u.base as usize, u.code_len as usize);
-            for x in &u.unit.exits {
-                if let ExitKind::Link { patch, .. } = x.kind {
-                    let leave = (x.site - stubs::LEAVE_SIZE).wrapping_sub(patch + 4);
-                    code[patch as usize..patch as usize + 4].copy_from_slice(&leave.to_le_bytes());
+            match &u.details {
+                Details::Adopted(rest) => pack::again(rest, out),
+                Details::Made(unit) => {
+                    let mut code = self.arena.read(u.base as usize, u.size as usize);
+                    for x in &u.exits {
+                        if let ExitKind::Link { patch, .. } = x.exit.kind {
+                            let leave = (x.exit.site - stubs::LEAVE_SIZE).wrapping_sub(patch + 4);
+                            code[patch as usize..patch as usize + 4].copy_from_slice(&leave.to_le_bytes());
+                        }
+                    }
+                    let exits: Vec<Exit> = u.exits.iter().map(|x| x.exit).collect();
+                    pack::pack(unit, &code, &exits, &u.pages, out);
                 }
             }
-            pack::pack(&u.unit, &code, &u.pages, out);
         }
     }
 
@@ -403,9 +503,9 @@ impl Cache {
         let u = self.unit(self.unit_at(offset - u32::from(left))?);
         let at = offset - u.base;
         if left {
-            return u.unit.exits.binary_search_by_key(&at, |x| x.site).ok().map(|i| Place::Exit(u.unit.exits[i]));
+            return u.exits.binary_search_by_key(&at, |x| x.exit.site).ok().map(|i| Place::Exit(u.exits[i].exit));
         }
-        unit::mark_at(&u.unit.marks, at).map(|m| Place::Inside(*m))
+        u.details.mark_at(at).map(Place::Inside)
     }
 
     /// Patches the jump that left at `site` to go to the translation of its target, if there is one.
@@ -416,8 +516,8 @@ impl Cache {
         let Some(offset) = site.checked_sub(self.arena.base()).and_then(|o| u32::try_from(o).ok()) else { return };
         let Some(from) = self.unit_at(offset - 1) else { return };
         let u = self.unit(from);
-        let Ok(exit) = u.unit.exits.binary_search_by_key(&(offset - u.base), |x| x.site) else { return };
-        let ExitKind::Link { target, patch } = u.unit.exits[exit].kind else { return };
+        let Ok(exit) = u.exits.binary_search_by_key(&(offset - u.base), |x| x.exit.site) else { return };
+        let ExitKind::Link { target, patch } = u.exits[exit].exit.kind else { return };
         let patch = u.base + patch;
         self.link(Link { from, exit }, target, patch);
     }
@@ -427,10 +527,10 @@ impl Cache {
     fn link(&mut self, link: Link, target: u32, patch: u32) -> bool {
         let Link { from, exit } = link;
         let Some((to, offset)) = self.find(target) else { return false };
-        if self.unit(from).linked[exit].is_some() {
+        if self.unit(from).exits[exit].to.is_some() {
             return true;
         }
-        self.unit_mut(from).linked[exit] = Some(to);
+        self.unit_mut(from).exits[exit].to = Some(to);
         self.unit_mut(to).incoming.push(link);
         self.arena.patch(patch as usize, offset.wrapping_sub(patch + 4));
         self.stats.chains += 1;
@@ -440,8 +540,9 @@ impl Cache {
     /// Takes back a chained jump: it leaves again.
     fn unchain(&mut self, link: Link) {
         let u = self.unit_mut(link.from);
-        u.linked[link.exit] = None;
-        let Exit { site, kind, .. } = u.unit.exits[link.exit];
+        let x = &mut u.exits[link.exit];
+        x.to = None;
+        let Exit { site, kind, .. } = x.exit;
         let ExitKind::Link { patch, .. } = kind else { unreachable!("only links are chained") };
         let patch = u.base + patch;
         let leave = u.base + site - stubs::LEAVE_SIZE;
@@ -455,14 +556,14 @@ impl Cache {
             self.unchain(link);
         }
         let u = self.units[id as usize].take().expect("unlinked once");
-        for (exit, to) in u.linked.iter().enumerate() {
+        for (exit, x) in u.exits.iter().enumerate() {
             // A unit that jumps to itself has lost that link above.
-            if let Some(to) = to {
-                let to = self.unit_mut(*to);
+            if let Some(to) = x.to {
+                let to = self.unit_mut(to);
                 to.incoming.retain(|l| *l != Link { from: id, exit });
             }
         }
-        for l in &u.unit.landings {
+        for l in u.details.landings() {
             self.arena.patch16((u.base + l.at) as usize, l.dead);
         }
         for eip in &u.published {
@@ -471,8 +572,8 @@ impl Cache {
                 self.table.set(*eip, 0);
             }
         }
-        if self.by_eip.get(&u.unit.eip) == Some(&id) {
-            self.by_eip.remove(&u.unit.eip);
+        if self.by_eip.get(&u.eip) == Some(&id) {
+            self.by_eip.remove(&u.eip);
         }
         for p in &u.pages {
             if let Some(ids) = self.by_page.get_mut(p) {
@@ -500,7 +601,8 @@ impl Cache {
         }
         let mut u = self.unlink(id);
         u.retired = true;
-        (u.linked, u.published) = (vec![None; u.unit.exits.len()], Vec::new());
+        u.exits.iter_mut().for_each(|x| x.to = None);
+        u.published.clear();
         self.units[id as usize] = Some(u);
         self.retired.push(id);
         self.stats.retired += 1;
@@ -510,7 +612,7 @@ impl Cache {
     fn retire_contradicting(&mut self, now: &Snapshot, pages: &[u32]) {
         let mut found = Vec::new();
         for InPage { id, .. } in pages.iter().filter_map(|p| self.by_page.get(p)).flatten() {
-            if self.unit(*id).unit.snapshot.as_ref().is_some_and(|s| s.contradicts(now)) {
+            if self.unit(*id).details.snapshot().is_some_and(|s| s.contradicts(now)) {
                 found.push(*id);
             }
         }

@@ -35,6 +35,6 @@ mod tests;
 pub use cache::{BlockInfo, Cache, CacheStats, Full, Place};
 pub use config::{AddressForm, Config};
 pub use listing::{Columns, listing};
-pub use pack::{Placed, unpack};
+pub use pack::Shared;
 pub use stubs::Stub;
 pub use unit::{Exit, ExitKind, Fix, Mark, Source, Unit, translate};

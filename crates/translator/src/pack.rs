@@ -1,13 +1,13 @@
 //! Units as bytes, to be kept from one run to the next.
 //!
 //! A unit's code depends on where the guest code is and on the translator's settings, not on where it is placed, so it can be used again as it is.
-//! Unpacking never panics; what it gives is only as good as what was packed, so whoever keeps the bytes has to keep them safe.
+//! What is rarely asked for (marks, landings) is read from the bytes when it is. Reading never panics; what it gives is only as good as
+//! what was packed, so whoever keeps the bytes has to keep them safe.
 
 use crate::stubs::Stub;
 use crate::unit::{Exit, ExitKind, Fix, Landing, Mark, Unit};
-
-/// A unit and the numbers of the guest pages that it depends on.
-pub type Placed = (Unit, Vec<u32>);
+use std::ops::Range;
+use std::sync::Arc;
 
 const STUBS: [Stub; 3] = [Stub::Miss, Stub::Mismatch, Stub::Sentinel];
 
@@ -66,13 +66,50 @@ impl<'a> Reader<'a> {
     }
 }
 
-/// Appends `unit`, which doesn't check itself and depends on the guest pages `pages`. Its code is `code`, all jumps out of it unchained.
-pub(crate) fn pack(unit: &Unit, code: &[u8], pages: &[u32], out: &mut Vec<u8>) {
-    for v in [unit.eip, unit.len, unit.insns, unit.body, code.len() as u32] {
-        put(out, v);
+/// Appends `unit`, which doesn't check itself and depends on the guest pages `pages`. Its code is `code`, all jumps out of it unchained,
+/// and its exits are `exits`.
+pub(crate) fn pack(unit: &Unit, code: &[u8], exits: &[Exit], pages: &[u32], out: &mut Vec<u8>) {
+    let mut one = Vec::with_capacity(code.len() * 2);
+    for v in [unit.eip, unit.len, code.len() as u32] {
+        put(&mut one, v);
     }
-    out.extend_from_slice(code);
-    put(out, unit.marks.len() as u32);
+    one.extend_from_slice(code);
+    let mut bits = vec![0; code.len().div_ceil(8)];
+    for m in unit.marks.iter().filter(|m| m.boundary && m.exact) {
+        bits[m.host as usize / 8] |= 1 << (m.host % 8);
+    }
+    one.extend(bits);
+    put(&mut one, pages.len() as u32);
+    pages.iter().for_each(|&p| put(&mut one, p));
+    put(&mut one, exits.len() as u32);
+    for x in exits {
+        let (tag, a, b) = match x.kind {
+            ExitKind::Interpret => (0, 0, 0),
+            ExitKind::SoftInt { vector, next } => (1, u32::from(vector), next),
+            ExitKind::Link { target, patch } => (2, target, patch),
+            ExitKind::Changed => unreachable!("a unit that checks itself isn't kept"),
+        };
+        one.push(tag);
+        for v in [x.site, x.eip.wrapping_sub(unit.eip), a, b] {
+            put(&mut one, v);
+        }
+    }
+    put(&mut one, unit.fixups.len() as u32);
+    for (at, stub) in &unit.fixups {
+        put(&mut one, *at);
+        one.push(*stub as u8);
+    }
+    put(&mut one, unit.landings.len() as u32);
+    for l in &unit.landings {
+        put(&mut one, l.at);
+        one.extend_from_slice(&l.dead);
+    }
+    pack_marks(unit, &mut one);
+    put(out, one.len() as u32);
+    out.extend(one);
+}
+
+fn pack_marks(unit: &Unit, out: &mut Vec<u8>) {
     let (mut host, mut eip) = (0, unit.eip);
     for m in &unit.marks {
         let flag = |c: bool, f: u8| if c { f } else { 0 };
@@ -90,49 +127,44 @@ pub(crate) fn pack(unit: &Unit, code: &[u8], pages: &[u32], out: &mut Vec<u8>) {
         }
         out.extend(m.fix.swapped);
     }
-    put(out, unit.exits.len() as u32);
-    for x in &unit.exits {
-        let (tag, a, b) = match x.kind {
-            ExitKind::Interpret => (0, 0, 0),
-            ExitKind::SoftInt { vector, next } => (1, u32::from(vector), next),
-            ExitKind::Link { target, patch } => (2, target, patch),
-            ExitKind::Changed => unreachable!("a unit that checks itself isn't kept"),
-        };
-        out.push(tag);
-        for v in [x.site, x.eip.wrapping_sub(unit.eip), a, b] {
-            put(out, v);
-        }
-    }
-    put(out, unit.landings.len() as u32);
-    for l in &unit.landings {
-        put(out, l.at);
-        out.extend_from_slice(&l.dead);
-    }
-    put(out, unit.fixups.len() as u32);
-    for (at, stub) in &unit.fixups {
-        put(out, *at);
-        out.push(*stub as u8);
-    }
-    put(out, pages.len() as u32);
-    pages.iter().for_each(|&p| put(out, p));
 }
 
-fn unpack_one(r: &mut Reader<'_>) -> Option<Placed> {
-    let (eip, len, insns, body) = (r.get()?, r.get()?, r.get()?, r.get()?);
-    let size = r.get()?;
-    let code = r.bytes(size as usize)?.to_vec();
-    let (mut host, mut at) = (0u32, eip);
-    let marks = r.list(|r| {
-        let flags = r.byte()?;
-        host = host.checked_add(r.get()?)?;
-        at = at.wrapping_add(r.get()?);
-        let esp = if flags & ESP != 0 { r.get()? } else { 0 };
-        let esp = (esp >> 1) as i32 ^ -((esp & 1) as i32);
-        let swapped = if flags & SWAPPED != 0 { Some(r.byte()? & 3) } else { None };
-        let fix = Fix { esp, swapped };
-        let mark = Mark { host, eip: at, fix, boundary: flags & BOUNDARY != 0, exact: flags & EXACT != 0 };
-        (host < size).then_some(mark)
-    })?;
+/// Bytes that many packed units share.
+pub type Shared = Arc<Vec<u8>>;
+
+/// A packed unit, and what is needed of it at once.
+pub(crate) struct Packed {
+    pub(crate) eip: u32,
+    pub(crate) len: u32,
+    pub(crate) code: Range<usize>,
+    pub(crate) bits: Range<usize>,
+    pub(crate) pages: Vec<u32>,
+    pub(crate) exits: Vec<Exit>,
+    pub(crate) fixups: Vec<(u32, Stub)>,
+    pub(crate) rest: Rest,
+}
+
+/// What is read when it is asked for.
+pub(crate) struct Rest {
+    bytes: Shared,
+    eip: u32,
+    /// The whole unit.
+    all: Range<u32>,
+    landings: u32,
+}
+
+/// The packed unit that begins at the start of `range` in `bytes`, and where the next one does.
+pub(crate) fn unpack(bytes: &Shared, range: &Range<usize>) -> Option<(Packed, usize)> {
+    let mut r = Reader(bytes.get(range.clone())?);
+    let left = |r: &Reader<'_>| range.end - r.0.len();
+    let total = r.get()? as usize;
+    let all = left(&r)..left(&r).checked_add(total)?;
+    r = Reader(bytes.get(all.clone()).filter(|_| all.end <= range.end)?);
+    let at = |r: &Reader<'_>| all.end - r.0.len();
+    let (eip, len, size) = (r.get()?, r.get()?, r.get()?);
+    let code = at(&r)..at(&r) + r.bytes(size as usize)?.len();
+    let bits = at(&r)..at(&r) + r.bytes(code.len().div_ceil(8))?.len();
+    let pages = r.list(Reader::get)?;
     let exits = r.list(|r| {
         let tag = r.byte()?;
         let (site, from, a, b) = (r.get()?, r.get()?, r.get()?, r.get()?);
@@ -144,29 +176,53 @@ fn unpack_one(r: &mut Reader<'_>) -> Option<Placed> {
         };
         (site <= size).then_some(Exit { site, eip: eip.wrapping_add(from), kind })
     })?;
-    let landings = r.list(|r| {
-        let at = r.get()?;
-        let dead = r.bytes(2)?.try_into().ok()?;
-        (at % 8 <= 6 && at.checked_add(2)? <= size).then_some(Landing { at, dead })
-    })?;
     let fixups = r.list(|r| {
         let at = r.get()?;
         let stub = *STUBS.get(usize::from(r.byte()?))?;
         (at.checked_add(4)? <= size).then_some((at, stub))
     })?;
-    let pages = r.list(Reader::get)?;
-    Some((Unit { eip, len, insns, code, body, marks, exits, landings, fixups, snapshot: None }, pages))
+    let landings = at(&r) as u32;
+    let end = all.end;
+    let rest = Rest { bytes: bytes.clone(), eip, all: all.start as u32..end as u32, landings };
+    Some((Packed { eip, len, code, bits, pages, exits, fixups, rest }, end))
 }
 
-/// The units that were packed into `bytes`; `None` if they aren't such.
-#[must_use]
-pub fn unpack(bytes: &[u8]) -> Option<Vec<Placed>> {
-    let mut r = Reader(bytes);
-    let mut units = Vec::new();
-    while !r.0.is_empty() {
-        units.push(unpack_one(&mut r)?);
+/// Appends what `rest` belongs to, as it was packed before.
+pub(crate) fn again(rest: &Rest, out: &mut Vec<u8>) {
+    put(out, rest.all.end - rest.all.start);
+    out.extend_from_slice(&rest.bytes[rest.all.start as usize..rest.all.end as usize]);
+}
+
+impl Rest {
+    fn tail(&self) -> (Vec<Landing>, Reader<'_>) {
+        let mut r = Reader(&self.bytes[self.landings as usize..self.all.end as usize]);
+        let landings = r.list(|r| {
+            let at = r.get()?;
+            let dead = r.bytes(2)?.try_into().ok()?;
+            (at % 8 <= 6).then_some(Landing { at, dead })
+        });
+        (landings.unwrap_or_default(), r)
     }
-    Some(units)
+
+    pub(crate) fn landings(&self) -> Vec<Landing> {
+        self.tail().0
+    }
+
+    /// In order.
+    pub(crate) fn marks(&self) -> impl Iterator<Item = Mark> + '_ {
+        let mut r = self.tail().1;
+        let (mut host, mut eip) = (0u32, self.eip);
+        core::iter::from_fn(move || {
+            let flags = r.byte()?;
+            host = host.checked_add(r.get()?)?;
+            eip = eip.wrapping_add(r.get()?);
+            let esp = if flags & ESP != 0 { r.get()? } else { 0 };
+            let esp = (esp >> 1) as i32 ^ -((esp & 1) as i32);
+            let swapped = if flags & SWAPPED != 0 { Some(r.byte()? & 3) } else { None };
+            let fix = Fix { esp, swapped };
+            Some(Mark { host, eip, fix, boundary: flags & BOUNDARY != 0, exact: flags & EXACT != 0 })
+        })
+    }
 }
 
 #[cfg(test)]
@@ -206,28 +262,39 @@ mod tests {
     #[test]
     fn what_was_packed_comes_out_again() {
         let (unit, pages) = (sample(), vec![1, 0xf_ffff]);
-        let mut bytes = Vec::new();
-        pack(&unit, &unit.code, &pages, &mut bytes);
-        pack(&unit, &unit.code, &[], &mut bytes);
-        let back = unpack(&bytes).expect("two units");
-        assert_eq!(back.len(), 2);
-        assert_eq!(back[0].1, pages);
-        assert_eq!(format!("{:?}", back[1].0), format!("{unit:?}"));
+        let mut bytes = vec![0xaa; 5];
+        pack(&unit, &unit.code, &unit.exits, &pages, &mut bytes);
+        let second = bytes.len();
+        pack(&unit, &unit.code, &unit.exits, &[], &mut bytes);
+        let bytes = Arc::new(bytes);
+        let (p, next) = unpack(&bytes, &(5..bytes.len())).expect("two units");
+        assert_eq!((next, p.eip, p.len, &p.pages), (second, unit.eip, unit.len, &pages));
+        assert_eq!(bytes[p.code], unit.code);
+        assert_eq!(bytes[p.bits][0], 1);
+        assert_eq!((p.exits, p.fixups), (unit.exits, unit.fixups));
+        assert!(p.rest.marks().eq(unit.marks));
+        assert_eq!(format!("{:?}", p.rest.landings()), format!("{:?}", unit.landings));
+        assert_eq!(unpack(&bytes, &(second..bytes.len())).expect("the second").1, bytes.len());
     }
 
     #[test]
     fn anything_else_is_refused_or_harmless() {
         let unit = sample();
         let mut bytes = Vec::new();
-        pack(&unit, &unit.code, &[1], &mut bytes);
-        for n in 1..bytes.len() {
-            assert!(unpack(&bytes[..n]).is_none(), "cut at {n}");
+        pack(&unit, &unit.code, &unit.exits, &[1], &mut bytes);
+        let read = |bytes: Vec<u8>| {
+            let bytes = Arc::new(bytes);
+            let (p, _) = unpack(&bytes, &(0..bytes.len()))?;
+            Some(p.rest.marks().count() + p.rest.landings().len())
+        };
+        for n in 0..bytes.len() {
+            assert_eq!(read(bytes[..n].to_vec()), None, "cut at {n}");
         }
         for i in 0..bytes.len() {
             for b in [0, 0x7f, 0x80, 0xff] {
                 let mut wrong = bytes.clone();
                 wrong[i] = b;
-                let _ = unpack(&wrong);
+                read(wrong);
             }
         }
     }

@@ -153,6 +153,8 @@ pub(crate) fn mark_at(marks: &[Mark], host: u32) -> Option<&Mark> {
 
 /// Guest bytes looked at for one unit.
 const WINDOW: usize = 256;
+/// No unit covers as many guest bytes.
+pub(crate) const LONGEST: u32 = WINDOW as u32 + 15;
 
 /// Translates the unit at `eip`. `None` when no byte can be fetched there, or the mode isn't one that translated code runs in
 /// (everything but flat 32-bit user code).

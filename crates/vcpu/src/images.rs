@@ -5,9 +5,9 @@
 //! adopted page by page, when the first instruction of a page is asked for.
 
 use crate::store::{FileId, Key, Pages, Store};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
-use xlat86_translator::{Cache, Placed, unpack};
+use xlat86_translator::{Cache, Shared};
 
 /// Keeping less new code than this isn't worth the writing.
 const LEAST_INSNS: u64 = 64;
@@ -55,19 +55,16 @@ impl Images {
         self.mappings.iter_mut().find(|m| m.pages.contains(&page))
     }
 
-    /// The kept units that begin on `page`, once.
-    pub(crate) fn take(&mut self, page: u32) -> Option<Vec<Placed>> {
+    /// Where the kept units that begin on `page` are, once, and the pages that they may depend on.
+    pub(crate) fn take(&mut self, page: u32) -> Option<(Shared, Range<usize>, Range<u32>)> {
         let i = self.mappings.iter().position(|m| m.pages.contains(&page))?;
         let m = &mut self.mappings[i];
         if !m.adopted.insert(page) {
             return None;
         }
         let kept = m.kept.get_or_insert_with(|| self.store.load(&m.key).unwrap_or_default());
-        let mut units = kept.get(&page).and_then(|bytes| unpack(bytes))?;
-        units.retain(|(unit, pages)| {
-            unit.eip >> 12 == page && pages.contains(&page) && pages.iter().all(|p| m.pages.contains(p))
-        });
-        Some(units)
+        let range = kept.ranges.get(&page)?.clone();
+        Some((kept.bytes.clone(), range, m.pages.clone()))
     }
 
     /// A unit of `insns` instructions that begins on `page` was translated.
@@ -80,21 +77,23 @@ impl Images {
     /// Keeps what `cache` holds, where enough is new.
     pub(crate) fn keep(&mut self, cache: &Cache) {
         for m in &mut self.mappings {
-            let before: u64 = m.kept.iter().flat_map(|k| k.values()).map(|units| units.len() as u64).sum();
-            if m.made < LEAST_INSNS || m.made * BYTES_PER_INSN < before {
+            let before = m.kept.as_ref().map_or(0, |k| k.bytes.len());
+            if m.made < LEAST_INSNS || m.made * BYTES_PER_INSN < before as u64 {
                 continue;
             }
-            let mut pages = m.kept.take().unwrap_or_default();
+            let kept = m.kept.take().unwrap_or_default();
+            let mut pages: BTreeMap<u32, Vec<u8>> =
+                kept.ranges.keys().map(|p| (*p, kept.get(*p).unwrap_or_default().to_vec())).collect();
             for &page in &m.adopted {
                 let mut units = Vec::new();
                 cache.pack(page, |p| m.pages.contains(&p), &mut units);
-                // It may have been evicted since.
+                // Some may have been evicted since.
                 if pages.get(&page).is_none_or(|old| old.len() < units.len()) {
                     pages.insert(page, units);
                 }
             }
             self.store.save(&m.key, &pages);
-            (m.kept, m.made) = (Some(pages), 0);
+            (m.kept, m.made) = (Some(kept), 0);
         }
     }
 }

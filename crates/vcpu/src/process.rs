@@ -160,10 +160,14 @@ impl Process {
 
     /// Takes over what earlier runs have left for the page of `eip`. True when that was something.
     fn adopt(&self, eip: u32, cache: &mut Cache) -> bool {
-        let Some(mut units) = self.images().and_then(|mut images| images.take(eip >> 12)) else { return false };
+        let taken = self.images().and_then(|mut images| images.take(eip >> 12));
+        let Some((bytes, range, mapping)) = taken else { return false };
         // First noticed, then used, as when it is read.
-        units.retain(|(_, pages)| pages.iter().all(|p| self.space.mark_code(Gva(p << 12)) == Watch::Kept));
-        cache.adopt(units) > 0
+        let keep = |pages: &[u32]| {
+            let kept = |p: &u32| mapping.contains(p) && self.space.mark_code(Gva(p << 12)) == Watch::Kept;
+            pages.contains(&(eip >> 12)) && pages.iter().all(kept)
+        };
+        cache.adopt(&bytes, range, keep) > 0
     }
 
     /// Does `fork`, which forks the host process, while every lock is free to be used in the child, whose only thread

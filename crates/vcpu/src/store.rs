@@ -8,16 +8,20 @@
 use std::collections::BTreeMap;
 use std::fs::{self, DirBuilder, File, Metadata, OpenOptions};
 use std::io::{self, Read, Write};
+use std::ops::Range;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::SystemTime;
 
 /// First bytes of a file.
 const MAGIC: &[u8; 8] = b"xlat86\x00\x01";
+/// The flag of open(2) on x86: a symbolic link is not followed.
+const O_NOFOLLOW: i32 = 0o400_000;
 /// Files larger than this are neither written nor read.
 const LARGEST: u64 = 64 << 20;
 /// The folder is kept below this by removing what was used longest ago.
-const FOLDER: u64 = 512 << 20;
+const FOLDER: u64 = 128 << 20;
 /// A file changed within this time before it was mapped may change again without its times telling.
 const SETTLED: i64 = 2;
 
@@ -47,8 +51,19 @@ impl FileId {
     }
 }
 
-/// Packed units by guest page.
-pub(crate) type Pages = BTreeMap<u32, Vec<u8>>;
+/// Packed units by guest page, each in its range of bytes that all share.
+#[derive(Clone, Default, PartialEq, Eq, Debug)]
+pub(crate) struct Pages {
+    pub(crate) bytes: Arc<Vec<u8>>,
+    pub(crate) ranges: BTreeMap<u32, Range<usize>>,
+}
+
+impl Pages {
+    /// The units that begin on `page`.
+    pub(crate) fn get(&self, page: u32) -> Option<&[u8]> {
+        self.ranges.get(&page).map(|r| &self.bytes[r.clone()])
+    }
+}
 
 /// The folder.
 #[derive(Debug)]
@@ -97,7 +112,7 @@ impl Store {
 
     /// What was kept under `key`.
     pub(crate) fn load(&self, key: &Key) -> Option<Pages> {
-        let mut file = OpenOptions::new().read(true).custom_flags(libc_o_nofollow()).open(self.path(key)).ok()?;
+        let mut file = OpenOptions::new().read(true).custom_flags(O_NOFOLLOW).open(self.path(key)).ok()?;
         let m = file.metadata().ok()?;
         if !m.is_file() || !is_private(&m) || m.len() > LARGEST {
             return None;
@@ -106,11 +121,11 @@ impl Store {
         file.read_to_end(&mut bytes).ok()?;
         // For whoever tidies up: it was used.
         let _ = file.set_modified(SystemTime::now());
-        parse(&bytes, key)
+        parse(bytes, key)
     }
 
     /// Keeps `pages` under `key`, instead of whatever was. Not being able to is no reason to complain.
-    pub(crate) fn save(&self, key: &Key, pages: &Pages) {
+    pub(crate) fn save(&self, key: &Key, pages: &BTreeMap<u32, Vec<u8>>) {
         let bytes = format(key, pages);
         if bytes.len() as u64 <= LARGEST {
             let _ = self.replace(&self.path(key), &bytes);
@@ -156,10 +171,6 @@ impl Store {
     }
 }
 
-const fn libc_o_nofollow() -> i32 {
-    0o400_000
-}
-
 /// Is it the user's, and does nobody else write to it?
 fn is_private(m: &Metadata) -> bool {
     let me = fs::metadata("/proc/self").map(|s| s.uid());
@@ -167,7 +178,7 @@ fn is_private(m: &Metadata) -> bool {
 }
 
 /// The file: magic, checksum of the rest, length of the key, the key, and for each page its number, its length and its units.
-fn format(key: &Key, pages: &Pages) -> Vec<u8> {
+fn format(key: &Key, pages: &BTreeMap<u32, Vec<u8>>) -> Vec<u8> {
     let mut rest = Vec::new();
     rest.extend((key.0.len() as u32).to_le_bytes());
     rest.extend(key.0.as_bytes());
@@ -182,7 +193,7 @@ fn format(key: &Key, pages: &Pages) -> Vec<u8> {
     bytes
 }
 
-fn parse(bytes: &[u8], key: &Key) -> Option<Pages> {
+fn parse(bytes: Vec<u8>, key: &Key) -> Option<Pages> {
     fn word(b: &mut &[u8]) -> Option<u32> {
         let (head, rest) = b.split_first_chunk()?;
         *b = rest;
@@ -194,12 +205,84 @@ fn parse(bytes: &[u8], key: &Key) -> Option<Pages> {
     }
     let len = word(&mut rest)? as usize;
     let mut rest = rest.strip_prefix(key.0.as_bytes()).filter(|_| len == key.0.len())?;
-    let mut pages = Pages::new();
+    let mut ranges = BTreeMap::new();
     while !rest.is_empty() {
-        let (page, len) = (word(&mut rest)?, word(&mut rest)?);
-        let (units, more) = rest.split_at_checked(len as usize)?;
-        pages.insert(page, units.to_vec());
-        rest = more;
+        let (page, len) = (word(&mut rest)?, word(&mut rest)? as usize);
+        let at = bytes.len() - rest.len();
+        rest = rest.get(len..)?;
+        ranges.insert(page, at..at + len);
     }
-    Some(pages)
+    Some(Pages { ranges, bytes: Arc::new(bytes) })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::PermissionsExt;
+
+    const FILE: FileId = FileId { dev: 1, ino: 2, size: 3, times: [(4, 5), (6, 7)] };
+
+    fn store(name: &str) -> (Store, PathBuf) {
+        let folder = std::env::temp_dir().join(format!("xlat86-store-{}-{name}", std::process::id()));
+        let _ = fs::remove_dir_all(&folder);
+        (Store::at(&folder, "settings").expect("a folder of our own"), folder)
+    }
+
+    fn pages() -> BTreeMap<u32, Vec<u8>> {
+        BTreeMap::from([(1, vec![1, 2, 3]), (9, Vec::new()), (0xf_ffff, vec![4; 5000])])
+    }
+
+    #[test]
+    fn what_was_saved_is_loaded_under_the_same_key_only() {
+        let (store, folder) = store("same");
+        let key = store.key(&FILE, 0, 0x1000, 0x2000);
+        assert_eq!(store.load(&key), None);
+        store.save(&key, &pages());
+        let back = store.load(&key).expect("just saved");
+        assert!(back.ranges.keys().eq(pages().keys()));
+        assert!(pages().iter().all(|(p, units)| back.get(*p) == Some(units)));
+        let others = [
+            store.key(&FileId { times: [(4, 5), (6, 8)], ..FILE }, 0, 0x1000, 0x2000),
+            store.key(&FILE, 0, 0x2000, 0x2000),
+            Store::at(&folder, "others").unwrap().key(&FILE, 0, 0x1000, 0x2000),
+        ];
+        for other in others {
+            assert_eq!(store.load(&other), None);
+            // Even if their names were the same.
+            fs::copy(store.path(&key), store.path(&other)).unwrap();
+            assert_eq!(store.load(&other), None);
+        }
+        fs::remove_dir_all(folder).unwrap();
+    }
+
+    #[test]
+    fn damaged_and_foreign_files_are_as_good_as_absent() {
+        let (store, folder) = store("damaged");
+        let key = store.key(&FILE, 0, 0x1000, 0x2000);
+        store.save(&key, &pages());
+        let path = store.path(&key);
+        let good = fs::read(&path).unwrap();
+        for n in [0, 7, 8, 11, 12, 40, good.len() - 1] {
+            fs::write(&path, &good[..n]).unwrap();
+            assert_eq!(store.load(&key), None, "cut at {n}");
+        }
+        for i in (0..good.len()).step_by(37) {
+            let mut bad = good.clone();
+            bad[i] ^= 0x10;
+            fs::write(&path, bad).unwrap();
+            assert_eq!(store.load(&key), None, "changed at {i}");
+        }
+        fs::write(&path, &good).unwrap();
+        assert!(store.load(&key).is_some());
+        // Others may write to it.
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o622)).unwrap();
+        assert_eq!(store.load(&key), None);
+        fs::remove_file(&path).unwrap();
+        fs::write(folder.join("elsewhere"), &good).unwrap();
+        std::os::unix::fs::symlink("elsewhere", &path).unwrap();
+        assert_eq!(store.load(&key), None);
+        fs::set_permissions(&folder, fs::Permissions::from_mode(0o777)).unwrap();
+        assert!(Store::at(&folder, "settings").is_none());
+        fs::remove_dir_all(folder).unwrap();
+    }
 }
