@@ -108,6 +108,8 @@ pub struct CpuState {
     pub interrupt_shadow: bool,
     /// Stopped by HLT.
     pub halted: bool,
+    /// A non-maskable interrupt is being handled: no other one until IRET.
+    pub nmi_masked: bool,
 }
 
 impl CpuState {
@@ -135,6 +137,7 @@ impl CpuState {
             cpl: 0,
             interrupt_shadow: false,
             halted: false,
+            nmi_masked: false,
         };
         cpu.gpr[Reg::Edx as usize] = 0x600;
         cpu

@@ -192,6 +192,12 @@ impl CpuModel {
         }
     }
 
+    /// Bits of a physical address.
+    #[must_use]
+    pub const fn physical_address_bits(&self) -> u32 {
+        if self.features.contains(Features::PAE) { 36 } else { 32 }
+    }
+
     const fn max_extended(&self) -> u32 {
         match (self.brand.is_empty(), self.caches.is_empty()) {
             (true, _) => 0,
@@ -242,7 +248,7 @@ impl CpuModel {
                 [0, 0, l2.map_or(0, |c| (c.ways * c.sets * LINE / 1024) << 16 | amd_ways(c.ways) << 12 | LINE), 0]
             }
             // 36 physical bits with PAE, 32 virtual.
-            0x8000_0008 => [if self.features.contains(Features::PAE) { 36 } else { 32 } | 32 << 8, 0, 0, 0],
+            0x8000_0008 => [self.physical_address_bits() | 32 << 8, 0, 0, 0],
             _ => [0; 4],
         }
     }

@@ -8,7 +8,7 @@ use xlat86_difftest::campaign::{FAMILIES, Plan, Report, missing, run};
 
 const EXAMPLES: &str = "\
 Examples:
-  xlat86 verify                          a hundred thousand random cases of every family
+  xlat86 verify                          a million random cases of every family
   xlat86 verify --family shift --seed 7  one family, another sequence
   xlat86 verify --coverage               also: which instructions the CPU wasn't asked about
 
@@ -20,7 +20,7 @@ one other. The exit status is 1 if any two disagree; what reproduces the first d
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Verify {
     /// Number of random cases
-    #[arg(long, value_name = "N", default_value_t = 100_000)]
+    #[arg(long, value_name = "N", default_value_t = 1_000_000)]
     cases: u64,
     /// Only cases of this family
     #[arg(long, value_name = "FAMILY", value_parser = FAMILIES)]
@@ -48,7 +48,7 @@ impl Verify {
         };
         bar.finish_and_clear();
         println!("{}", table(&report));
-        for text in &report.reproducers {
+        for text in report.reproducers.iter() {
             println!("\n{text}");
         }
         let uncovered = if self.coverage { missing(&report, self.family.as_deref()) } else { Vec::new() };

@@ -1,23 +1,28 @@
 //! The differential campaign: random cases of every family on the host CPU, the interpreter and the translator.
 //!
-//! The interpreter is in the middle: the CPU judges it, and it judges the translator. The CPU and translated code both need the host's low memory,
-//! so cases are run in batches, first by one, then by the other.
+//! The interpreter is in the middle: the CPU judges it, and it judges the translator. Single instructions run on all three ([`bulk`]),
+//! programs on the interpreter and the translator.
 
-use crate::engine::{Finish, Kicker, LowMemory, Program, Silicon, Stepper, configurations, difference};
-use crate::generate::{self, Generator};
+use crate::bulk::{self, Batch, STATES, Trio};
+use crate::engine::{Finish, Kicker, LowMemory, Program, Stepper, configurations, difference};
+use crate::fpu;
+use crate::generate::{self, Generator, Units};
 use crate::program::{LAYOUT, Programs};
-use crate::undefined::{Undefined, undefined};
-use crate::{case, fpu};
-use core::ops::Range;
+use crate::rng::Rng;
+use crate::undefined::Undefined;
 use iced_x86::{Code, EncodingKind, Mnemonic};
 use std::collections::BTreeMap;
 use std::io;
 use std::time::Duration;
-use xlat86_arch::{CpuModel, CpuState, eflags};
-use xlat86_decoder::{Kind, Unit, kind_of, required_features, unit_of};
+use xlat86_arch::{CpuModel, eflags};
+use xlat86_decoder::{Insn, Kind, Unit, kind_of, required_features, unit_of};
 use xlat86_vcpu::{Engine, Exit};
 
 /// Cases between two changes of the low memory's owner.
+const ROUND: u64 = 1 << 18;
+/// One case in so many is a program: they take as many times longer.
+const PROGRAMS: u64 = 256;
+/// Programs run by one engine before the next has its turn.
 const BATCH: u64 = 2000;
 /// Instructions that a case may take: string instructions and loops end, but not all programs do.
 const LIMIT: u64 = 4000;
@@ -84,10 +89,29 @@ pub struct Tally {
 pub struct Report {
     /// By family.
     pub tallies: BTreeMap<&'static str, Tally>,
-    /// Silicon cases of each instruction.
-    pub codes: BTreeMap<String, u64>,
+    /// Silicon cases of each instruction, by its [`Code`].
+    pub codes: BTreeMap<u32, u64>,
     /// The first differences, with what reproduces them.
-    pub reproducers: Vec<String>,
+    pub reproducers: Reproducers,
+}
+
+/// The first few differences.
+#[derive(Default, Debug)]
+pub struct Reproducers(Vec<String>);
+
+impl Reproducers {
+    fn add(&mut self, text: impl FnOnce() -> String) {
+        if self.0.len() < 10 {
+            self.0.push(text());
+        }
+    }
+}
+
+impl core::ops::Deref for Reproducers {
+    type Target = [String];
+    fn deref(&self) -> &[String] {
+        &self.0
+    }
 }
 
 impl Report {
@@ -96,13 +120,6 @@ impl Report {
     pub fn differences(&self) -> u64 {
         self.tallies.values().map(|t| t.differences).sum()
     }
-}
-
-/// One case: a program, and how to report it.
-struct Drawn {
-    program: Program,
-    code: Option<Code>,
-    text: String,
 }
 
 /// Does the host CPU, as we can ask it, know the answer? In 64-bit mode it has no place for the x87's pointers of 32-bit code.
@@ -124,152 +141,202 @@ pub(crate) fn silicon_judges(code: Code) -> bool {
 /// # Errors
 /// The host has no room for guest memory.
 pub fn run(plan: &Plan, mut progress: impl FnMut(u64)) -> io::Result<Report> {
-    let wants = |f: &str| plan.family.as_deref().is_none_or(|w| w == f);
-    let mut report = Report::default();
-    let mut kinds: Vec<Draw> = Vec::new();
-    if FAMILIES.iter().any(|f| wants(f) && !matches!(*f, "x87" | "mmx" | "sse" | PROGRAM)) {
-        kinds.push(Draw::Integer);
-    }
-    if ["x87", "mmx", "sse"].iter().any(|f| wants(f)) {
-        kinds.push(Draw::Float);
-    }
-    if wants(PROGRAM) {
-        kinds.push(Draw::Program);
-    }
-    let mut source = Source {
-        integer: Generator { rng: generate::Rng(plan.seed) },
-        encodings: fpu::encodings(),
-        programs: Programs::default(),
-        number: plan.seed << 32,
-        turn: 0,
-    };
-    // The fences' ModRM bytes all mean the same, and PAUSE is a NOP.
-    source.encodings.extend((0xe8..=0xff).map(|m| vec![0x0f, 0xae, m]));
-    source.encodings.push(vec![0xf3, 0x90]);
-    source.encodings.retain(|e| wants(family(fpu::decode(e).code())));
-    let (mut done, mut turn) = (0, 0);
-    while done < plan.cases && !kinds.is_empty() {
-        let kind = kinds[turn % kinds.len()];
-        turn += 1;
-        let n = BATCH.min(plan.cases - done);
-        let batch: Vec<Drawn> = (0..n).map(|_| source.draw(kind, &wants)).collect();
-        compare(kind.layout(), &batch, &mut report)?;
-        done += n;
-        progress(done);
+    let only = |f: &str| plan.family.as_deref().is_none_or(|w| w == f);
+    let mut source = Source::new(plan);
+    let (mut report, mut done) = (Report::default(), 0);
+    while done < plan.cases {
+        let round = ROUND.min(plan.cases - done);
+        let programs = match (only(PROGRAM), source.kinds.is_empty()) {
+            (true, true) => round,
+            (true, false) => round.div_ceil(PROGRAMS),
+            (false, _) => 0,
+        };
+        if programs < round {
+            let low = LowMemory::new(&bulk::LAYOUT)?;
+            let mut trio = Trio::new(&low)?;
+            let mut left = round - programs;
+            while left != 0 {
+                let (number, batch) = source.batch(left);
+                left -= batch.states.len() as u64;
+                try_batch(number, &batch, &mut trio, &mut report);
+                progress(done + (round - programs) - left);
+            }
+        }
+        for first in (0..programs).step_by(BATCH as usize) {
+            let batch: Vec<_> = (first..programs.min(first + BATCH)).map(|_| source.program()).collect();
+            try_programs(&batch, &mut report)?;
+            progress(done + round - programs + first);
+        }
+        done += round;
     }
     Ok(report)
 }
 
-/// Which generator a case comes from.
+/// Which generator an instruction comes from.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Draw {
-    Integer,
-    Float,
-    Program,
+    Random(Units),
+    /// The next of [`generate::integer_forms`] or [`fpu::encodings`].
+    Listed(Units),
 }
 
-impl Draw {
-    fn layout(self) -> &'static [Range<u32>] {
-        match self {
-            Draw::Integer => &Program::CASE_LAYOUT,
-            Draw::Float => &Program::FPU_LAYOUT,
-            Draw::Program => &LAYOUT,
-        }
-    }
-}
-
-struct Source {
-    integer: Generator,
+/// What comes next: each case has a number, from which everything about it follows.
+struct Source<'a> {
+    wants: Box<dyn Fn(&Insn) -> bool + 'a>,
+    kinds: Vec<Draw>,
     encodings: Vec<Vec<u8>>,
+    forms: Vec<Vec<u8>>,
+    /// States for each instruction.
+    states: usize,
+    batches: u64,
     programs: Programs,
-    number: u64,
-    /// The next encoding.
-    turn: usize,
+    seed: u64,
+    program: u64,
 }
 
-impl Source {
-    fn draw(&mut self, kind: Draw, wants: &dyn Fn(&str) -> bool) -> Drawn {
-        self.number += 1;
-        let n = self.number;
-        match kind {
-            Draw::Integer => {
-                let case = core::iter::repeat_with(|| self.integer.next_case())
-                    .find(|c| wants(family(c.code)))
-                    .expect("every family is drawn at some time");
-                let text = format!("{}\n{}", case.text(), describe(&case));
-                Drawn { program: Program::from_case(&case, CpuState::linux_user()), code: Some(case.code), text }
-            }
-            Draw::Float => {
-                let encoding = &self.encodings[self.turn];
-                self.turn = (self.turn + 1) % self.encodings.len();
-                let case = fpu::Case::new(encoding, n);
-                let text = format!("{:02x?}, number {n} of its encoding", case.code);
-                Drawn { program: Program::from_fpu_case(&case), code: Some(fpu::decode(encoding).code()), text }
-            }
-            Draw::Program => Drawn {
-                program: self.programs.program(n, 1 + n as u32 % 3),
-                code: None,
-                text: format!("program {n:x}: cargo run -p xlat86-difftest --example explain {n:x}"),
-            },
+impl<'a> Source<'a> {
+    fn new(plan: &'a Plan) -> Self {
+        let only = plan.family.as_deref();
+        let wants = move |i: &Insn| only.is_none_or(|w| w == family(i.code()));
+        let floats = ["x87", "mmx", "sse"];
+        let mut kinds = Vec::new();
+        if FAMILIES.iter().any(|f| only.is_none_or(|w| w == *f) && *f != PROGRAM && !floats.contains(f)) {
+            kinds.extend([Draw::Listed(Units::Integer), Draw::Random(Units::Integer)]);
         }
+        if floats.iter().any(|f| only.is_none_or(|w| w == *f)) {
+            kinds.extend([Draw::Listed(Units::Float), Draw::Random(Units::Float)]);
+        }
+        let mut encodings = fpu::encodings();
+        // The fences' ModRM bytes all mean the same, and PAUSE is a NOP.
+        encodings.extend((0xe8..=0xff).map(|m| vec![0x0f, 0xae, m]));
+        encodings.push(vec![0xf3, 0x90]);
+        encodings.retain(|e| wants(&fpu::decode(e)));
+        let mut forms = generate::integer_forms();
+        forms.retain(|f| wants(&fpu::decode(f)));
+        // Each instruction's first before any other's second.
+        let mut seen = BTreeMap::new();
+        encodings.sort_by_cached_key(|e| {
+            let n = seen.entry(fpu::decode(e).code() as u32).or_insert(0u32);
+            *n += 1;
+            *n
+        });
+        // Few cases are better spent on many instructions.
+        let states = (plan.cases / 25_000).clamp(4, STATES as u64) as usize;
+        Source {
+            wants: Box::new(wants),
+            kinds,
+            encodings,
+            forms,
+            states,
+            batches: 0,
+            programs: Programs::default(),
+            seed: plan.seed,
+            program: plan.seed << 32,
+        }
+    }
+
+    /// The next batch, of at most `most` states, and its number.
+    fn batch(&mut self, most: u64) -> (u64, Batch) {
+        let (turn, kinds) = (self.batches, self.kinds.len() as u64);
+        self.batches += 1;
+        let number = self.seed << 40 | turn;
+        let mut generator = Generator { rng: generate::Rng(number) };
+        let next = |list: &[Vec<u8>]| list[(turn / kinds) as usize % list.len()].clone();
+        let code = match self.kinds[(turn % kinds) as usize] {
+            Draw::Listed(Units::Float) => fpu::with_immediate(&next(&self.encodings), &mut Rng::new(number)).0,
+            Draw::Listed(Units::Integer) => {
+                let form = next(&self.forms);
+                core::iter::repeat_with(|| generator.complete(form.clone(), Units::Integer))
+                    .flatten()
+                    .next()
+                    .expect("endless")
+                    .0
+            }
+            Draw::Random(units) => {
+                let mut drawn = core::iter::repeat_with(|| generator.encoding(units)).flatten();
+                drawn.find(|(_, i)| (self.wants)(i)).expect("every family is drawn at some time").0
+            }
+        };
+        (number, Batch::new(number, code, self.states.min(most as usize)))
+    }
+
+    /// The next program, and its number.
+    fn program(&mut self) -> (u64, Program) {
+        self.program += 1;
+        let n = self.program;
+        (n, self.programs.program(n, 1 + n as u32 % 3))
     }
 }
 
-/// A case in the notation of case files, without its outcome.
-fn describe(case: &case::Case) -> String {
-    let hex: String = case.bytes.iter().map(|b| format!("{b:02x}")).collect();
-    format!("  bytes {hex}\n  registers {:x?} flags={:03x} data={:02x}", case.regs.gpr, case.regs.eflags, case.fill)
+/// How to look at a case again.
+fn explain(number: u64, more: &str) -> String {
+    format!("cargo run --release -p xlat86-difftest --example explain {number:x}{more}")
+}
+
+fn try_batch(number: u64, batch: &Batch, trio: &mut Trio<'_>, report: &mut Report) {
+    let (code, states) = (batch.insn.code(), batch.states.len() as u64);
+    let silicon = silicon_judges(code);
+    let (findings, compared) = trio.run(batch, silicon);
+    let tally = report.tallies.entry(family(code)).or_default();
+    tally.cases += states;
+    tally.silicon += compared.silicon;
+    tally.translator += compared.translator;
+    if silicon {
+        *report.codes.entry(code as u32).or_default() += states;
+    }
+    for f in findings {
+        tally.differences += 1;
+        let hex: String = batch.code.iter().map(|b| format!("{b:02x}")).collect();
+        let how = explain(number, &format!(" {hex}"));
+        report.reproducers.add(|| {
+            format!(
+                "{}
+{}{how}",
+                batch.text(f.state),
+                f.what
+            )
+        });
+    }
 }
 
 /// Runs `batch` on everything that can run it.
-fn compare(layout: &[Range<u32>], batch: &[Drawn], report: &mut Report) -> io::Result<()> {
-    let mut stepper = Stepper::new(layout)?;
-    let middle: Vec<Option<Finish>> = batch.iter().map(|d| stepper.run(&d.program, LIMIT)).collect();
-    let mut bad: Vec<Option<String>> = vec![None; batch.len()];
-    let mut silicon = Silicon::new(layout)?;
-    for ((d, want), bad) in batch.iter().zip(&middle).zip(&mut bad) {
-        let (Some(code), Some(ours)) = (d.code.filter(|c| silicon_judges(*c)), want) else { continue };
-        let theirs = silicon.run(&d.program);
-        report.tallies.entry(family(code)).or_default().silicon += 1;
-        *report.codes.entry(format!("{code:?}")).or_default() += 1;
-        *bad = difference(&theirs, ours, &undefined(code.mnemonic()))
-            .map(|w| format!("the CPU and the interpreter:\n{w}"));
-    }
-    drop(silicon);
-    let low = LowMemory::new(layout)?;
-    let configurations = configurations();
-    let mut engines: Vec<_> = configurations.iter().map(|(name, c)| (*name, low.cpu(Engine::Dbt, *c))).collect();
+fn try_programs(batch: &[(u64, Program)], report: &mut Report) -> io::Result<()> {
+    let mut stepper = Stepper::new(&LAYOUT)?;
+    let middle: Vec<Option<Finish>> = batch.iter().map(|(_, p)| stepper.run(p, LIMIT)).collect();
+    let low = LowMemory::new(&LAYOUT)?;
+    let mut engines: Vec<_> = configurations().into_iter().map(|(name, c)| (name, low.cpu(Engine::Dbt, c))).collect();
     let exact_one = engines.iter().position(|e| e.0 == "flag-liveness=off").expect("a configuration");
     let _watchdog = Kicker::every(Duration::from_millis(200));
-    for (n, ((d, want), bad)) in batch.iter().zip(&middle).zip(&mut bad).enumerate() {
-        let tally = report.tallies.entry(d.code.map_or(PROGRAM, family)).or_default();
+    let tally = report.tallies.entry(PROGRAM).or_default();
+    for ((number, program), want) in batch.iter().zip(middle) {
         tally.cases += 1;
         let Some(want) = want else { continue };
-        let other = 1 + n % (engines.len() - 1);
+        let other = 1 + *number as usize % (engines.len() - 1);
         for i in [0, other] {
             let (name, engine) = &mut engines[i];
             let before = engine.revivals();
-            let got = engine.run(&d.program);
+            let got = engine.run(program);
             tally.translator += 1;
             // Where a program faults, flags that no instruction would have read may be stale, unless liveness is off.
-            let exact = *name == "flag-liveness=off" || d.code.is_some() || !matches!(want.exit, Exit::Fault(_));
+            let exact = *name == "flag-liveness=off" || !matches!(want.exit, Exit::Fault(_));
             let except = Undefined { flags: if exact { 0 } else { eflags::STATUS }, ..Undefined::default() };
-            let Some(what) = difference(want, &got, &except) else { continue };
+            let Some(what) = difference(&want, &got, &except) else { continue };
             let revived = engine.revivals() != before && *name != "flag-liveness=off";
             let name = *name;
-            if revived && difference(want, &engines[exact_one].1.run(&d.program), &Undefined::default()).is_none() {
+            if revived && difference(&want, &engines[exact_one].1.run(program), &Undefined::default()).is_none() {
                 tally.stale += 1;
-            } else if bad.is_none() {
-                *bad = Some(format!("the interpreter and the translator ({name}):\n{what}"));
+                continue;
             }
-        }
-    }
-    for (d, what) in batch.iter().zip(bad) {
-        if let Some(what) = what {
-            report.tallies.entry(d.code.map_or(PROGRAM, family)).or_default().differences += 1;
-            if report.reproducers.len() < 10 {
-                report.reproducers.push(format!("{}\n{what}", d.text));
-            }
+            tally.differences += 1;
+            let how = explain(*number, "");
+            report.reproducers.add(|| {
+                format!(
+                    "program {number:x}: {how}
+the interpreter and the translator ({name}):
+{what}"
+                )
+            });
+            break;
         }
     }
     Ok(())
@@ -282,8 +349,8 @@ pub fn missing(report: &Report, only: Option<&str>) -> Vec<String> {
     Code::values()
         .filter(|&c| is_user_instruction(c) && silicon_judges(c))
         .filter(|&c| only.is_none_or(|f| f == family(c)))
+        .filter(|&c| !report.codes.contains_key(&(c as u32)))
         .map(|c| format!("{c:?}"))
-        .filter(|name| !report.codes.contains_key(name))
         .collect()
 }
 

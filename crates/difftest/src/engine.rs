@@ -170,7 +170,7 @@ impl Stepper {
                 Stop::Fault(f) => Exit::Fault(f),
                 Stop::SoftInt(v) => Exit::SoftInt(v),
                 Stop::Halt => Exit::Halt,
-                Stop::Interrupted => Exit::Interrupted,
+                Stop::Interrupted | Stop::Window => Exit::Interrupted,
                 Stop::Unimplemented(code) => Exit::Unimplemented(format!("{code:?}")),
             };
             return Some(Finish { exit, cpu, memory: contents(self.window, p) });
@@ -236,6 +236,12 @@ impl LowMemory {
         Ok(LowMemory { window: scratch_low(ranges)?, ranges: ranges.to_vec(), _only: only })
     }
 
+    /// Where it is.
+    #[must_use]
+    pub fn window(&self) -> Window {
+        self.window
+    }
+
     /// A CPU in it.
     ///
     /// # Panics
@@ -284,8 +290,7 @@ impl Translated<'_> {
             match self.cpu.run() {
                 Exit::SoftInt(SYSCALL) => {}
                 Exit::Interrupted => {
-                    while signals::take_pending().is_some() {}
-                    signals::set_mask(0);
+                    forget_kicks();
                     if !interrupted(self.cpu.state(), self.low.window) {
                         break Exit::Interrupted;
                     }
@@ -313,6 +318,12 @@ impl Translated<'_> {
         let stats = self.cpu.process().stats();
         stats.return_mismatches + stats.code_writes
     }
+}
+
+/// Lets a CPU that was kicked out of guest code in again.
+pub(crate) fn forget_kicks() {
+    while signals::take_pending().is_some() {}
+    signals::set_mask(0);
 }
 
 /// Is `cpu` at a boundary that `seen` holds?

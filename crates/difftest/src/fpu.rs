@@ -100,18 +100,9 @@ impl Case {
     #[must_use]
     pub fn new(encoding: &[u8], n: u64) -> Case {
         let mut rng = Rng::new(encoding.iter().fold(n, |h, &b| h.wrapping_mul(0x100_0000_01b3) ^ u64::from(b)));
-        let insn = decode(encoding);
-        let mut code = encoding.to_vec();
-        if insn.offsets.has_immediate() {
-            code[insn.offsets.immediate_offset()] = rng.next() as u8;
-        }
+        let (code, insn) = with_immediate(encoding, &mut rng);
         let mut memory = [0; 512];
-        for to in memory.chunks_exact_mut(16) {
-            match rng.below(3) {
-                0 => to[..10].copy_from_slice(&f80(&mut rng)),
-                _ => to.copy_from_slice(&vector(&mut rng).to_le_bytes()),
-            }
-        }
+        fill(&mut rng, &mut memory);
         if insn.iced.mnemonic() == iced_x86::Mnemonic::Fxrstor {
             // Mostly without the MXCSR bits that fault.
             let mxcsr = rng.next() as u32 & if rng.one_in(8) { !0x2_0000 } else { 0xffff };
@@ -158,7 +149,29 @@ impl Case {
     }
 }
 
-fn state(rng: &mut Rng) -> FxState {
+/// `encoding` with a random immediate, if it has one.
+#[must_use]
+pub fn with_immediate(encoding: &[u8], rng: &mut Rng) -> (Vec<u8>, Insn) {
+    let (mut code, insn) = (encoding.to_vec(), decode(encoding));
+    if insn.offsets.has_immediate() {
+        code[insn.offsets.immediate_offset()] = rng.next() as u8;
+    }
+    let insn = decode(&code);
+    (code, insn)
+}
+
+/// Fills `memory` with values of all formats, 16 bytes apart.
+pub fn fill(rng: &mut Rng, memory: &mut [u8]) {
+    for to in memory.chunks_exact_mut(16) {
+        match rng.below(3) {
+            0 => to[..10].copy_from_slice(&f80(rng)),
+            _ => to.copy_from_slice(&vector(rng).to_le_bytes()),
+        }
+    }
+}
+
+/// Any state that software can bring about, most often near where something changes.
+pub fn state(rng: &mut Rng) -> FxState {
     let mut fx = FxState { mxcsr_mask: MXCSR_MASK, ..FxState::INIT };
     // All masked, any, or all but one.
     let mut masks = || match rng.below(3) {
@@ -337,7 +350,7 @@ impl Subject {
         let mut cpu = case.cpu();
         // The page may be protected because it was decoded from.
         self.interp.flush();
-        self.mmu.space().resolve_write(Gva(CODE));
+        self.mmu.space().unwrap().resolve_write(Gva(CODE));
         let mut code = [0x90; 16];
         code[..case.code.len()].copy_from_slice(&case.code);
         self.window.write_bytes(CODE, &code).expect("mapped");

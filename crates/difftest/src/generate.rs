@@ -2,6 +2,7 @@
 //! then registers and displacements are chosen so that most memory operands hit the data page.
 
 use crate::case::Case;
+use crate::engine::{FS_BASE, GS_BASE};
 use crate::state::{AT, DATA, DATA_LEN, Regs};
 use iced_x86::{Mnemonic, OpKind, Register};
 use xlat86_arch::{CpuModel, FxState, Mode, eflags};
@@ -46,18 +47,27 @@ impl Rng {
 }
 
 /// May `insn` run unprivileged, away from the kernel, with no effect beyond registers and memory?
-fn tame(insn: &Insn) -> bool {
+fn tame(insn: &Insn, units: Units) -> bool {
     use Mnemonic as M;
     let m = insn.iced.mnemonic();
     let kind = match insn.kind {
-        Kind::Plain | Kind::Stack | Kind::String | Kind::Branch => true,
+        Kind::Plain | Kind::Stack | Kind::String | Kind::Branch | Kind::Fpu => true,
         Kind::Sensitive => matches!(m, M::Pushf | M::Pushfd | M::Push | M::Into | M::Cli | M::Sti | M::Hlt | M::In),
         _ => false,
     };
-    kind && unit_of(insn.code()) == Unit::Integer
+    kind && (unit_of(insn.code()) == Unit::Integer) == (units == Units::Integer)
 }
 
-/// Draws integer instructions.
+/// Which instructions to draw.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Units {
+    /// General-purpose ones.
+    Integer,
+    /// x87, MMX and SSE.
+    Float,
+}
+
+/// Draws instructions.
 pub struct Generator {
     /// Source of randomness.
     pub rng: Rng,
@@ -74,6 +84,14 @@ impl Generator {
     }
 
     fn attempt(&mut self) -> Option<Case> {
+        let (bytes, insn) = self.encoding(Units::Integer)?;
+        let regs = self.registers(&insn);
+        Some(Case { bytes, code: insn.code(), regs, fill: self.rng.bits() as u8 })
+    }
+
+    /// Random bytes, if they are an instruction of `units`. Displacements that stand alone point into the data page, near branches into the
+    /// code page.
+    pub fn encoding(&mut self, units: Units) -> Option<(Vec<u8>, Insn)> {
         let rng = &mut self.rng;
         let mut bytes = Vec::with_capacity(32);
         for prefix in [0x66, 0x67, 0xf0, 0xf2, 0xf3] {
@@ -81,33 +99,88 @@ impl Generator {
                 bytes.push(prefix);
             }
         }
-        match rng.below(8) {
-            0..4 => {}
-            7 => bytes.extend([0x0f, 0x38]),
+        match (units, rng.below(8)) {
+            (Units::Integer, 0..4) => {}
+            (Units::Float, 0..2) => bytes.push(0xd8 + rng.below(8) as u8),
+            (Units::Float, 6) => bytes.extend([0x0f, 0x3a]),
+            (_, 7) => bytes.extend([0x0f, 0x38]),
             _ => bytes.push(0x0f),
         }
+        self.complete(bytes, units)
+    }
+
+    /// `bytes` and random ones after them, if they are an instruction of `units`.
+    pub fn complete(&mut self, mut bytes: Vec<u8>, units: Units) -> Option<(Vec<u8>, Insn)> {
+        let rng = &mut self.rng;
         bytes.extend((0..24).map(|_| rng.bits() as u8));
-        let insn = decode_insn(&bytes, AT, Mode::USER32, CpuModel::MAX.features)?;
-        if !tame(&insn) {
+        let decode = |bytes: &[u8]| decode_insn(bytes, AT, Mode::USER32, CpuModel::MAX.features);
+        let insn = decode(&bytes)?;
+        if !tame(&insn, units) {
             return None;
         }
         bytes.truncate(insn.len());
         // F2 and F3 mean something else to the host where they don't repeat (TZCNT, LZCNT, XACQUIRE).
-        let mandatory = matches!(insn.iced.mnemonic(), Mnemonic::Popcnt | Mnemonic::Crc32);
+        let mandatory = matches!(insn.iced.mnemonic(), Mnemonic::Popcnt | Mnemonic::Crc32) || units == Units::Float;
         // (And LOOPNE with F3 loops while ZF is set on the tests' host, whatever the manual says of ignored prefixes.)
         let prefix = |b: &&u8| matches!(b, 0x26 | 0x2e | 0x36 | 0x3e | 0x64..=0x67 | 0xf0 | 0xf2 | 0xf3);
         let prefixed = bytes.iter().take_while(prefix).any(|b| matches!(b, 0xf2 | 0xf3));
         if prefixed && !mandatory && !repeats(insn.code()) {
             return None;
         }
+        settle(rng, &insn, &mut bytes);
+        let insn = decode(&bytes)?;
+        Some((bytes, insn))
+    }
+
+    /// Registers for `insn`, most often such that it reaches memory it may use.
+    pub fn registers(&mut self, insn: &Insn) -> Regs {
+        let rng = &mut self.rng;
         let mut regs = Regs { gpr: [0; 8], eip: AT, eflags: 0, fx: FxState::INIT };
         for r in &mut regs.gpr {
             *r = rng.value();
         }
         regs.eflags = rng.bits() as u32 & eflags::LIVE | eflags::FIXED_1;
-        aim(rng, &insn, &mut bytes, &mut regs)?;
-        Some(Case { bytes, code: insn.code(), regs, fill: rng.bits() as u8 })
+        aim(rng, insn, &mut regs);
+        regs
     }
+}
+
+/// The beginnings of every general-purpose instruction: with each prefix that it can have, with a register and with memory
+/// in each form. [`Generator::complete`] adds displacements and immediates. Each instruction's first comes before any other's second.
+#[must_use]
+pub fn integer_forms() -> Vec<Vec<u8>> {
+    let prefixes: [&[u8]; 10] =
+        [&[], &[0x66], &[0xf3], &[0xf2], &[0xf0], &[0x67], &[0x66, 0xf3], &[0x66, 0xf2], &[0x66, 0xf0], &[0x66, 0x67]];
+    let maps: [&[u8]; 3] = [&[], &[0x0f], &[0x0f, 0x38]];
+    // [EBX], [EBX+disp8] with SIB, [ESI+disp32], [disp32], EDX.
+    let operands = [0x03, 0x44, 0x86, 0x05, 0xc2];
+    let mut generator = Generator { rng: Rng(0) };
+    let mut count = std::collections::HashMap::new();
+    let mut forms = Vec::new();
+    for (prefix, map) in prefixes.iter().flat_map(|p| maps.map(|m| (p, m))) {
+        for (opcode, form) in (0..=255u8).flat_map(|o| operands.map(|f| (o, f))) {
+            for modrm in (0..8u8).map(|reg| form | reg << 3) {
+                let head = [prefix, map, &[opcode, modrm]].concat();
+                let Some((bytes, insn)) = generator.complete(head.clone(), Units::Integer) else { continue };
+                let n = count.entry((insn.code() as u32, form, prefix.len())).or_insert(0);
+                *n += 1;
+                if *n <= 2 && bytes.len() >= head.len() {
+                    forms.push((*n, insn.code() as u32, head));
+                } else if *n <= 2 {
+                    forms.push((*n, insn.code() as u32, head[..bytes.len()].to_vec()));
+                }
+            }
+        }
+    }
+    forms.sort();
+    forms.dedup();
+    let mut seen = std::collections::HashMap::new();
+    forms.sort_by_cached_key(|(_, code, _)| {
+        let n = seen.entry(*code).or_insert(0u32);
+        *n += 1;
+        *n
+    });
+    forms.into_iter().map(|(.., head)| head).collect()
 }
 
 /// An address in the data page, now and then across its end.
@@ -119,8 +192,34 @@ fn address(rng: &mut Rng) -> u32 {
     }
 }
 
-/// Points memory operands, string registers and the stack at the data page, and branches into the code page.
-fn aim(rng: &mut Rng, insn: &Insn, bytes: &mut [u8], regs: &mut Regs) -> Option<()> {
+/// Base of the segment of `insn`'s memory operand, where FS and GS hold thread-local storage.
+fn segment_base(insn: &Insn) -> u32 {
+    match insn.iced.memory_segment() {
+        Register::FS => FS_BASE,
+        Register::GS => GS_BASE,
+        _ => 0,
+    }
+}
+
+/// The 32-bit displacement of a memory operand that has no base register to aim with, and branches' displacements.
+fn settle(rng: &mut Rng, insn: &Insn, bytes: &mut [u8]) {
+    let i = &insn.iced;
+    let based = i.memory_base().is_gpr32() && i.memory_base() != i.memory_index();
+    if i.op_kinds().any(|k| k == OpKind::Memory) && !based && i.memory_displ_size() == 4 {
+        let place = insn.offsets.displacement_offset();
+        bytes[place..place + 4].copy_from_slice(&address(rng).wrapping_sub(segment_base(insn)).to_le_bytes());
+    }
+    if matches!(i.op0_kind(), OpKind::NearBranch16 | OpKind::NearBranch32) {
+        // A little ahead: never onto the instruction itself, which would run for ever.
+        let place = insn.offsets.immediate_offset();
+        let size = insn.offsets.immediate_size();
+        bytes[place..place + size].fill(0);
+        bytes[place] = 0x10 + rng.below(0x40) as u8;
+    }
+}
+
+/// Points memory operands, string registers and the stack at the data page.
+fn aim(rng: &mut Rng, insn: &Insn, regs: &mut Regs) {
     let i = &insn.iced;
     let set = |regs: &mut Regs, r: Register, v: u32| regs.gpr[r.number()] = v;
     regs.gpr[4] = address(rng);
@@ -131,40 +230,33 @@ fn aim(rng: &mut Rng, insn: &Insn, bytes: &mut [u8], regs: &mut Regs) -> Option<
         regs.gpr[6] = address(rng);
         regs.gpr[7] = address(rng);
         regs.gpr[1] = rng.below(20) | if rng.once_in(2) { rng.bits() as u32 & 0xffff_0000 } else { 0 };
-        if !bytes.contains(&0x67) {
+        if i.op_kinds().any(|k| matches!(k, OpKind::MemorySegESI | OpKind::MemoryESEDI)) {
             regs.gpr[1] &= 0xff;
         }
     }
-    if i.mnemonic() == Mnemonic::Xlatb {
-        regs.gpr[3] = address(rng);
+    match i.mnemonic() {
+        Mnemonic::Xlatb => regs.gpr[3] = address(rng),
+        Mnemonic::Maskmovq | Mnemonic::Maskmovdqu => regs.gpr[7] = address(rng),
+        _ => {}
     }
     for n in 0..i.op_count() {
         if i.op_kind(n) != OpKind::Memory || i.mnemonic() == Mnemonic::Xlatb {
             continue;
         }
         let (base, index) = (i.memory_base(), i.memory_index());
-        let at = address(rng);
-        if index != Register::None && rng.once_in(2) && index.is_gpr32() {
+        // SSE's operands have to be aligned, but for some: mostly they are.
+        let align = if unit_of(insn.code()) == Unit::Integer || rng.once_in(4) { 1 } else { 16 };
+        let at = (address(rng) / align * align).wrapping_sub(segment_base(insn));
+        let based = base.is_gpr32() && base != index;
+        if index.is_gpr32() && (!based || rng.once_in(2)) {
             set(regs, index, rng.below(64));
         }
         let scaled = |regs: &Regs| {
             if index.is_gpr32() { regs.gpr[index.number()].wrapping_mul(i.memory_index_scale()) } else { 0 }
         };
-        if base.is_gpr32() && base != index {
+        if based {
             let v = at.wrapping_sub(i.memory_displacement32()).wrapping_sub(scaled(regs));
             set(regs, base, v);
-        } else if i.memory_displ_size() == 4 {
-            let v = at.wrapping_sub(scaled(regs));
-            let place = insn.offsets.displacement_offset();
-            bytes[place..place + 4].copy_from_slice(&v.to_le_bytes());
         }
     }
-    if matches!(i.op0_kind(), OpKind::NearBranch16 | OpKind::NearBranch32) {
-        // A little ahead: never onto the instruction itself, which would run for ever.
-        let place = insn.offsets.immediate_offset();
-        let size = insn.offsets.immediate_size();
-        bytes[place..place + size].fill(0);
-        bytes[place] = 0x10 + rng.below(0x40) as u8;
-    }
-    Some(())
 }

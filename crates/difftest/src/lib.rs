@@ -2,6 +2,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod bulk;
 pub mod campaign;
 pub mod case;
 #[cfg(feature = "second-decoder")]

@@ -6,7 +6,7 @@ use xlat86_difftest::campaign::{FAMILIES, PROGRAM, Plan, run};
 fn nothing_differs() {
     let cases = std::env::var("XLAT86_CASES").ok().map_or(24_000, |v| v.parse().expect("XLAT86_CASES"));
     let report = run(&Plan { cases, family: None, seed: 3 }, |_| {}).expect("room for guests");
-    for text in &report.reproducers {
+    for text in report.reproducers.iter() {
         eprintln!("{text}");
     }
     assert_eq!(report.differences(), 0);

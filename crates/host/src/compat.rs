@@ -156,8 +156,8 @@ pub(crate) fn leave(uc: &mut libc::ucontext_t, fault: HostFault) -> bool {
     true
 }
 
-/// Where the gate's 64-bit half stands: its target is a 32-bit offset. Low memory that nobody else uses.
-const GATE: u32 = 0x7fff_0000;
+/// Where the gate's 64-bit half stands: its target is a 32-bit offset. Low memory that nobody else uses, nor stray addresses name.
+const GATE: u32 = 0x5a3c_7000;
 const GATE_LEN: usize = 4096;
 
 /// 64-bit code that saves the registers of 32-bit code into the state at `state` and ends the run. It has no stack and no free
@@ -234,6 +234,7 @@ impl Compat {
         map_low(GATE, GATE_LEN, libc::PROT_READ | libc::PROT_WRITE)?;
         // SAFETY: the page just mapped, which is larger than the code.
         unsafe {
+            core::ptr::write_bytes(GATE as usize as *mut u8, 0xcc, GATE_LEN);
             core::ptr::copy_nonoverlapping(code.as_ptr(), GATE as usize as *mut u8, code.len());
             libc::mprotect(GATE as usize as *mut _, GATE_LEN, libc::PROT_READ | libc::PROT_EXEC);
         }

@@ -135,6 +135,16 @@ pub fn kick(pid: i32, tid: i32) {
     unsafe { libc::syscall(libc::SYS_tgkill, pid, tid, KICK) };
 }
 
+/// Has the current thread do what a kick from another one would make it do.
+pub fn kick_self() {
+    slot::raise();
+}
+
+/// Says that the current thread has attended to its kicks: they no longer keep it from running guest code. Waiting signals still do.
+pub fn attended() {
+    slot::lower();
+}
+
 /// The kernel's id of the current process.
 #[must_use]
 pub fn process_id() -> i32 {

@@ -78,6 +78,16 @@ pub(crate) fn raise() {
     SLOT.with(|s| s.flag.store(true, Ordering::SeqCst));
 }
 
+/// Lowers the flag, unless signals are waiting. Whatever comes after raises it again.
+pub(crate) fn lower() {
+    SLOT.with(|s| {
+        s.flag.store(false, Ordering::SeqCst);
+        if s.count.get() != 0 {
+            s.flag.store(true, Ordering::SeqCst);
+        }
+    });
+}
+
 /// Queues `info`. Called from handlers, which nest only for the synchronous signals.
 pub(crate) fn push_pending(info: &RawSiginfo) {
     SLOT.with(|s| {

@@ -1,8 +1,11 @@
 //! Decoded blocks, kept.
 //!
-//! A block is found by where it starts and the mode it was decoded under: first in a direct-mapped array, then in a
-//! map. Blocks are dropped by the page they were read from; nothing refers to a block while it may be dropped, because
+//! A block is found by where it starts, the (physical) page it was read from and the mode it was decoded under: first in
+//! a direct-mapped array, then in a map. Blocks are dropped by page; nothing refers to a block while it may be dropped, because
 //! that happens only between two calls of [`crate::Interp::run`] or between two blocks.
+//!
+//! An instruction that crosses into another page is a block by itself, which remembers the second page and is used only while
+//! the guest still maps that one behind the first.
 
 use crate::ctx::Ctx;
 use crate::op::Op;
@@ -24,7 +27,14 @@ const MAX_OPS: usize = 1 << 21;
 struct Key {
     base: u32,
     eip: u32,
+    /// Number of the page it was read from, as [`xlat86_softmmu::Mmu::code_page`] gives it.
+    page: u32,
     mode: Mode,
+}
+
+/// First address of the page behind the one that the block at `key` starts in.
+fn next_page(key: Key) -> Gva {
+    Gva(key.base.wrapping_add(key.eip)).page_base().wrapping_add(PAGE_SIZE)
 }
 
 impl Key {
@@ -41,7 +51,23 @@ struct FrontEntry {
 
 /// No block has this number, nor this key: EIP can't be beyond 64 KB in 16-bit code outside a 32-bit limit, and mode
 /// bit 15 doesn't exist.
-const EMPTY: FrontEntry = FrontEntry { key: Key { base: 0, eip: 0, mode: Mode(1 << 15) }, block: u32::MAX };
+const EMPTY: FrontEntry = FrontEntry { key: Key { base: 0, eip: 0, page: 0, mode: Mode(1 << 15) }, block: u32::MAX };
+
+/// [`Kept::second`] of a block on one page.
+const NO_PAGE: u32 = u32::MAX;
+
+/// A block.
+struct Kept {
+    ops: Box<[Op]>,
+    /// Number of the page that its only instruction goes on in.
+    second: u32,
+}
+
+impl Default for Kept {
+    fn default() -> Kept {
+        Kept { ops: Box::default(), second: NO_PAGE }
+    }
+}
 
 /// Number of the block that is never found again: the one instruction just fetched from a page that may change unnoticed.
 const ONCE: u32 = 0;
@@ -67,14 +93,19 @@ pub(crate) fn fetch_one(ctx: &mut Ctx<'_>) -> Result<Op, Fault> {
     if eip > limit {
         return Err(Fault::gp(0));
     }
+    let within = ((limit - eip) as usize).saturating_add(1);
     let mut bytes = [0; MAX_INSN_LEN];
-    let fetched = ctx.mmu.fetch_once(at, &mut bytes)?;
-    let n = fetched.min(((limit - eip) as usize).saturating_add(1));
-    match decode_insn(&bytes[..n], eip, ctx.mode, ctx.model.features) {
-        Some(insn) => Ok(prepare(&insn, &bytes, ctx.mode)),
-        None if n < fetched => Err(Fault::gp(0)),
-        // The rest is in a page that can't be fetched: its fault.
-        None => Err(ctx.mmu.fetch_once(at.wrapping_add(n as u32), &mut bytes).err().unwrap_or(Fault::gp(0))),
+    let mut n = ctx.mmu.fetch_once(at, &mut bytes)?;
+    loop {
+        let visible = n.min(within);
+        if let Some(insn) = decode_insn(&bytes[..visible], eip, ctx.mode, ctx.model.features) {
+            return Ok(prepare(&insn, &bytes, ctx.mode));
+        }
+        if visible < n || n == MAX_INSN_LEN {
+            return Err(Fault::gp(0));
+        }
+        // The rest is in another page, or that page's fault is the instruction's.
+        n += ctx.mmu.fetch_once(at.wrapping_add(n as u32), &mut bytes[n..])?;
     }
 }
 
@@ -83,7 +114,7 @@ pub(crate) struct Cache {
     steps: Vec<Option<(Key, Op)>>,
     front: Box<[FrontEntry]>,
     map: HashMap<Key, u32>,
-    blocks: Vec<Box<[Op]>>,
+    blocks: Vec<Kept>,
     /// Blocks (numbers and keys) read from each page.
     pages: HashMap<u32, Vec<(Key, u32)>>,
     /// Numbers of dropped blocks.
@@ -100,7 +131,7 @@ impl Cache {
             steps: vec![None; STEPS],
             front: vec![EMPTY; FRONT].into_boxed_slice(),
             map: HashMap::new(),
-            blocks: vec![Box::default()],
+            blocks: vec![Kept::default()],
             pages: HashMap::new(),
             free: Vec::new(),
             ops: 0,
@@ -114,7 +145,9 @@ impl Cache {
         if !watched {
             return fetch_one(ctx);
         }
-        let key = Key { base: ctx.cpu.segment(Seg::Cs).base, eip: ctx.cpu.eip, mode: ctx.mode };
+        let (base, eip) = (ctx.cpu.segment(Seg::Cs).base, ctx.cpu.eip);
+        let page = ctx.mmu.code_page(Gva(base.wrapping_add(eip)))?;
+        let key = Key { base, eip, page, mode: ctx.mode };
         let slot = key.eip as usize % STEPS;
         if let Some((k, op)) = self.steps[slot]
             && k == key
@@ -129,10 +162,15 @@ impl Cache {
     /// The block at CS:EIP, or the fault of fetching it.
     #[inline(always)]
     pub(crate) fn block(&mut self, ctx: &mut Ctx<'_>) -> Result<&[Op], Fault> {
-        let key = Key { base: ctx.cpu.segment(Seg::Cs).base, eip: ctx.cpu.eip, mode: ctx.mode };
+        let (base, eip) = (ctx.cpu.segment(Seg::Cs).base, ctx.cpu.eip);
+        let page = ctx.mmu.code_page(Gva(base.wrapping_add(eip)))?;
+        let key = Key { base, eip, page, mode: ctx.mode };
         let front = self.front[key.slot()];
-        let number = if front.key == key { front.block } else { self.find(ctx, key)? };
-        Ok(&self.blocks[number as usize])
+        let mut number = if front.key == key { front.block } else { self.find(ctx, key)? };
+        if self.blocks[number as usize].second != NO_PAGE {
+            number = self.still_whole(ctx, key, number)?;
+        }
+        Ok(&self.blocks[number as usize].ops)
     }
 
     #[cold]
@@ -147,42 +185,53 @@ impl Cache {
         Ok(block)
     }
 
+    /// `block` on two pages, or a new one in its place when the guest has mapped another page behind the first.
+    #[cold]
+    fn still_whole(&mut self, ctx: &mut Ctx<'_>, key: Key, block: u32) -> Result<u32, Fault> {
+        if ctx.mmu.code_page(next_page(key))? == self.blocks[block as usize].second {
+            return Ok(block);
+        }
+        self.remove(key, block);
+        self.find(ctx, key)
+    }
+
     fn build(&mut self, ctx: &mut Ctx<'_>, key: Key) -> Result<u32, Fault> {
-        let Some(crosses) = self.decode(ctx, key)? else {
-            self.blocks[ONCE as usize] = Box::new([fetch_one(ctx)?]);
+        let Some(second) = self.decode(ctx, key)? else {
+            self.blocks[ONCE as usize].ops = Box::new([fetch_one(ctx)?]);
             return Ok(ONCE);
         };
         if self.ops > MAX_OPS {
             self.flush();
         }
-        let code: Box<[Op]> = self
+        let ops: Box<[Op]> = self
             .decoded
             .insns
             .iter()
             .map(|insn| prepare(insn, &self.bytes[insn.eip().wrapping_sub(key.eip) as usize..], key.mode))
             .collect();
-        self.ops += code.len();
+        self.ops += ops.len();
+        let kept = Kept { ops, second };
         let number = match self.free.pop() {
             Some(n) => {
-                self.blocks[n as usize] = code;
+                self.blocks[n as usize] = kept;
                 n
             }
             None => {
-                self.blocks.push(code);
+                self.blocks.push(kept);
                 self.blocks.len() as u32 - 1
             }
         };
-        let first = Gva(key.base.wrapping_add(key.eip)).page();
         self.map.insert(key, number);
-        self.pages.entry(first).or_default().push((key, number));
-        if crosses {
-            self.pages.entry(first.wrapping_add(1) & 0xf_ffff).or_default().push((key, number));
+        self.pages.entry(key.page).or_default().push((key, number));
+        if second != NO_PAGE {
+            self.pages.entry(second).or_default().push((key, number));
         }
         Ok(number)
     }
 
-    /// Decodes the block at `key` into `self.decoded`; true when it lies on two pages, `None` when it may not be kept.
-    fn decode(&mut self, ctx: &mut Ctx<'_>, key: Key) -> Result<Option<bool>, Fault> {
+    /// Decodes the block at `key` into `self.decoded`; gives the number of the second page that it lies on or [`NO_PAGE`], and `None` when
+    /// it may not be kept.
+    fn decode(&mut self, ctx: &mut Ctx<'_>, key: Key) -> Result<Option<u32>, Fault> {
         let at = Gva(key.base.wrapping_add(key.eip));
         let page_left = (PAGE_SIZE - at.page_offset()) as usize;
         // Bytes beyond the limit of CS don't exist: an instruction that needs them is #GP(0).
@@ -190,11 +239,11 @@ impl Cache {
         if key.eip > limit {
             return Err(Fault::gp(0));
         }
-        let within = (limit - key.eip) as usize;
-        let mut second_page = false;
+        let within = ((limit - key.eip) as usize).saturating_add(1);
+        let Some(mut fetched) = ctx.mmu.fetch(at, &mut self.bytes[..page_left])? else { return Ok(None) };
+        let mut second = NO_PAGE;
         loop {
-            let Some(fetched) = ctx.mmu.fetch(at, &mut self.bytes)? else { return Ok(None) };
-            let n = fetched.min(within.saturating_add(1));
+            let n = fetched.min(within);
             decode_block_into(
                 &mut self.decoded,
                 &self.bytes[..n],
@@ -204,40 +253,40 @@ impl Cache {
                 ctx.model.features,
                 MAX_BLOCK,
             );
-            let starved = self.decoded.end == BlockEnd::Truncated && self.decoded.insns.is_empty();
-            if starved && n < fetched {
+            if self.decoded.end != BlockEnd::Truncated || !self.decoded.insns.is_empty() {
+                return Ok(Some(second));
+            }
+            if n < fetched || second != NO_PAGE {
                 return Err(Fault::gp(0));
             }
-            if !(starved || self.decoded.crosses_page) || second_page {
-                return if starved { Err(Fault::gp(0)) } else { Ok(Some(second_page)) };
-            }
-            // The instruction goes on in the next page: that one has to be there, and be watched for writes, before
-            // its bytes are read.
-            second_page = true;
-            let mut scratch = [0; 4096 + 14];
-            if ctx.mmu.fetch(at.page_base().wrapping_add(PAGE_SIZE), &mut scratch)?.is_none() {
-                return Ok(None);
-            }
+            // The instruction goes on in the next page.
+            let next = next_page(key);
+            second = ctx.mmu.code_page(next)?;
+            let Some(more) = ctx.mmu.fetch(next, &mut self.bytes[fetched..fetched + 14])? else { return Ok(None) };
+            fetched += more;
         }
     }
 
-    /// Drops the blocks read from page number `page` (linear).
+    /// Drops the blocks read from page number `page` (see [`xlat86_softmmu::Mmu::code_page`]).
     pub(crate) fn invalidate_page(&mut self, page: u32) {
         self.steps.fill(None);
         for (key, number) in self.pages.remove(&page).unwrap_or_default() {
             // A block on two pages stands in both lists; the second one to come finds it gone.
-            if self.map.get(&key) != Some(&number) {
-                continue;
+            if self.map.get(&key) == Some(&number) {
+                self.remove(key, number);
             }
-            self.map.remove(&key);
-            let front = &mut self.front[key.slot()];
-            if front.key == key {
-                *front = EMPTY;
-            }
-            self.ops -= self.blocks[number as usize].len();
-            self.blocks[number as usize] = Box::default();
-            self.free.push(number);
         }
+    }
+
+    fn remove(&mut self, key: Key, number: u32) {
+        self.map.remove(&key);
+        let front = &mut self.front[key.slot()];
+        if front.key == key {
+            *front = EMPTY;
+        }
+        self.ops -= self.blocks[number as usize].ops.len();
+        self.blocks[number as usize] = Kept::default();
+        self.free.push(number);
     }
 
     /// Drops everything.

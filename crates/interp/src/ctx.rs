@@ -1,6 +1,7 @@
 //! What a handler works on: the CPU's state, its memory and surroundings, and access to operands.
 
 use crate::op::{Op, Operand};
+use crate::system::debug;
 use crate::width::Width;
 use crate::{Platform, Stop};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -25,6 +26,14 @@ pub(crate) struct Ctx<'a> {
     flat_write: u8,
     /// Accesses must be aligned: CPL 3, CR0.AM and EFLAGS.AC.
     pub(crate) check_alignment: bool,
+    /// Some breakpoint is enabled.
+    pub(crate) debugging: bool,
+    /// DR6 bits of the I/O breakpoints hit.
+    pub(crate) io_hits: u32,
+    /// The instruction went through a gate: its single step is over.
+    pub(crate) untrapped: bool,
+    /// The state is another task's: a fault is that one's, and nothing is taken back.
+    pub(crate) switched: bool,
     /// Bits of ESP that address the stack: 32 or 16 of them, by SS.B.
     pub(crate) stack_mask: u32,
 }
@@ -47,15 +56,22 @@ impl<'a> Ctx<'a> {
             flat_read: 0,
             flat_write: 0,
             check_alignment: false,
+            debugging: false,
+            io_hits: 0,
+            untrapped: false,
+            switched: false,
             stack_mask: 0,
         };
         ctx.mode_changed();
         ctx
     }
 
-    /// Recomputes what is derived from segments, CPL, CR0, CR4 and EFLAGS.TF, VM, AC. To be called after changing any.
+    /// Recomputes what is derived from segments, CPL, CR0, CR3, CR4, EFER, DR0-7 and EFLAGS.TF, VM, AC. To be called after
+    /// changing any.
     pub(crate) fn mode_changed(&mut self) {
+        self.mmu.sync(self.cpu);
         self.mode = self.cpu.mode();
+        self.debugging = self.cpu.dr[7] & debug::ENABLES != 0;
         self.stack_mask = if self.mode.has(Mode::STACK32) { u32::MAX } else { 0xffff };
         self.check_alignment = self.cpu.cpl == 3 && self.cpu.cr0 & cr0::AM != 0 && self.cpu.eflags & eflags::AC != 0;
         let flat = |ok: fn(SegAttr) -> bool| {

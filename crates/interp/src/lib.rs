@@ -24,6 +24,6 @@ mod table;
 mod width;
 
 pub use platform::{HostMath, Platform};
-pub use run::Interp;
+pub use run::{Interp, note_fault};
 pub use stop::Stop;
 pub use system::interrupt::Event;

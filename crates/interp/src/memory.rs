@@ -6,7 +6,7 @@ use crate::Stop;
 use crate::ctx::{Ctx, Exec};
 use crate::op::{NO_REG, Op};
 use crate::width::Width;
-use xlat86_arch::{Fault, Gva, PfError, Seg, Vector};
+use xlat86_arch::{Fault, Gva, Seg, Vector};
 use xlat86_softmmu::Scalar;
 
 /// What an access is for.
@@ -106,8 +106,12 @@ impl Ctx<'_> {
     }
 
     fn linear128(&mut self, op: &Op, access: Access, aligned: bool) -> Result<Gva, Fault> {
-        let at = self.linear(op.mem.seg, self.address(op), 16, access)?;
-        if aligned && at.0 & 15 != 0 { Err(Fault::gp(0)) } else { Ok(at) }
+        // Alignment first, as on Zen 4: it is #GP where the limit of SS would be #SS.
+        let offset = self.address(op);
+        if aligned && self.cpu.segment(op.mem.seg).base.wrapping_add(offset) & 15 != 0 {
+            return Err(Fault::gp(0));
+        }
+        self.linear(op.mem.seg, offset, 16, access)
     }
 
     /// Reads `to.len()` bytes at `offset` in `seg`.
@@ -132,7 +136,7 @@ impl Ctx<'_> {
         f: impl Fn(u32) -> u32,
     ) -> Result<(u32, u32), Stop> {
         let at = self.linear(seg, offset, T::SIZE as u32, Access::Write)?;
-        let mut old: T = self.mmu.read(at).map_err(as_write)?;
+        let mut old: T = self.read_to_update(at)?;
         if !op.lock {
             let new = f(old.into()) & T::MASK;
             self.mmu.write(at, T::low(new))?;
@@ -153,13 +157,16 @@ impl Ctx<'_> {
         let at = self.linear(op.mem.seg, self.address(op), len, Access::Write)?;
         Ok(self.mmu.probe_write(at, len)?)
     }
-}
 
-/// The read of a read-modify-write is made with the intent to write, and its page fault says so.
-#[cold]
-pub(crate) fn as_write(mut f: Fault) -> Fault {
-    if f.vector == Vector::PF {
-        f.error = f.error.map(|e| e | PfError::W);
+    /// The read of a read-modify-write, which is made with the intent to write: its page fault says so, and where the operand lies on two
+    /// pages the first is the first to be asked whether it may be written.
+    #[inline(always)]
+    pub(crate) fn read_to_update<T: Scalar>(&mut self, at: Gva) -> Result<T, Fault> {
+        self.mmu.read(at).map_err(|fault| self.update_fault(at, T::SIZE as u32, fault))
     }
-    f
+
+    #[cold]
+    fn update_fault(&mut self, at: Gva, len: u32, fault: Fault) -> Fault {
+        self.mmu.probe_write(at, len).err().unwrap_or(fault)
+    }
 }

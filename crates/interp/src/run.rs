@@ -3,10 +3,11 @@
 use crate::cache::Cache;
 use crate::ctx::{Ctx, Exec};
 use crate::op::Op;
+use crate::system::debug::{debug_exception, with_hits};
 use crate::{Event, Platform, Stop};
 use std::sync::atomic::AtomicBool;
-use xlat86_arch::eflags::RF;
-use xlat86_arch::{CpuModel, CpuState, Fault, Gva, Mode, Vector};
+use xlat86_arch::eflags::{IF, RF};
+use xlat86_arch::{CpuModel, CpuState, Fault, Mode, Vector};
 use xlat86_decoder::{Unit, unit_of};
 use xlat86_softmmu::Mmu;
 
@@ -18,19 +19,26 @@ pub struct Interp {
     cache: Cache,
     model: &'static CpuModel,
     retired: u64,
+    /// Stop when interrupts could be delivered.
+    window: bool,
 }
 
 impl Interp {
     /// An interpreter of CPU `model`.
     #[must_use]
     pub fn new(model: &'static CpuModel) -> Self {
-        Interp { cache: Cache::new(), model, retired: 0 }
+        Interp { cache: Cache::new(), model, retired: 0, window: false }
     }
 
     /// Instructions completed so far. A repeated string instruction counts once.
     #[must_use]
     pub fn retired(&self) -> u64 {
         self.retired
+    }
+
+    /// From now on stop with [`Stop::Window`] before an instruction at which an external interrupt could be delivered, or no longer.
+    pub fn watch_window(&mut self, wanted: bool) {
+        self.window = wanted;
     }
 
     /// Runs until something stops it, for at most `max_insns` instructions. `interrupt` is looked at between blocks
@@ -54,11 +62,21 @@ impl Interp {
             if !shadow && ctx.interrupted() {
                 break Stop::Interrupted;
             }
+            // Blocks end after whatever sets IF.
+            if self.window && !shadow && ctx.flag(IF) {
+                break Stop::Window;
+            }
+            if ctx.debugging
+                && !shadow
+                && let Err(stop) = ctx.check_instruction_breakpoints()
+            {
+                break stop;
+            }
             let block = match self.cache.block(&mut ctx) {
                 Ok(block) => block,
                 Err(fault) => break Stop::Fault(fault),
             };
-            let most = if shadow || ctx.flag(RF) { 1 } else { left };
+            let most = if shadow || ctx.flag(RF) || ctx.debugging { 1 } else { left };
             let block = &block[..block.len().min(usize::try_from(most).unwrap_or(usize::MAX))];
             let (done, result) = execute(&mut ctx, block);
             left -= done;
@@ -130,15 +148,37 @@ impl Interp {
     }
 }
 
-/// The debug exception of TF.
-pub(crate) fn single_step() -> Stop {
-    Stop::Fault(Fault { vector: Vector::DB, error: None, addr: Gva(DR6_BS) })
+/// What the CPU notes when it detects `fault`: CR2 for a page fault, DR6 for a debug exception, which also disarms DR7.GD.
+pub fn note_fault(cpu: &mut CpuState, fault: &Fault) {
+    const DR7_GD: u32 = 1 << 13;
+    match fault.vector {
+        Vector::PF => cpu.cr2 = fault.addr.0,
+        Vector::DB => {
+            cpu.dr[6] |= fault.addr.0;
+            cpu.dr[7] &= !DR7_GD;
+        }
+        _ => {}
+    }
 }
 
-/// Executes `block`, whose instructions were prepared under the current mode. Gives how many completed.
+/// The debug exception of TF.
+pub(crate) fn single_step() -> Stop {
+    debug_exception(DR6_BS)
+}
+
+/// Executes `block`, whose instructions were prepared under the current mode (one instruction, while breakpoints are enabled).
+/// Gives how many completed.
 #[inline(always)]
 fn execute(ctx: &mut Ctx<'_>, block: &[Op]) -> (u64, Exec) {
+    let debugging = ctx.debugging;
+    let (done, result) = execute_plain(ctx, block);
+    if debugging { (done, with_hits(result, ctx.take_hits())) } else { (done, result) }
+}
+
+#[inline(always)]
+fn execute_plain(ctx: &mut Ctx<'_>, block: &[Op]) -> (u64, Exec) {
     let trap = ctx.mode.has(Mode::TRAP);
+    (ctx.untrapped, ctx.switched) = (false, false);
     let shadow = core::mem::take(&mut ctx.cpu.interrupt_shadow);
     // RF lasts for one instruction; one that sets it (IRET) sets it for the next.
     let resume = ctx.cpu.eflags & RF;
@@ -146,7 +186,8 @@ fn execute(ctx: &mut Ctx<'_>, block: &[Op]) -> (u64, Exec) {
     for (done, op) in block.iter().enumerate() {
         ctx.cpu.eip = op.next;
         if let Err(stop) = (op.run)(ctx, op) {
-            if let Stop::Fault(_) | Stop::Unimplemented(_) | Stop::Interrupted = stop {
+            let undone = matches!(stop, Stop::Fault(_) | Stop::Unimplemented(_) | Stop::Interrupted);
+            if undone && !ctx.switched {
                 ctx.cpu.eip = op.eip;
                 ctx.cpu.interrupt_shadow = shadow;
                 ctx.cpu.eflags |= resume;
@@ -155,7 +196,7 @@ fn execute(ctx: &mut Ctx<'_>, block: &[Op]) -> (u64, Exec) {
             return (done as u64 + 1, Err(stop));
         }
     }
-    // Single step: after the instruction, unless it was one that holds interrupts off.
-    let result = if trap && !ctx.cpu.interrupt_shadow { Err(single_step()) } else { Ok(()) };
+    // Single step: after the instruction, unless it was one that holds interrupts off or cleared TF by going through a gate.
+    let result = if trap && !ctx.cpu.interrupt_shadow && !ctx.untrapped { Err(single_step()) } else { Ok(()) };
     (block.len() as u64, result)
 }

@@ -15,6 +15,8 @@ pub enum Stop {
     Budget,
     /// The interrupt flag passed to `run` was raised; the state is between two instructions.
     Interrupted,
+    /// External interrupts could be delivered now, and somebody waits for that ([`crate::Interp::watch_window`]).
+    Window,
     /// The interpreter has no meaning for this encoding. A test keeps the list of these empty.
     Unimplemented(iced_x86::Code),
 }

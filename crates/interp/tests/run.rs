@@ -58,7 +58,7 @@ impl Guest {
         loop {
             match self.run(n) {
                 Stop::Fault(f) if f.vector == Vector::PF && f.error.unwrap() & 2 != 0 => {
-                    match self.mmu.space().resolve_write(f.addr) {
+                    match self.mmu.space().unwrap().resolve_write(f.addr) {
                         CodeWrite::Dropped => {
                             self.interp.invalidate_page(f.addr.page());
                             let stop = self.interp.step(&mut self.cpu, &mut self.mmu, &mut Bare);
@@ -116,9 +116,9 @@ fn an_instruction_across_pages_depends_on_both() {
     g.mmu.write_bytes(Gva(at), &[0xb8, 0x11, 0x11, 0x11, 0x11, 0x0f, 0x0b]).unwrap();
     assert_eq!(g.run_resolving(100), Stop::Fault(Fault::ud()));
     assert_eq!(g.cpu.reg(Reg::Eax), 0x1111_1111);
-    assert!(g.mmu.space().page(Gva(CODE + 0x1000)).is_code());
+    assert!(g.mmu.space().unwrap().page(Gva(CODE + 0x1000)).is_code());
     g.interp.invalidate_page((CODE + 0x1000) >> 12);
-    assert_eq!(g.mmu.space().resolve_write(Gva(CODE + 0x1000)), CodeWrite::Dropped);
+    assert_eq!(g.mmu.space().unwrap().resolve_write(Gva(CODE + 0x1000)), CodeWrite::Dropped);
     g.mmu.write::<u8>(Gva(CODE + 0x1001), 0x22).unwrap();
     g.cpu.eip = at;
     assert_eq!(g.run_resolving(100), Stop::Fault(Fault::ud()));

@@ -54,7 +54,7 @@ impl Task {
                 Exit::Fault(f) => self.deliver_fault(&f),
                 Exit::Interrupted => {}
                 // CPL 3 can't halt; the instruction faults before.
-                Exit::Halt => self.deliver_fault(&Fault::gp(0)),
+                Exit::Halt | Exit::InterruptWindow | Exit::Shutdown => self.deliver_fault(&Fault::gp(0)),
                 Exit::Unimplemented(what) => self.unimplemented(&what),
                 Exit::Diverged(report) => self.diverged(&report),
             }

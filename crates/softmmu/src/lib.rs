@@ -2,13 +2,20 @@
 //! hold translated code.
 //!
 //! There is one [`Mmu`] type. In user mode it stands on a [`FlatSpace`], where the host's own page tables are the
-//! guest's; system mode adds page walks, a TLB and shadow page tables behind the same methods.
+//! guest's; in system mode on [`PhysMemory`], which the guest's page tables lead to.
 
 #![forbid(unsafe_code)]
 
 mod flat;
 mod mmu;
+mod paged;
+mod phys;
+mod user;
+mod walk;
 
 pub use flat::{CodeWrite, FlatSpace, PageState, Prot, Watch};
 pub use mmu::{Mmu, Write};
-pub use xlat86_host::{Scalar, Window};
+pub use paged::MmuStats;
+pub use phys::{Mmio, NotRam, PhysMemory, Place};
+pub use walk::{Access, Leaf, Paging};
+pub use xlat86_host::{Scalar, TLB_ENTRIES, TlbEntry, Window};

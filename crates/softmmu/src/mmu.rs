@@ -1,19 +1,29 @@
 //! Access to guest memory by linear address.
 
-use crate::{FlatSpace, Watch};
+use crate::paged::{Paged, View};
+use crate::user::UserView;
+use crate::{FlatSpace, MmuStats, PhysMemory};
 use std::sync::Arc;
-use xlat86_arch::{Fault, Gva, PAGE_SIZE, PfError, Vector};
-use xlat86_host::{AccessFault, HostFault, Scalar};
+use xlat86_arch::{CpuState, Fault, Gva};
+use xlat86_host::{HostFault, Scalar};
 
 /// One guest CPU's view of guest memory.
 ///
 /// Every access either completes or faults without effect. Accesses made through this type by code running at
 /// CPL 3 are checked as user accesses; `*_system` are the CPU's own (descriptor tables, TSS), checked as supervisor ones.
 pub struct Mmu {
-    space: Arc<FlatSpace>,
-    last_host_fault: HostFault,
+    memory: Memory,
     journal: Option<Vec<Write>>,
 }
+
+/// How linear addresses lead to memory.
+enum Memory {
+    /// By the host's page tables.
+    Flat(UserView),
+    /// By the guest's.
+    Paged(Box<Paged>),
+}
+use Memory::{Flat, Paged as Translated};
 
 /// A write that a journal has recorded.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -30,20 +40,103 @@ impl Mmu {
     /// The view of a user program: no paging of our own, the host's page tables decide.
     #[must_use]
     pub fn flat(space: Arc<FlatSpace>) -> Self {
-        Self { space, last_host_fault: HostFault::default(), journal: None }
+        Self { memory: Flat(UserView::new(space)), journal: None }
     }
 
-    /// The address space behind this view.
+    /// The view of a CPU with physical memory `memory` and `address_bits` physical address bits, paging off.
     #[must_use]
-    pub fn space(&self) -> &Arc<FlatSpace> {
-        &self.space
+    pub fn paged(memory: Arc<PhysMemory>, address_bits: u32) -> Self {
+        Self { memory: Translated(Box::new(Paged::new(memory, address_bits))), journal: None }
     }
 
-    /// What the host said about the latest fault this view reported (SIGSEGV or SIGBUS, and the `si_code`).
+    /// The user program's address space behind this view, if it is one's.
+    #[must_use]
+    pub fn space(&self) -> Option<&Arc<FlatSpace>> {
+        if let Flat(v) = &self.memory { Some(&v.space) } else { None }
+    }
+
+    /// The physical memory behind this view, if it has one.
+    #[must_use]
+    pub fn physical(&self) -> Option<&Arc<PhysMemory>> {
+        if let Translated(p) = &self.memory { Some(p.memory()) } else { None }
+    }
+
+    /// What the host said about the latest fault this view reported (SIGSEGV or SIGBUS, and the `si_code`). Nothing where the guest has
+    /// page tables of its own.
     #[must_use]
     pub fn last_host_fault(&self) -> HostFault {
-        self.last_host_fault
+        if let Flat(v) = &self.memory { v.last_host_fault } else { HostFault::default() }
     }
+
+    /// What translation has cost.
+    #[must_use]
+    pub fn stats(&self) -> MmuStats {
+        if let Translated(p) = &self.memory { p.stats } else { MmuStats::default() }
+    }
+
+    // --- What decides about translations. User programs have none: these do nothing for them.
+
+    /// Takes over what `cpu` says about paging, privilege and breakpoints. Called after every change of CR0, CR3, CR4, EFER, CPL
+    /// or DR0-7.
+    #[inline(always)]
+    pub fn sync(&mut self, cpu: &CpuState) {
+        if let Translated(p) = &mut self.memory {
+            p.sync(cpu);
+        }
+    }
+
+    /// CR3 is loaded with `cr3`, maybe the same value again. False, with nothing changed, when it leads to PDPTEs with reserved bits set.
+    #[must_use]
+    pub fn load_cr3(&mut self, cpu: &CpuState, cr3: u32) -> bool {
+        if let Translated(p) = &mut self.memory { p.load_cr3(cpu, cr3) } else { true }
+    }
+
+    /// Do CR0, CR3 and CR4 of `cpu` lead to valid PDPTEs, or to none?
+    #[must_use]
+    pub fn pdptes_valid(&self, cpu: &CpuState) -> bool {
+        if let Translated(p) = &self.memory { p.pdptes_valid(cpu) } else { true }
+    }
+
+    /// Forgets the translation of the page of `addr`.
+    pub fn invalidate(&mut self, addr: Gva) {
+        if let Translated(p) = &mut self.memory {
+            p.invalidate(addr);
+        }
+    }
+
+    /// Forgets all translations.
+    pub fn flush(&mut self) {
+        if let Translated(p) = &mut self.memory {
+            p.flush(false);
+        }
+    }
+
+    /// After a fault: the physical page number, when the only reason for it was that something is derived from code in the page
+    /// written to. Whoever drops that may try again.
+    #[must_use]
+    pub fn take_code_write(&mut self) -> Option<u32> {
+        if let Translated(p) = &mut self.memory { p.take_code_write() } else { None }
+    }
+
+    /// DR6 bits of the data breakpoints hit since the last call.
+    #[must_use]
+    pub fn take_hits(&mut self) -> u32 {
+        if let Translated(p) = &mut self.memory { p.take_hits() } else { 0 }
+    }
+
+    /// Has [`Mmu::take_hits`] something to give?
+    #[must_use]
+    pub fn was_hit(&self) -> bool {
+        matches!(&self.memory, Translated(p) if p.was_hit())
+    }
+
+    /// Host address of the TLB entries of the user or the supervisor view, 0 where there are none. It never changes.
+    #[must_use]
+    pub fn tlb_address(&self, user: bool) -> u64 {
+        if let Translated(p) = &self.memory { p.tlb_address(user) } else { 0 }
+    }
+
+    // --- Recording.
 
     /// Starts recording writes.
     pub fn start_journal(&mut self) {
@@ -82,30 +175,15 @@ impl Mmu {
         result
     }
 
-    #[cold]
-    fn fault(&mut self, f: AccessFault) -> Fault {
-        self.last_host_fault = f.0;
-        // The low window's addresses are guest addresses; elsewhere the offset in the window is. A trap other than
-        // a page fault comes from a non-canonical address and can't happen inside a window.
-        let addr = Gva(f.0.addr.wrapping_sub(self.space.window().base()) as u32);
-        if f.0.trapno == 14 { Fault::pf(addr, f.0.error | PfError::U) } else { Fault::with_error(Vector::GP, 0) }
-    }
-
-    /// Does an access of `len` bytes at `addr` run past 4 GB, where linear addresses wrap?
-    #[inline(always)]
-    fn wraps(addr: Gva, len: usize) -> bool {
-        addr.0 > u32::MAX - (len as u32 - 1)
-    }
+    // --- Access.
 
     /// Reads a scalar of 1, 2, 4 or 8 bytes.
     #[inline]
     pub fn read<T: Scalar>(&mut self, addr: Gva) -> Result<T, Fault> {
-        if Self::wraps(addr, T::SIZE) {
-            let mut b = [0; 8];
-            self.read_bytes(addr, &mut b[..T::SIZE])?;
-            return Ok(T::from_u64(u64::from_le_bytes(b)));
+        match &mut self.memory {
+            Flat(v) => v.read(addr),
+            Translated(p) => p.read(p.view(), addr),
         }
-        self.space.window().read(addr.0).map_err(|f| self.fault(f))
     }
 
     /// Writes a scalar of 1, 2, 4 or 8 bytes.
@@ -114,20 +192,22 @@ impl Mmu {
         if self.journal.is_some() {
             return self.recorded(addr, T::SIZE, |m| m.write(addr, v));
         }
-        if Self::wraps(addr, T::SIZE) {
-            return self.write_bytes(addr, &v.to_u64().to_le_bytes()[..T::SIZE]);
+        match &mut self.memory {
+            Flat(view) => view.write(addr, v),
+            Translated(p) => p.write(p.view(), addr, v),
         }
-        self.space.window().write(addr.0, v).map_err(|f| self.fault(f))
     }
 
     /// Reads 16 bytes.
     pub fn read128(&mut self, addr: Gva) -> Result<u128, Fault> {
-        if Self::wraps(addr, 16) {
-            let mut b = [0; 16];
-            self.read_bytes(addr, &mut b)?;
-            return Ok(u128::from_le_bytes(b));
+        match &mut self.memory {
+            Flat(v) => v.read128(addr),
+            Translated(p) => {
+                let mut b = [0; 16];
+                p.read_bytes(p.view(), addr, &mut b)?;
+                Ok(u128::from_le_bytes(b))
+            }
         }
-        self.space.window().read128(addr.0).map_err(|f| self.fault(f))
     }
 
     /// Writes 16 bytes.
@@ -135,10 +215,10 @@ impl Mmu {
         if self.journal.is_some() {
             return self.recorded(addr, 16, |m| m.write128(addr, v));
         }
-        if Self::wraps(addr, 16) {
-            return self.write_bytes(addr, &v.to_le_bytes());
+        match &mut self.memory {
+            Flat(view) => view.write128(addr, v),
+            Translated(p) => p.write_bytes(p.view(), addr, &v.to_le_bytes()),
         }
-        self.space.window().write128(addr.0, v).map_err(|f| self.fault(f))
     }
 
     /// Atomically replaces `old` by `new` (the LOCK prefix); gives the previous value, equal to `old` on success.
@@ -151,24 +231,18 @@ impl Mmu {
             })?;
             return Ok(now);
         }
-        if Self::wraps(addr, T::SIZE) {
-            // No program can tell: the two ends of the address space have no common cache line or page.
-            let now: T = self.read(addr)?;
-            if now.to_u64() == old.to_u64() {
-                self.write(addr, new)?;
-            }
-            return Ok(now);
+        match &mut self.memory {
+            Flat(v) => v.compare_exchange(addr, old, new),
+            Translated(p) => p.compare_exchange(p.view(), addr, old, new),
         }
-        self.space.window().compare_exchange(addr.0, old, new).map_err(|f| self.fault(f))
     }
 
     /// Reads `to.len()` bytes, wrapping at 4 GB. On a fault `to` holds an unspecified prefix.
     pub fn read_bytes(&mut self, addr: Gva, to: &mut [u8]) -> Result<(), Fault> {
-        let room = (u32::MAX - addr.0) as usize + 1;
-        let (low, high) = to.split_at_mut(room.min(to.len()));
-        let w = self.space.window();
-        w.read_bytes(addr.0, low).map_err(|(_, f)| self.fault(f))?;
-        w.read_bytes(0, high).map_err(|(_, f)| self.fault(f))
+        match &mut self.memory {
+            Flat(v) => v.read_bytes(addr, to),
+            Translated(p) => p.read_bytes(p.view(), addr, to),
+        }
     }
 
     /// Writes all of `from`, wrapping at 4 GB, or faults having written nothing.
@@ -176,89 +250,81 @@ impl Mmu {
         if self.journal.is_some() {
             return self.recorded(addr, from.len(), |m| m.write_bytes(addr, from));
         }
-        self.probe_write(addr, from.len() as u32)?;
-        let room = (u32::MAX - addr.0) as usize + 1;
-        let (low, high) = from.split_at(room.min(from.len()));
-        let w = self.space.window();
-        w.write_bytes(addr.0, low).map_err(|(_, f)| self.fault(f))?;
-        w.write_bytes(0, high).map_err(|(_, f)| self.fault(f))
+        match &mut self.memory {
+            Flat(v) => v.write_bytes(addr, from),
+            Translated(p) => p.write_bytes(p.view(), addr, from),
+        }
     }
 
     /// Faults as a write of `len` bytes at `addr` would, without writing.
     pub fn probe_write(&mut self, addr: Gva, len: u32) -> Result<(), Fault> {
-        let w = self.space.window();
-        let mut at = addr;
-        let last = addr.wrapping_add(len.max(1) - 1);
-        loop {
-            // An exchange of a byte with itself needs write permission and changes nothing.
-            w.compare_exchange(at.0, 0u8, 0u8).map_err(|f| self.fault(f))?;
-            if at.page() == last.page() {
-                return Ok(());
-            }
-            at = at.page_base().wrapping_add(PAGE_SIZE);
+        match &mut self.memory {
+            Flat(v) => v.probe_write(addr, len),
+            Translated(p) => p.probe_write(p.view(), addr, len),
         }
     }
 
     /// Reads a scalar as the CPU itself does (descriptor tables, TSS): a supervisor access at any CPL.
     pub fn read_system<T: Scalar>(&mut self, addr: Gva) -> Result<T, Fault> {
-        self.read(addr)
+        match &mut self.memory {
+            Flat(v) => v.read(addr),
+            Translated(p) => p.read(View::Supervisor, addr),
+        }
     }
 
     /// Writes a scalar as the CPU itself does (descriptor tables, TSS): a supervisor access at any CPL.
     pub fn write_system<T: Scalar>(&mut self, addr: Gva, v: T) -> Result<(), Fault> {
-        self.write(addr, v)
+        match &mut self.memory {
+            Translated(p) if self.journal.is_none() => p.write(View::Supervisor, addr, v),
+            _ => self.write(addr, v),
+        }
     }
 
-    /// Fetches instruction bytes from `addr` up to the end of its page and, if that page is executable too, up to 14 bytes
-    /// of the next: an instruction may cross. The pages' code bits are set *before* the bytes are read.
-    /// Gives the number of bytes fetched into `to` (at least 1); `None` where code may change unnoticed, so that nothing may be
-    /// kept: see [`Mmu::fetch_once`].
-    pub fn fetch(&mut self, addr: Gva, to: &mut [u8; 4096 + 14]) -> Result<Option<usize>, Fault> {
-        let in_page = (PAGE_SIZE - addr.page_offset()) as usize;
-        match self.space.mark_code(addr) {
-            Watch::Kept => {}
-            Watch::Volatile => return Ok(None),
-            Watch::NotExecutable => {
-                let present = if self.space.page(addr).prot().mapped { PfError::P } else { 0 };
-                return Err(Fault::pf(addr, PfError::U | PfError::I | present));
-            }
+    /// Faults as a write of `len` bytes at `addr` by the CPU itself would, without writing.
+    pub fn probe_write_system(&mut self, addr: Gva, len: u32) -> Result<(), Fault> {
+        match &mut self.memory {
+            Flat(v) => v.probe_write(addr, len),
+            Translated(p) => p.probe_write(View::Supervisor, addr, len),
         }
-        self.read_bytes(addr, &mut to[..in_page])?;
-        let next = addr.page_base().wrapping_add(PAGE_SIZE);
-        if next.0 != 0
-            && self.space.page(next).prot().exec
-            && self.read_bytes(next, &mut to[in_page..in_page + 14]).is_ok()
-        {
-            return Ok(Some(in_page + 14));
-        }
-        Ok(Some(in_page))
     }
 
-    /// Fetches the bytes of one instruction for a single execution: nothing derived from them is kept, so the pages
-    /// are not marked. Gives the number of bytes fetched into `to` (at least 1).
-    ///
-    /// Read by aligned words, as CPUs fetch: of an aligned store by another thread, all is seen or nothing.
-    pub fn fetch_once(&mut self, addr: Gva, to: &mut [u8; 15]) -> Result<usize, Fault> {
-        const WORD: u32 = 8;
-        let mut n = 0;
-        while n < to.len() {
-            let at = addr.wrapping_add(n as u32);
-            let page = self.space.page(at).prot();
-            let present = if page.mapped { PfError::P } else { 0 };
-            let denied = Fault::pf(at, PfError::U | PfError::I | present);
-            let skip = at.0 % WORD;
-            let word = if page.exec { self.read::<u64>(Gva(at.0 - skip)) } else { Err(denied) };
-            match word {
-                Ok(w) => {
-                    let bytes = &w.to_le_bytes()[skip as usize..];
-                    let count = bytes.len().min(to.len() - n);
-                    to[n..n + count].copy_from_slice(&bytes[..count]);
-                    n += count;
-                }
-                Err(fault) if n == 0 => return Err(Fault { addr: at, ..fault }),
-                Err(_) => return Ok(n),
-            }
+    /// Reads for an observer: with supervisor rights, no effect on guest or devices. False when not all of it is there.
+    #[must_use]
+    pub fn peek_bytes(&mut self, addr: Gva, to: &mut [u8]) -> bool {
+        match &mut self.memory {
+            Flat(v) => v.read_bytes(addr, to).is_ok(),
+            Translated(p) => p.peek_bytes(addr, to),
         }
-        Ok(n)
+    }
+
+    // --- Fetching.
+
+    /// The number by which the page that instructions at `addr` are fetched from is known to [`Mmu::fetch`] and to those who drop code:
+    /// of the physical page where there is one, else of the linear page.
+    #[inline(always)]
+    pub fn code_page(&mut self, addr: Gva) -> Result<u32, Fault> {
+        match &mut self.memory {
+            Flat(_) => Ok(addr.page()),
+            Translated(p) => p.code_page(addr),
+        }
+    }
+
+    /// Fetches instruction bytes from `addr` up to the end of its page, or as many as fit. The page's code bit is set *before* the
+    /// bytes are read. Gives the number of bytes fetched into `to` (at least 1); `None` where code may change unnoticed, so that nothing
+    /// may be kept: see [`Mmu::fetch_once`].
+    pub fn fetch(&mut self, addr: Gva, to: &mut [u8]) -> Result<Option<usize>, Fault> {
+        match &mut self.memory {
+            Flat(v) => v.fetch(addr, to),
+            Translated(p) => p.fetch(addr, to),
+        }
+    }
+
+    /// Fetches instruction bytes for a single execution: nothing derived from them is kept, so the pages are not marked. Gives the number
+    /// of bytes fetched into `to` (at least 1), which may end with the page.
+    pub fn fetch_once(&mut self, addr: Gva, to: &mut [u8]) -> Result<usize, Fault> {
+        match &mut self.memory {
+            Flat(v) => v.fetch_once(addr, to),
+            Translated(p) => p.fetch_once(addr, to),
+        }
     }
 }

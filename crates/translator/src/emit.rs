@@ -9,13 +9,14 @@ use crate::buf::CodeBuf;
 use crate::checked::{self, Constant, Snapshot};
 use crate::esp;
 use crate::flags;
+use crate::operand;
 use crate::reencode::reencode;
 use crate::shape::shape_of;
 use crate::stack;
 use crate::stubs::{self, Stub};
 use crate::unit::{Exit, ExitKind, Fix, Landing, Mark, Source, Unit};
 use crate::{sensitive, string};
-use iced_x86::{FlowControl, Mnemonic, Register};
+use iced_x86::{FlowControl, Instruction, Mnemonic, OpKind, Register};
 use xlat86_decoder::{Insn, Kind};
 
 /// What happens to control after an instruction was emitted.
@@ -74,6 +75,12 @@ pub(crate) fn falls_through(insn: &Insn) -> bool {
         FlowControl::Exception => false,
         _ => insn.iced.mnemonic() != Mnemonic::Hlt,
     }
+}
+
+/// Does `i` select a bit, by a register, of any size of memory?
+fn is_bit_string(i: &Instruction) -> bool {
+    let bit = matches!(i.mnemonic(), Mnemonic::Bt | Mnemonic::Bts | Mnemonic::Btr | Mnemonic::Btc);
+    bit && i.op0_kind() == OpKind::Memory && i.op1_kind() == OpKind::Register
 }
 
 /// Translates `insns`, which lie one after the other in `bytes`.
@@ -146,6 +153,10 @@ impl Emitter<'_> {
         // A code segment can't be written to, but host operands have no segments: rare, so the interpreter looks into it.
         let nop = insn.iced.mnemonic() == Mnemonic::Nop;
         if insn.iced.memory_segment() == Register::CS && insn.kind != Kind::Branch && !nop {
+            return self.interpret(insn);
+        }
+        // The bit offset counts before a 16-bit address is truncated; no host operand does both.
+        if operand::is_16_bit(&insn.iced) && is_bit_string(&insn.iced) {
             return self.interpret(insn);
         }
         match insn.kind {

@@ -15,6 +15,18 @@ pub enum Engine {
     Lockstep,
 }
 
+/// How translated code reaches the memory of a guest with page tables of its own.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum MmuMode {
+    /// Through a software TLB, looked up inline.
+    Tlb,
+    /// Through shadow page tables: host mappings of guest RAM where the guest's page tables put it.
+    Shadow,
+    /// Shadow page tables where they pay.
+    #[default]
+    Auto,
+}
+
 /// Engine settings, fixed for the life of a guest process.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -28,6 +40,8 @@ pub struct Config {
     pub keep_code: bool,
     /// Write /tmp/perf-PID.map for perf(1).
     pub perf_map: bool,
+    /// How a guest system's memory is reached.
+    pub mmu: MmuMode,
     /// The translator's own settings.
     pub translator: xlat86_translator::Config,
 }
@@ -40,6 +54,7 @@ impl Default for Config {
             dump: None,
             keep_code: false,
             perf_map: false,
+            mmu: MmuMode::default(),
             translator: xlat86_translator::Config::default(),
         }
     }

@@ -13,6 +13,10 @@ pub enum Exit {
     Interrupted,
     /// HLT at CPL 0.
     Halt,
+    /// The interrupt window that was asked for is open: [`crate::Vcpu::inject`] is possible. A system's CPU only.
+    InterruptWindow,
+    /// A fault while delivering a double fault: the CPU has shut down. A system's CPU only.
+    Shutdown,
     /// Lockstep found a difference between interpreter and translation; the text describes it.
     Diverged(String),
     /// An instruction this version has no meaning for; the text names it.

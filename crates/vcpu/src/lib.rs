@@ -20,14 +20,17 @@ pub mod probe;
 mod process;
 mod stats;
 mod store;
+mod system;
 mod vcpu;
 mod world;
 
-pub use config::{Config, Engine};
+pub use config::{Config, Engine, MmuMode};
 pub use exit::{Error, Exit};
+pub use platform::Io;
 pub use process::Process;
 pub use stats::Stats;
 pub use store::FileId;
+pub use system::Kicker;
 pub use vcpu::Vcpu;
 pub use xlat86_arch::CpuModel;
 pub use xlat86_host::HostFault;

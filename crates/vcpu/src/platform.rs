@@ -3,33 +3,75 @@
 use xlat86_host::{Transcendental, approximate, transcendental};
 use xlat86_interp::{HostMath, Platform};
 
-/// The surroundings of a CPU whose system is elsewhere (a user program): no ports, descriptors from a small table, software interrupts
-/// are exits.
-pub(crate) struct UserPlatform {
+/// What a system's CPU is plugged into.
+pub trait Io {
+    /// Reads `size` (1, 2 or 4) bytes from I/O port `port`.
+    fn port_in(&mut self, port: u16, size: u8) -> u32;
+    /// Writes the low `size` (1, 2 or 4) bytes of `value` to I/O port `port`.
+    fn port_out(&mut self, port: u16, size: u8, value: u32);
+    /// The time stamp counter.
+    fn tsc(&mut self) -> u64 {
+        xlat86_host::tsc()
+    }
+    /// Reads a model-specific register that the CPU itself doesn't have; `None`: there is none, #GP(0).
+    fn read_msr(&mut self, msr: u32) -> Option<u64> {
+        let _ = msr;
+        None
+    }
+    /// Writes a model-specific register that the CPU itself doesn't have; `None`: #GP(0).
+    fn write_msr(&mut self, msr: u32, value: u64) -> Option<()> {
+        let _ = (msr, value);
+        None
+    }
+}
+
+/// A CPU's surroundings: of a system, its I/O; of a user program, whose system is elsewhere, no ports, descriptors from a small table, and
+/// software interrupts are exits.
+pub(crate) struct Surroundings {
+    /// `None`: a user program's.
+    pub(crate) io: Option<Box<dyn Io>>,
     /// Descriptors of the GDT's user-visible entries.
     pub(crate) gdt: [u64; 16],
     /// The process's local descriptor table.
     pub(crate) ldt: Vec<u64>,
 }
 
-impl UserPlatform {
-    /// The table a 64-bit Linux kernel gives a 32-bit program: flat code at 0x23 and data at 0x2b.
-    pub(crate) fn new() -> Self {
+impl Surroundings {
+    /// Of a CPU that carries a system.
+    pub(crate) fn system(io: Box<dyn Io>) -> Self {
+        Surroundings { io: Some(io), gdt: [0; 16], ldt: Vec::new() }
+    }
+
+    /// Of a user program, with the table a 64-bit Linux kernel gives a 32-bit program: flat code at 0x23 and data at 0x2b.
+    pub(crate) fn user() -> Self {
         let mut gdt = [0; 16];
         gdt[4] = 0x00cf_fb00_0000_ffff;
         gdt[5] = 0x00cf_f300_0000_ffff;
-        UserPlatform { gdt, ldt: Vec::new() }
+        Surroundings { io: None, gdt, ldt: Vec::new() }
     }
 }
 
-impl Platform for UserPlatform {
-    fn port_in(&mut self, _port: u16, size: u8) -> u32 {
-        // Not reached: IOPL is 0 and there is no I/O permission map.
-        u32::MAX >> (32 - 8 * u32::from(size))
+impl Platform for Surroundings {
+    fn port_in(&mut self, port: u16, size: u8) -> u32 {
+        match &mut self.io {
+            Some(io) => io.port_in(port, size),
+            // Not reached: a user program's IOPL is 0 and there is no I/O permission map.
+            None => u32::MAX >> (32 - 8 * u32::from(size)),
+        }
     }
-    fn port_out(&mut self, _port: u16, _size: u8, _value: u32) {}
+    fn port_out(&mut self, port: u16, size: u8, value: u32) {
+        if let Some(io) = &mut self.io {
+            io.port_out(port, size, value);
+        }
+    }
     fn tsc(&mut self) -> u64 {
-        xlat86_host::tsc()
+        self.io.as_mut().map_or_else(xlat86_host::tsc, |io| io.tsc())
+    }
+    fn read_msr(&mut self, msr: u32) -> Option<u64> {
+        self.io.as_mut()?.read_msr(msr)
+    }
+    fn write_msr(&mut self, msr: u32, value: u64) -> Option<()> {
+        self.io.as_mut()?.write_msr(msr, value)
     }
     fn x87(&mut self, op: HostMath, st0: [u8; 10], st1: [u8; 10], fcw: u16) -> ([u8; 10], [u8; 10], u16) {
         let op = match op {
@@ -50,10 +92,13 @@ impl Platform for UserPlatform {
         approximate(rsqrt, x)
     }
     fn descriptor(&mut self, selector: u16) -> Option<Option<u64>> {
+        if self.io.is_some() {
+            return None;
+        }
         let table: &[u64] = if selector & 4 == 0 { &self.gdt } else { &self.ldt };
         Some(table.get(usize::from(selector >> 3)).copied().filter(|d| *d != 0))
     }
     fn delivers_interrupts(&self) -> bool {
-        false
+        self.io.is_some()
     }
 }

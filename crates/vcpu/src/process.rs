@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 use xlat86_arch::{Gva, Mode, PAGE_SIZE};
-use xlat86_softmmu::{CodeWrite, FlatSpace, Watch};
+use xlat86_softmmu::{CodeWrite, FlatSpace, PhysMemory, Watch};
 use xlat86_translator::{Cache, Full, Source, listing, translate};
 
 /// Retired translations that are kept until the world is stopped for their sake.
@@ -26,9 +26,17 @@ pub(crate) enum Connect {
     Changed { site: u64 },
 }
 
-/// A guest's address space and everything derived from its contents.
+/// What a guest's CPUs have as memory.
+enum Memory {
+    /// A user program's address space.
+    Flat(Arc<FlatSpace>),
+    /// A machine's physical memory.
+    Physical(Arc<PhysMemory>),
+}
+
+/// A guest's memory and everything derived from its contents.
 pub struct Process {
-    space: Arc<FlatSpace>,
+    memory: Memory,
     config: Config,
     /// `None` when the engine doesn't translate.
     cache: Option<Mutex<Cache>>,
@@ -49,7 +57,16 @@ pub struct Process {
 
 impl Process {
     /// A guest over `space`. Fails when the host refuses memory for the translation cache.
-    pub fn new(space: Arc<FlatSpace>, mut config: Config) -> Result<Arc<Process>, Error> {
+    pub fn new(space: Arc<FlatSpace>, config: Config) -> Result<Arc<Process>, Error> {
+        Self::over(Memory::Flat(space), config)
+    }
+
+    /// A guest system with physical memory `memory`. Fails when the host refuses memory for the translation cache.
+    pub fn system(memory: Arc<PhysMemory>, config: Config) -> Result<Arc<Process>, Error> {
+        Self::over(Memory::Physical(memory), config)
+    }
+
+    fn over(memory: Memory, mut config: Config) -> Result<Arc<Process>, Error> {
         if config.engine == Engine::Lockstep {
             config.translator = lockstep::config(&config.translator);
         }
@@ -62,7 +79,7 @@ impl Process {
         };
         let images = images(&config).map(Mutex::new);
         Ok(Arc::new(Process {
-            space,
+            memory,
             images,
             config,
             cache,
@@ -76,10 +93,22 @@ impl Process {
         }))
     }
 
-    /// The guest's address space.
+    /// The address space of a user program.
+    ///
+    /// # Panics
+    /// When the guest is a system.
     #[must_use]
     pub fn space(&self) -> &Arc<FlatSpace> {
-        &self.space
+        match &self.memory {
+            Memory::Flat(space) => space,
+            Memory::Physical(_) => panic!("a system has no flat address space"),
+        }
+    }
+
+    /// The physical memory of a system.
+    #[must_use]
+    pub fn physical(&self) -> Option<&Arc<PhysMemory>> {
+        if let Memory::Physical(memory) = &self.memory { Some(memory) } else { None }
     }
 
     /// The settings.
@@ -129,7 +158,7 @@ impl Process {
             let in_one = |&(start, len): &(Gva, u32)| start.page()..=start.0.saturating_add(len.max(1) - 1) >> 12;
             ranges.iter().flat_map(in_one)
         };
-        if !pages().any(|p| self.space.page(Gva(p << 12)).prot().exec) {
+        if !pages().any(|p| self.space().page(Gva(p << 12)).prot().exec) {
             return change();
         }
         self.world.exclusively(|| {
@@ -164,7 +193,7 @@ impl Process {
         let Some((bytes, range, mapping)) = taken else { return false };
         // First noticed, then used, as when it is read.
         let keep = |pages: &[u32]| {
-            let kept = |p: &u32| mapping.contains(p) && self.space.mark_code(Gva(p << 12)) == Watch::Kept;
+            let kept = |p: &u32| mapping.contains(p) && self.space().mark_code(Gva(p << 12)) == Watch::Kept;
             pages.contains(&(eip >> 12)) && pages.iter().all(kept)
         };
         cache.adopt(&bytes, range, keep) > 0
@@ -177,7 +206,7 @@ impl Process {
         self.world.exclusively(|| {
             let _cache = self.cache.as_ref().map(|c| c.lock().unwrap_or_else(PoisonError::into_inner));
             let _stats = self.stats.lock().unwrap_or_else(PoisonError::into_inner);
-            let _code = self.space.lock_code();
+            let _code = self.space().lock_code();
             let _heat = self.heat();
             let _images = self.images();
             fork()
@@ -192,7 +221,7 @@ impl Process {
         }
         let mut at = start.page_base();
         loop {
-            if self.space.page(at).is_code() {
+            if self.space().page(at).is_code() {
                 self.code_write(at);
             }
             let next = at.wrapping_add(PAGE_SIZE);
@@ -206,16 +235,16 @@ impl Process {
     /// Somebody is about to write to the page holding `addr`, or has faulted in trying. True when the write may
     /// be tried (again).
     pub(crate) fn code_write(&self, addr: Gva) -> bool {
-        let page = self.space.page(addr);
+        let page = self.space().page(addr);
         if !page.prot().write || !page.is_code() {
             return page.prot().write;
         }
         // From when the page can be written until its translations are gone nobody may run them: not even a thread that
         // itself writes there.
-        self.world.exclusively(|| match self.space.resolve_write(addr) {
+        self.world.exclusively(|| match self.space().resolve_write(addr) {
             CodeWrite::Dropped => {
                 if self.heats(addr) {
-                    self.space.heat(addr);
+                    self.space().heat(addr);
                 }
                 self.drop_pages(addr.page()..=addr.page());
                 true
@@ -254,7 +283,20 @@ impl Process {
         self.world.exclusively(|| {
             self.drop_pages(pages.iter().copied());
             for p in &pages {
-                self.space.cool(Gva(p << 12));
+                self.space().cool(Gva(p << 12));
+            }
+        });
+    }
+
+    /// Drops translations of code in physical page `page`, which is about to be written or has been. The interpreter of the system's
+    /// one CPU is the caller's to tell.
+    pub(crate) fn drop_physical(&self, page: u32) {
+        self.world.exclusively(|| {
+            if let Some(memory) = self.physical() {
+                memory.drop_code(page);
+            }
+            if self.cache.is_some() {
+                self.cache().invalidate_page(page);
             }
         });
     }
@@ -297,7 +339,7 @@ impl Process {
                 continue;
             }
             let checking = self.config.translator.self_checking;
-            let mut source = GuestCode { space: &self.space, cache: &cache, pages: Vec::new(), checking };
+            let mut source = GuestCode { space: self.space(), cache: &cache, pages: Vec::new(), checking };
             let started = Instant::now();
             let mut config = self.config.translator;
             let unit = loop {
@@ -308,13 +350,13 @@ impl Process {
                 config.max_insns = unit.insns as usize / 2;
             };
             let pages = source.pages;
-            if let Some(p) = pages.iter().find(|p| self.space.is_volatile(Gva(*p << 12))) {
+            if let Some(p) = pages.iter().find(|p| self.space().is_volatile(Gva(*p << 12))) {
                 self.heat().changed(*p, started);
             }
             let size = unit.code.len();
             if let Some(columns) = self.config.dump {
                 let mut guest = vec![0; unit.len as usize];
-                let _ = self.space.window().read_bytes(eip, &mut guest);
+                let _ = self.space().window().read_bytes(eip, &mut guest);
                 eprintln!("{}", listing(&unit, &guest, columns));
             }
             if let Some(mut images) = self.images() {

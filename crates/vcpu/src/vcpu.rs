@@ -2,7 +2,8 @@
 
 use crate::fx::{self, Home};
 use crate::memo::Memo;
-use crate::platform::UserPlatform;
+use crate::platform::Surroundings;
+use crate::system::System;
 use crate::world::Member;
 use crate::{Engine, Error, Exit, Process, Stats};
 use std::sync::Arc;
@@ -21,7 +22,9 @@ pub struct Vcpu {
     pub(crate) state: CpuState,
     pub(crate) mmu: Mmu,
     pub(crate) interp: Interp,
-    pub(crate) platform: UserPlatform,
+    pub(crate) platform: Surroundings,
+    /// What a system's CPU has besides; `None` for a user program's.
+    pub(crate) system: Option<System>,
     /// The register file of translated code; `None` when the engine doesn't translate.
     pub(crate) frame: Option<VcpuFrame>,
     pub(crate) arena: Option<Arc<Arena>>,
@@ -47,6 +50,17 @@ pub(crate) enum Resolution {
 impl Vcpu {
     /// A CPU in the state of a Linux user program, on the current thread.
     pub fn new(process: &Arc<Process>) -> Result<Vcpu, Error> {
+        let mmu = Mmu::flat(process.space().clone());
+        Self::made(process, CpuState::linux_user(), mmu, Surroundings::user(), None)
+    }
+
+    pub(crate) fn made(
+        process: &Arc<Process>,
+        state: CpuState,
+        mmu: Mmu,
+        platform: Surroundings,
+        system: Option<System>,
+    ) -> Result<Vcpu, Error> {
         let host = |what| move |source| Error::Host { what, source };
         xlat86_host::install_fault_handlers();
         xlat86_host::signals::use_alternate_stack().map_err(host("no memory for a signal stack"))?;
@@ -61,10 +75,11 @@ impl Vcpu {
         Ok(Vcpu {
             process: process.clone(),
             me: process.world.join(),
-            state: CpuState::linux_user(),
-            mmu: Mmu::flat(process.space().clone()),
+            state,
+            mmu,
             interp: Interp::new(config.model),
-            platform: UserPlatform::new(),
+            platform,
+            system,
             frame,
             arena,
             memo: Memo::new(),
@@ -159,6 +174,9 @@ impl Vcpu {
 
     /// Runs guest code until there is a reason to leave.
     pub fn run(&mut self) -> Exit {
+        if self.system.is_some() {
+            return self.run_system();
+        }
         match self.process.config().engine {
             Engine::Interp => self.run_interpreter(),
             Engine::Dbt => self.run_translated(),
@@ -220,8 +238,10 @@ impl Vcpu {
     /// Is the page of the instruction at `eip` write-protected for being code? Nobody lifts that while this CPU is inside.
     fn is_watched(&self, eip: u32) -> bool {
         let at = Gva(eip);
-        let code = self.process.space().page(at).is_code() && self.process.world.is_inside(&self.me);
-        code && at.page_offset() as usize <= PAGE_SIZE as usize - MAX_INSN_LEN
+        let inside = self.system.is_none() && self.process.world.is_inside(&self.me);
+        inside
+            && self.process.space().page(at).is_code()
+            && at.page_offset() as usize <= PAGE_SIZE as usize - MAX_INSN_LEN
     }
 
     fn after_interpreter(&mut self, stop: Stop) -> Option<Exit> {
@@ -230,6 +250,7 @@ impl Vcpu {
             Stop::Interrupted => Some(Exit::Interrupted),
             Stop::SoftInt(vector) => Some(Exit::SoftInt(vector)),
             Stop::Halt => Some(Exit::Halt),
+            Stop::Window => Some(Exit::InterruptWindow),
             Stop::Unimplemented(code) => Some(Exit::Unimplemented(format!("{code:?} at {:08x}", self.state.eip))),
             Stop::Fault(f) => match self.resolve(f) {
                 Resolution::Retry => self.interpret_one(),
@@ -240,6 +261,9 @@ impl Vcpu {
 
     /// Decides what a fault is: our own protection of translated code, or the guest's.
     pub(crate) fn resolve(&mut self, fault: Fault) -> Resolution {
+        if self.resolve_code_write() {
+            return Resolution::Retry;
+        }
         if let Some(addr) = written_page(&fault, &self.mmu.last_host_fault())
             && self.code_write(addr)
         {

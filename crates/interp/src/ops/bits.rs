@@ -2,7 +2,7 @@
 
 use crate::ctx::{Ctx, Exec};
 use crate::flags::{parity, when};
-use crate::memory::{Access, as_write};
+use crate::memory::Access;
 use crate::op::{Op, Operand};
 use crate::table::{Row, all, any, one, wide};
 use crate::width::Width;
@@ -89,7 +89,7 @@ fn cmpxchg8b(ctx: &mut Ctx<'_>, op: &Op) -> Exec {
     let pair = |low: u8, high: u8| u64::from(ctx.gpr::<u32>(high)) << 32 | u64::from(ctx.gpr::<u32>(low));
     let (expected, new) = (pair(0, 2), pair(3, 1));
     let at = ctx.linear(op.mem.seg, ctx.address(op), 8, Access::Write)?;
-    let mut old: u64 = ctx.mmu.read(at).map_err(as_write)?;
+    let mut old: u64 = ctx.read_to_update(at)?;
     loop {
         let put = if old == expected { new } else { old };
         let now = ctx.mmu.compare_exchange(at, old, put)?;

@@ -43,6 +43,7 @@ fn port(ctx: &Ctx<'_>, op: &Op, o: Operand) -> u16 {
 fn r#in<T: Width>(ctx: &mut Ctx<'_>, op: &Op) -> Exec {
     let port = port(ctx, op, op.b);
     ctx.require_io(port, T::SIZE as u32)?;
+    ctx.note_io(port, T::SIZE as u32);
     let v = ctx.platform.port_in(port, T::SIZE as u8);
     ctx.set_gpr::<T>(0, v);
     Ok(())
@@ -51,7 +52,10 @@ fn r#in<T: Width>(ctx: &mut Ctx<'_>, op: &Op) -> Exec {
 fn out<T: Width>(ctx: &mut Ctx<'_>, op: &Op) -> Exec {
     let port = port(ctx, op, op.a);
     ctx.require_io(port, T::SIZE as u32)?;
+    ctx.note_io(port, T::SIZE as u32);
     ctx.platform.port_out(port, T::SIZE as u8, ctx.gpr::<T>(0));
+    // The port may have been that of the A20 gate.
+    ctx.mmu.sync(ctx.cpu);
     Ok(())
 }
 

@@ -6,6 +6,7 @@ use crate::ctx::{Ctx, Exec};
 use crate::flags;
 use crate::op::Op;
 use crate::run::single_step;
+use crate::system::debug::debug_exception;
 use crate::table::{Row, all, any, one};
 use crate::width::Width;
 use iced_x86::{Code, Mnemonic::*};
@@ -65,6 +66,9 @@ impl Ctx<'_> {
             // A single step is one iteration; EIP leaves the instruction with the last (SDM vol. 2B, REP; Zen 4).
             if self.mode.has(Mode::TRAP) && self.address_reg(op, Reg::Ecx) != 0 {
                 return Err(single_step());
+            }
+            if self.debugging && self.mmu.was_hit() && self.address_reg(op, Reg::Ecx) != 0 {
+                return Err(debug_exception(0));
             }
             patience -= 1;
             if patience == 0 {
@@ -140,6 +144,7 @@ fn ins<T: Width>(ctx: &mut Ctx<'_>, op: &Op) -> Exec {
     ctx.repeat(op, false, |ctx| {
         let at = ctx.linear(Seg::Es, ctx.destination_offset(op), T::SIZE as u32, crate::memory::Access::Write)?;
         ctx.mmu.probe_write(at, T::SIZE as u32)?;
+        ctx.note_io(port, T::SIZE as u32);
         let v = ctx.platform.port_in(port, T::SIZE as u8);
         ctx.mmu.write(at, T::low(v))?;
         let step = ctx.step::<T>();
@@ -153,6 +158,7 @@ fn outs<T: Width>(ctx: &mut Ctx<'_>, op: &Op) -> Exec {
     ctx.require_io(port, T::SIZE as u32)?;
     ctx.repeat(op, false, |ctx| {
         let v: T = ctx.read(op.mem.seg, ctx.source_offset(op))?;
+        ctx.note_io(port, T::SIZE as u32);
         ctx.platform.port_out(port, T::SIZE as u8, v.into());
         let step = ctx.step::<T>();
         ctx.advance(op, Reg::Esi, step);

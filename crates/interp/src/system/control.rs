@@ -7,10 +7,17 @@ use crate::system::segment::{gp, is_null, np};
 use crate::table::{Row, all, any, one};
 use crate::width::Width;
 use iced_x86::{Code, Mnemonic::*};
-use xlat86_arch::{Fault, Gva, SegAttr, Segment, TableReg, cr0, cr4};
+use xlat86_arch::{CpuState, Fault, Gva, SegAttr, Segment, TableReg, cr0, cr4};
 
+/// Without an enabled local APIC there is none to report (SDM vol. 3A, 11.4.3).
 fn cpuid(ctx: &mut Ctx<'_>, _: &Op) -> Exec {
-    let [a, b, c, d] = ctx.model.cpuid(ctx.gpr::<u32>(0), ctx.gpr::<u32>(1));
+    const APIC: u32 = 1 << 9;
+    const APIC_ENABLED: u64 = 1 << 11;
+    let leaf = ctx.gpr::<u32>(0);
+    let [a, b, c, mut d] = ctx.model.cpuid(leaf, ctx.gpr::<u32>(1));
+    if leaf == 1 && ctx.cpu.msr.apic_base & APIC_ENABLED == 0 {
+        d &= !APIC;
+    }
     ctx.cpu.gpr[..4].copy_from_slice(&[a, c, d, b]);
     Ok(())
 }
@@ -97,6 +104,7 @@ fn wrmsr(ctx: &mut Ctx<'_>, _: &Op) -> Exec {
         msr::EFER => m.efer = v as u32,
         _ => ctx.platform.write_msr(n, v).ok_or(Fault::gp(0))?,
     }
+    ctx.mode_changed();
     Ok(())
 }
 
@@ -115,7 +123,35 @@ impl Ctx<'_> {
         if bad {
             return Err(Fault::gp(0).into());
         }
-        self.cpu.cr0 = v & CR0_DEFINED | cr0::ET;
+        let old = core::mem::replace(&mut self.cpu.cr0, v & CR0_DEFINED | cr0::ET);
+        self.or_put_back(|cpu| cpu.cr0 = old)
+    }
+
+    /// After CR0 or CR4 has changed: PAE paging loads its PDPTEs, and when they are invalid the instruction faults having done nothing.
+    fn or_put_back(&mut self, undo: impl Fn(&mut CpuState)) -> Exec {
+        if !self.mmu.pdptes_valid(self.cpu) {
+            undo(self.cpu);
+            return Err(Fault::gp(0).into());
+        }
+        self.mode_changed();
+        Ok(())
+    }
+
+    /// Sets CR4 (SDM vol. 2B, MOV to/from control registers).
+    fn set_cr4(&mut self, v: u32) -> Exec {
+        if v & !CR4_DEFINED != 0 {
+            return Err(Fault::gp(0).into());
+        }
+        let old = core::mem::replace(&mut self.cpu.cr4, v);
+        self.or_put_back(|cpu| cpu.cr4 = old)
+    }
+
+    /// Loads CR3, which forgets translations even when it is the same value.
+    pub(crate) fn set_cr3(&mut self, v: u32) -> Result<(), Fault> {
+        if !self.mmu.load_cr3(self.cpu, v) {
+            return Err(Fault::gp(0));
+        }
+        self.cpu.cr3 = v;
         self.mode_changed();
         Ok(())
     }
@@ -144,11 +180,9 @@ fn mov_to_cr(ctx: &mut Ctx<'_>, op: &Op) -> Exec {
     match n {
         0 => return ctx.set_cr0(v),
         2 => ctx.cpu.cr2 = v,
-        3 => ctx.cpu.cr3 = v,
-        _ if v & !CR4_DEFINED != 0 => return Err(Fault::gp(0).into()),
-        _ => ctx.cpu.cr4 = v,
+        3 => ctx.set_cr3(v)?,
+        _ => ctx.set_cr4(v)?,
     }
-    ctx.mode_changed();
     Ok(())
 }
 
@@ -216,7 +250,10 @@ fn invlpg(ctx: &mut Ctx<'_>, op: &Op) -> Exec {
     if op.a != Operand::Mem {
         return Err(Fault::ud().into());
     }
-    ctx.require_cpl0()
+    ctx.require_cpl0()?;
+    let at = ctx.cpu.segment(op.mem.seg).base.wrapping_add(ctx.address(op));
+    ctx.mmu.invalidate(Gva(at));
+    Ok(())
 }
 
 impl Ctx<'_> {

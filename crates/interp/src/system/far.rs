@@ -238,6 +238,7 @@ fn retf<T: Width>(ctx: &mut Ctx<'_>, op: &Op) -> Exec {
 
 fn iret<T: Width>(ctx: &mut Ctx<'_>, _: &Op) -> Exec {
     if ctx.protected() && ctx.flag(NT) {
+        ctx.cpu.nmi_masked = false;
         let link: u16 = ctx.mmu.read_system(Gva(ctx.cpu.tr.base))?;
         return ctx.switch_task(link, Cause::Return, Vector::TS, 0);
     }
@@ -246,6 +247,8 @@ fn iret<T: Width>(ctx: &mut Ctx<'_>, _: &Op) -> Exec {
     let eip = frame.pop::<T>(ctx)?;
     let selector = frame.pop::<T>(ctx)? as u16;
     let flags = frame.pop::<T>(ctx)?;
+    // Also when it faults from here on (SDM vol. 3A, 6.7.1).
+    ctx.cpu.nmi_masked = false;
     let mut mask = ctx.writable_flags::<T>() | RF & T::MASK;
     if ctx.is_real() {
         within(ctx.cpu.segment(Seg::Cs), eip)?;

@@ -12,17 +12,19 @@ pub(crate) struct Frame {
     pub(crate) esp: u32,
     /// Error code of the #SS that a limit violation raises: 0, or the selector of a stack being switched to.
     error: u32,
+    /// It is another level's stack, and the CPU accesses it with supervisor rights.
+    inner: bool,
 }
 
 impl Frame {
     /// The current stack.
     pub(crate) fn current(ctx: &Ctx<'_>) -> Frame {
-        Frame { ss: *ctx.cpu.segment(Seg::Ss), esp: ctx.cpu.reg(Reg::Esp), error: 0 }
+        Frame { ss: *ctx.cpu.segment(Seg::Ss), esp: ctx.cpu.reg(Reg::Esp), error: 0, inner: false }
     }
 
-    /// Another stack.
+    /// Another level's stack.
     pub(crate) fn new(ss: Segment, esp: u32, error: u32) -> Frame {
-        Frame { ss, esp, error }
+        Frame { ss, esp, error, inner: true }
     }
 
     fn mask(&self) -> u32 {
@@ -44,7 +46,7 @@ impl Frame {
     pub(crate) fn push<T: Width>(&mut self, ctx: &mut Ctx<'_>, v: u32) -> Result<(), Fault> {
         self.add((T::SIZE as u32).wrapping_neg());
         let at = self.linear(T::SIZE as u32)?;
-        ctx.mmu.write(at, T::low(v))
+        if self.inner { ctx.mmu.write_system(at, T::low(v)) } else { ctx.mmu.write(at, T::low(v)) }
     }
 
     /// Pushes `v` as 32 bits (`wide`) or 16.

@@ -128,6 +128,9 @@ impl Ctx<'_> {
             _ => None,
         };
         if typ == types::TASK {
+            if event.sets_rf() {
+                self.cpu.eflags |= RF;
+            }
             return self.switch_by_interrupt(gate.selector, error, ext);
         }
         let cs = self.handler_segment(gate.selector, ext)?;
@@ -226,6 +229,7 @@ impl Ctx<'_> {
 
     fn software_interrupt(&mut self, vector: u8) -> Exec {
         if self.platform.delivers_interrupts() {
+            self.untrapped = true;
             self.deliver(Event::Software(Vector(vector)))
         } else {
             Err(Stop::SoftInt(vector))
@@ -250,6 +254,7 @@ fn into(ctx: &mut Ctx<'_>, _: &Op) -> Exec {
 /// INT1 raises #DB without a DPL check, as a trap, leaving DR6 alone.
 fn int1(ctx: &mut Ctx<'_>, _: &Op) -> Exec {
     if ctx.platform.delivers_interrupts() {
+        ctx.untrapped = true;
         return ctx.deliver(Event::External(Vector::DB));
     }
     Err(Stop::SoftInt(Vector::DB.0))

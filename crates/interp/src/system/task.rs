@@ -111,10 +111,11 @@ impl Ctx<'_> {
         }
 
         // From here on it is the new task.
+        self.switched = true;
         self.cpu.tr = Segment { attr: SegAttr(attr.0 | BUSY), ..new.segment };
         self.cpu.cr0 |= cr0::TS;
-        if let Some(cr3) = cr3 {
-            self.cpu.cr3 = cr3;
+        if let Some(cr3) = cr3.filter(|_| self.cpu.cr0 & cr0::PG != 0) {
+            self.set_cr3(cr3)?;
         }
         let nested = if cause == Cause::Call { NT } else { 0 };
         self.cpu.eip = regs[0];
@@ -146,7 +147,7 @@ impl Ctx<'_> {
         let mut regs = [0; 10];
         regs[..2].copy_from_slice(&[self.cpu.eip, flags]);
         regs[2..].copy_from_slice(&self.cpu.gpr);
-        self.mmu.probe_write(Gva(tr.base), from.limit + 1)?;
+        self.mmu.probe_write_system(Gva(tr.base), from.limit + 1)?;
         for (i, v) in regs.iter().enumerate() {
             self.tss_write(tr.base, from.regs + i as u32 * from.slot, from.slot, *v)?;
         }

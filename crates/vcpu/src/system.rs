@@ -1,0 +1,230 @@
+//! A CPU that carries a whole system: events go through the guest's IDT, and others make it stop.
+
+use crate::platform::{Io, Surroundings};
+use crate::vcpu::Resolution;
+use crate::{Error, Exit, Process, Vcpu};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::{self, ThreadId};
+use xlat86_arch::{CpuState, Gva, Vector, eflags};
+use xlat86_host::{signals, with_pending};
+use xlat86_interp::{Event, Stop, note_fault};
+use xlat86_softmmu::Mmu;
+
+/// Makes a CPU's [`Vcpu::run`] return [`Exit::Interrupted`] soon, from any thread.
+#[derive(Clone, Debug)]
+pub struct Kicker {
+    kicked: Arc<AtomicBool>,
+    pid: i32,
+    tid: i32,
+    thread: ThreadId,
+}
+
+impl Kicker {
+    fn current() -> Kicker {
+        Kicker {
+            kicked: Arc::default(),
+            pid: signals::process_id(),
+            tid: signals::thread_id(),
+            thread: thread::current().id(),
+        }
+    }
+
+    /// The CPU stops between two instructions, or doesn't start.
+    pub fn kick(&self) {
+        self.kicked.store(true, Ordering::SeqCst);
+        self.rouse();
+    }
+
+    /// Has the CPU look for what it has to attend to.
+    fn rouse(&self) {
+        if thread::current().id() == self.thread {
+            signals::kick_self();
+        } else {
+            signals::kick(self.pid, self.tid);
+        }
+    }
+}
+
+/// What a system's CPU has besides.
+pub(crate) struct System {
+    kicker: Kicker,
+    nmi_pending: bool,
+    window_wanted: bool,
+    /// The changes of physical memory that have been attended to.
+    memory_seen: u64,
+}
+
+impl Vcpu {
+    /// A CPU of a system, in its state after reset, on the current thread. `process` was made by [`Process::system`].
+    pub fn system(process: &Arc<Process>, io: Box<dyn Io>) -> Result<Vcpu, Error> {
+        let Some(memory) = process.physical() else {
+            let source = std::io::Error::from(std::io::ErrorKind::InvalidInput);
+            return Err(Error::Host { what: "a system's CPU needs a system's memory", source });
+        };
+        let kicker = Kicker::current();
+        let listener = kicker.clone();
+        memory.set_listener(Box::new(move || listener.rouse()));
+        let mut state = CpuState::reset();
+        // There is no local APIC: its enable bit is 0, and so is CPUID's (SDM vol. 3A, 11.4.3).
+        state.msr.apic_base = 0;
+        let mmu = Mmu::paged(memory.clone(), process.config().model.physical_address_bits());
+        let system = System { kicker, nmi_pending: false, window_wanted: false, memory_seen: memory.changes() };
+        Self::made(process, state, mmu, Surroundings::system(io), Some(system))
+    }
+
+    fn system_mut(&mut self) -> &mut System {
+        self.system.as_mut().expect("a system's CPU")
+    }
+
+    /// Something that makes [`Vcpu::run`] return from any thread.
+    ///
+    /// # Panics
+    /// For a user program's CPU.
+    #[must_use]
+    pub fn kicker(&self) -> Kicker {
+        self.system.as_ref().expect("a system's CPU").kicker.clone()
+    }
+
+    /// Would an external interrupt be taken now?
+    #[must_use]
+    pub fn interrupt_ready(&self) -> bool {
+        self.state.eflags & eflags::IF != 0 && !self.state.interrupt_shadow
+    }
+
+    /// Asks for [`Exit::InterruptWindow`] as soon as [`Vcpu::interrupt_ready`], or no longer.
+    pub fn want_window(&mut self, wanted: bool) {
+        self.system_mut().window_wanted = wanted;
+        self.interp.watch_window(wanted);
+    }
+
+    /// Delivers external interrupt `vector`; only when [`Vcpu::interrupt_ready`]. `None` unless that ended in a shutdown.
+    pub fn inject(&mut self, vector: u8) -> Option<Exit> {
+        self.deliver(Event::External(Vector(vector)))
+    }
+
+    /// Raises a non-maskable interrupt, to be taken when no other one is being handled.
+    pub fn nmi(&mut self) {
+        self.system_mut().nmi_pending = true;
+        signals::kick_self();
+    }
+
+    /// Reads guest memory as a debugger does, at linear address `gva`: nothing changes. False when not all of it is mapped memory.
+    #[must_use]
+    pub fn guest_read(&mut self, gva: u32, to: &mut [u8]) -> bool {
+        self.mmu.sync(&self.state);
+        self.mmu.peek_bytes(Gva(gva), to)
+    }
+
+    pub(crate) fn run_system(&mut self) -> Exit {
+        let process = self.process.clone();
+        loop {
+            if let Some(exit) = self.attend() {
+                return exit;
+            }
+            process.world.go_inside(&self.me);
+            self.see_changes();
+            let stop = with_pending(|flag| {
+                self.interp.run(&mut self.state, &mut self.mmu, &mut self.platform, flag, u64::MAX)
+            });
+            process.world.come_out(&self.me);
+            if let Some(exit) = self.settle(stop) {
+                return exit;
+            }
+        }
+    }
+
+    /// Between two instructions: deals with whatever has come up from outside. `None`: go on.
+    pub(crate) fn attend(&mut self) -> Option<Exit> {
+        signals::attended();
+        self.see_memory();
+        let state = &self.state;
+        let (shadow, masked, halted) = (state.interrupt_shadow, state.nmi_masked, state.halted);
+        let ready = self.interrupt_ready();
+        let system = self.system_mut();
+        if system.kicker.kicked.swap(false, Ordering::SeqCst) || Vcpu::pending() {
+            return Some(Exit::Interrupted);
+        }
+        if system.nmi_pending && !masked && !shadow {
+            system.nmi_pending = false;
+            let exit = self.deliver(Event::External(Vector::NMI));
+            self.state.nmi_masked = true;
+            return exit;
+        }
+        if system.window_wanted && ready {
+            return Some(Exit::InterruptWindow);
+        }
+        halted.then_some(Exit::Halt)
+    }
+
+    /// Drops what was derived from code that devices have written.
+    fn see_memory(&mut self) {
+        let process = self.process.clone();
+        let Some(memory) = process.physical() else { return };
+        let now = memory.changes();
+        if now != self.system_mut().memory_seen {
+            self.system_mut().memory_seen = now;
+            self.mmu.sync(&self.state);
+            for page in memory.take_dropped() {
+                process.drop_physical(page);
+                self.interp.invalidate_page(page);
+            }
+        }
+    }
+
+    /// Deals with the reason for which the interpreter stopped. `None`: go on.
+    pub(crate) fn settle(&mut self, stop: Stop) -> Option<Exit> {
+        match stop {
+            // What `attend` finds.
+            Stop::Budget | Stop::Interrupted | Stop::Window => None,
+            Stop::Halt => Some(Exit::Halt),
+            Stop::SoftInt(vector) => self.deliver(Event::Software(Vector(vector))),
+            Stop::Unimplemented(code) => Some(Exit::Unimplemented(format!("{code:?} at {:08x}", self.state.eip))),
+            Stop::Fault(fault) => match self.resolve(fault) {
+                Resolution::Retry => {
+                    // On its own, so that the page isn't marked as code again before the write.
+                    self.fx_mut();
+                    let stop = self.interp.step(&mut self.state, &mut self.mmu, &mut self.platform);
+                    self.settle(stop)
+                }
+                Resolution::Exit(_) => self.deliver(Event::Fault(fault)),
+            },
+        }
+    }
+
+    /// Delivers `event` through the IDT, and whatever faults that leads to. `None`: the handler is next.
+    pub(crate) fn deliver(&mut self, mut event: Event) -> Option<Exit> {
+        self.fx_mut();
+        if let Event::Fault(fault) = event {
+            note_fault(&mut self.state, &fault);
+        }
+        loop {
+            let fault = match self.interp.deliver(&mut self.state, &mut self.mmu, &mut self.platform, event) {
+                Stop::Fault(fault) => fault,
+                _ => return None,
+            };
+            if matches!(self.resolve(fault), Resolution::Retry) {
+                continue;
+            }
+            note_fault(&mut self.state, &fault);
+            event = match event {
+                Event::Fault(first) => match fault.after(first.vector) {
+                    Some(next) => Event::Fault(next),
+                    None => return Some(Exit::Shutdown),
+                },
+                _ => Event::Fault(fault),
+            };
+        }
+    }
+
+    /// Was the fault only about writing to a page from which code was derived? Drops that code.
+    pub(crate) fn resolve_code_write(&mut self) -> bool {
+        let Some(page) = self.mmu.take_code_write() else { return false };
+        self.process.world.come_out(&self.me);
+        let process = self.process.clone();
+        process.drop_physical(page);
+        self.interp.invalidate_page(page);
+        self.stats.code_writes += 1;
+        true
+    }
+}

@@ -1,0 +1,103 @@
+//! Flat test images (testdata/flat): ROMs that test the privileged half of the CPU from within and report through the debug port.
+//!
+//! What each has to say stands in `testdata/flat/NAME.expected`, cross-checked with other implementations by `testdata/flat/cross-check`.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::{Arc, Mutex};
+use xlat86_softmmu::PhysMemory;
+use xlat86_vcpu::{Config, Engine, Exit, Io, Process, Vcpu};
+
+/// Ports of the debug console and of the exit device.
+const DEBUG: u16 = 0xe9;
+const EXIT: u16 = 0xf4;
+
+#[derive(Default)]
+struct Said {
+    text: Vec<u8>,
+    exit: Option<u32>,
+}
+
+struct Ports(Arc<Mutex<Said>>);
+
+impl Io for Ports {
+    fn port_in(&mut self, port: u16, size: u8) -> u32 {
+        if port == DEBUG { DEBUG.into() } else { u32::MAX >> (32 - 8 * u32::from(size)) }
+    }
+    fn port_out(&mut self, port: u16, _: u8, value: u32) {
+        let mut said = self.0.lock().unwrap();
+        match port {
+            DEBUG => said.text.push(value as u8),
+            EXIT => said.exit = Some(value),
+            _ => {}
+        }
+    }
+}
+
+fn source(file: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../testdata/flat").join(file)
+}
+
+/// Assembles an image.
+fn image(name: &str) -> Vec<u8> {
+    let out = Path::new(env!("CARGO_TARGET_TMPDIR"));
+    let (object, binary) = (out.join(format!("{name}.o")), out.join(format!("{name}.bin")));
+    let run = |program: &str, args: &[&Path]| {
+        let status = Command::new(program).args(args).status().unwrap_or_else(|e| panic!("{program}: {e}"));
+        assert!(status.success(), "{program} failed for {name}");
+    };
+    let (dir, asm, script) = (source(""), source(&format!("{name}.S")), source("link.ld"));
+    run("as", &["--32".as_ref(), "-I".as_ref(), &dir, "-o".as_ref(), &object, &asm]);
+    let format = ["-m", "elf_i386", "--oformat", "binary", "-T"].map(Path::new);
+    run("ld", &[&format[..], &[&script, "-o".as_ref(), &binary, &object]].concat());
+    std::fs::read(binary).unwrap()
+}
+
+/// Runs an image to its end; gives what it said.
+fn run(image: &[u8], config: &Config) -> String {
+    let memory = PhysMemory::new(16 << 20).unwrap();
+    memory.map_rom((1 << 32) - image.len() as u64, image.to_vec());
+    let said = Arc::new(Mutex::new(Said::default()));
+    let process = Process::system(memory, config.clone()).unwrap();
+    let mut cpu = Vcpu::system(&process, Box::new(Ports(said.clone()))).unwrap();
+    let kicker = cpu.kicker();
+    let watchdog = Arc::downgrade(&said);
+    std::thread::spawn(move || {
+        std::thread::sleep(std::time::Duration::from_secs(60));
+        if watchdog.upgrade().is_some() {
+            kicker.kick();
+        }
+    });
+    let exit = loop {
+        let exit = cpu.run();
+        if exit != Exit::InterruptWindow || said.lock().unwrap().exit.is_some() {
+            break exit;
+        }
+    };
+    let mut said = said.lock().unwrap();
+    let mut text = String::from_utf8(core::mem::take(&mut said.text)).unwrap();
+    if said.exit != Some(0x10) || exit != Exit::Halt {
+        text += &format!("ended by {exit:?}, not through the exit port:\n{:x?}\n", cpu.state());
+    }
+    text
+}
+
+fn check(name: &str) {
+    let expected = std::fs::read_to_string(source(&format!("{name}.expected"))).unwrap();
+    let image = image(name);
+    for engine in [Engine::Interp] {
+        let said = run(&image, &Config { engine, ..Config::default() });
+        assert!(said == expected, "{name} on {engine:?} said\n{said}\nexpected was\n{expected}");
+    }
+}
+
+macro_rules! images {
+    ($($name:ident),* $(,)?) => { $(
+        #[test]
+        fn $name() {
+            check(stringify!($name));
+        }
+    )* };
+}
+
+images!(hello);
