@@ -5,10 +5,9 @@
 //! Below it lies a guard page (overflow resets the stack, in the fault handler); at its top the address of the sentinel stub (underflow
 //! goes through the jump table). Signal handlers run on the alternate stack.
 
-use crate::frame::{Frame, Left};
+use crate::frame::{Frame, Left, PROBE};
 use crate::{Arena, JumpTable, slot};
 use core::arch::naked_asm;
-use core::cell::UnsafeCell;
 use core::mem::offset_of;
 use memmap2::{MmapMut, MmapOptions};
 use std::io;
@@ -18,24 +17,36 @@ const RETURN_STACK: usize = 512 << 10;
 /// Inaccessible bytes below it.
 const GUARD: usize = 4096;
 
+/// Address space behind the probe in which every load faults.
+const OUT_OF_REACH: usize = 4 << 30;
+/// Offset of the frame in its mapping.
+const FRAME: usize = GUARD + RETURN_STACK;
+/// Offset of what is out of reach, behind the byte that is the probe.
+const BEYOND: usize = FRAME + PROBE as usize + 1;
+
 /// The frame of one virtual CPU with its return stack: everything needed to run translated code on this thread.
+///
+/// One mapping: the guard, the return stack, the frame, room up to the probe, and inaccessible memory.
 pub struct VcpuFrame {
-    frame: Box<UnsafeCell<Frame>>,
-    stack: MmapMut,
+    map: MmapMut,
 }
 
 impl VcpuFrame {
     /// A frame for code in `arena`, whose offset `sentinel` holds the stub that an underflowing return reaches.
     pub fn new(arena: &Arena, table: &JumpTable, sentinel: usize) -> io::Result<VcpuFrame> {
-        let stack = MmapOptions::new().len(GUARD + RETURN_STACK).no_reserve_swap().map_anon()?;
-        let base = stack.as_ptr() as u64;
-        // SAFETY: the lowest page of our own mapping.
-        if unsafe { libc::mprotect(base as *mut libc::c_void, GUARD, libc::PROT_NONE) } != 0 {
-            return Err(io::Error::last_os_error());
+        let map = MmapOptions::new().len(BEYOND + OUT_OF_REACH).no_reserve_swap().map_anon()?;
+        let base = map.as_ptr() as u64;
+        for (start, len) in [(0, GUARD), (BEYOND, OUT_OF_REACH)] {
+            // SAFETY: whole pages of our own mapping, to which no reference exists.
+            if unsafe { libc::mprotect((base as usize + start) as *mut libc::c_void, len, libc::PROT_NONE) } != 0 {
+                return Err(io::Error::last_os_error());
+            }
         }
-        let mut this = VcpuFrame { frame: Frame::new(), stack };
+        // SAFETY: within the mapping, writable and aligned to a page.
+        unsafe { ((base as usize + FRAME) as *mut Frame).write(Frame::new()) };
+        let mut this = VcpuFrame { map };
         // 16 bytes above the sentinel stay free, for the overshoot of a return that pops it.
-        let top = base + (GUARD + RETURN_STACK) as u64 - 64;
+        let top = base + FRAME as u64 - 64;
         // SAFETY: in our own mapping, above the guard.
         unsafe { (top as *mut u64).write(arena.base() + sentinel as u64) };
         let f = this.regs();
@@ -48,7 +59,12 @@ impl VcpuFrame {
 
     /// The register file, between two entries.
     pub fn regs(&mut self) -> &mut Frame {
-        self.frame.get_mut()
+        // SAFETY: initialised when it was made, ours alone, and translated code isn't running.
+        unsafe { &mut *self.frame() }
+    }
+
+    fn frame(&self) -> *mut Frame {
+        (self.map.as_ptr() as usize + FRAME) as *mut Frame
     }
 
     /// Forgets every host return address: guest returns find their way through the jump table.
@@ -63,11 +79,11 @@ impl VcpuFrame {
     pub fn enter(&mut self, arena: &Arena, offset: u32) {
         assert!((offset as usize) < arena.size() && self.regs().arena == arena.base());
         self.regs().left = Left::Call;
-        let guard = self.stack.as_ptr() as u64;
+        let guard = self.map.as_ptr() as u64;
         slot::set_return_guard(guard..guard + GUARD as u64);
         // SAFETY: the frame is valid and exclusively ours; the code in the arena is trusted; all registers that the
         // System V ABI says a callee preserves are saved and restored by the routine.
-        unsafe { enter(self.frame.get(), arena.base() + u64::from(offset), slot::pending_flag()) }
+        unsafe { enter(self.frame(), arena.base() + u64::from(offset), slot::pending_flag()) }
     }
 }
 

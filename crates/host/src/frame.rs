@@ -2,8 +2,6 @@
 //!
 //! R14 points here while translated code runs. The fields that it touches on hot paths lie within a signed byte's reach.
 
-use core::cell::UnsafeCell;
-
 /// Register file and constants of one virtual CPU, reached from translated code through R14.
 #[derive(Debug)]
 #[repr(C, align(64))]
@@ -44,6 +42,13 @@ pub struct Frame {
     pub xmm: [u128; 8],
 }
 
+/// Where the probe is, from the frame on: the last byte of a readable page, with nothing but inaccessible memory in the 4 GB behind
+/// it. A load from it, indexed by a 32-bit difference, succeeds if and only if the difference is zero, and touches no flags.
+///
+/// Its upper three bytes are those of a NOP, so that an instruction with this displacement at its end can have everything
+/// before them overwritten.
+pub const PROBE: u32 = 0x001f_0fff;
+
 /// Why translated code was left.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 #[repr(u32)]
@@ -61,9 +66,8 @@ pub enum Left {
 
 impl Frame {
     /// A frame with all registers zero and default MXCSR.
-    #[must_use]
-    pub fn new() -> Box<UnsafeCell<Frame>> {
-        Box::new(UnsafeCell::new(Frame {
+    pub(crate) fn new() -> Frame {
+        Frame {
             gpr: [0; 8],
             flags: 2,
             system_flags: 2,
@@ -81,6 +85,6 @@ impl Frame {
             mismatches: 0,
             host_sp: 0,
             xmm: [0; 8],
-        }))
+        }
     }
 }

@@ -27,7 +27,7 @@ pub use arena::{Arena, JumpTable};
 pub use clock::tsc;
 pub use compat::{Compat, CompatState};
 pub use enter::VcpuFrame;
-pub use frame::{Frame, Left};
+pub use frame::{Frame, Left, PROBE};
 pub use memory::{protect_guest_page, zeroed_atomics};
 pub use ram::Ram;
 pub use scratch::{scratch_low, scratch_window, unmap_scratch_low};

@@ -6,11 +6,12 @@
 //!
 //! Space is handed out in *regions*, in order; when all are used, the least recently entered one is emptied as a whole.
 
+use crate::branch::LOAD_PROBE;
 use crate::checked::Snapshot;
 use crate::config::Config;
 use crate::pack::{self, Rest, Shared};
 use crate::stubs::{self, STUBS_SIZE, Stub};
-use crate::unit::{self, Exit, ExitKind, LONGEST, Landing, Mark, Unit};
+use crate::unit::{self, Exit, ExitKind, LONGEST, Mark, Unit};
 use lru::LruCache;
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
@@ -25,6 +26,9 @@ type UnitId = u32;
 
 /// Number of regions the arena is divided into.
 const REGIONS: usize = 16;
+
+const JMP: u8 = 0xe9;
+const CALL: u8 = 0xe8;
 
 /// A direct jump that has been patched to reach another unit.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -87,7 +91,7 @@ impl Details {
         }
     }
 
-    fn landings(&self) -> Vec<Landing> {
+    fn landings(&self) -> Vec<u32> {
         match self {
             Details::Made(u) => u.landings.clone(),
             Details::Adopted(rest) => rest.landings(),
@@ -213,14 +217,6 @@ pub struct Cache {
     current: usize,
     cursor: u32,
     stats: CacheStats,
-}
-
-/// Sets the displacements in `code`, to be placed at `base`, that reach stubs.
-fn reach_stubs(code: &mut [u8], base: u32, fixups: &[(u32, Stub)]) {
-    for &(at, stub) in fixups {
-        let displacement = (stub.offset() as u32).wrapping_sub(base + at + 4);
-        code[at as usize..at as usize + 4].copy_from_slice(&displacement.to_le_bytes());
-    }
 }
 
 impl Cache {
@@ -353,8 +349,7 @@ impl Cache {
         self.stats.insns += u64::from(unit.insns);
         self.stats.guest_bytes += u64::from(unit.len);
         self.stats.host_bytes += unit.code.len() as u64;
-        let mut code = core::mem::take(&mut unit.code);
-        reach_stubs(&mut code, base, &unit.fixups);
+        let code = core::mem::take(&mut unit.code);
         let boundaries = unit.marks.iter().filter(|m| m.boundary && m.exact).map(|m| m.host as usize);
         self.arena.write(base as usize, &code, boundaries);
         let exits = core::mem::take(&mut unit.exits);
@@ -428,10 +423,9 @@ impl Cache {
                 continue;
             }
             let Ok(base) = self.room(p.code.len()) else { break };
-            let mut code = bytes[p.code].to_vec();
-            reach_stubs(&mut code, base, &p.fixups);
-            self.arena.write_marked(base as usize, &code, &bytes[p.bits]);
-            self.settle(base, code.len(), p.eip, p.len, p.exits, p.pages, Details::Adopted(p.rest));
+            let len = p.code.len();
+            self.arena.write_marked(base as usize, &bytes[p.code], &bytes[p.bits]);
+            self.settle(base, len, p.eip, p.len, p.exits, p.pages, Details::Adopted(p.rest));
             adopted.extend(self.by_eip.get(&p.eip));
         }
         self.stats.adopted += adopted.len() as u64;
@@ -472,6 +466,10 @@ impl Cache {
                 Details::Adopted(rest) => pack::again(rest, out),
                 Details::Made(unit) => {
                     let mut code = self.arena.read(u.base as usize, u.size as usize);
+                    for &at in &unit.landings {
+                        // As they were before any mismatch.
+                        code[at as usize..at as usize + LOAD_PROBE.len()].copy_from_slice(&LOAD_PROBE);
+                    }
                     for x in &u.exits {
                         if let ExitKind::Link { patch, .. } = x.exit.kind {
                             let leave = (x.exit.site - stubs::LEAVE_SIZE).wrapping_sub(patch + 4);
@@ -549,6 +547,26 @@ impl Cache {
         self.arena.patch(patch as usize, leave.wrapping_sub(patch + 4));
     }
 
+    /// Overwrites the landing's load at arena offset `at`.
+    fn divert(&self, at: u32, opcode: u8, to: Stub) {
+        self.arena.patch_jump(at as usize, opcode, (to.offset() as u32).wrapping_sub(at + 5));
+    }
+
+    /// If the host address `site` is a landing's load: the guest returned to another place. The next time that won't cost a fault.
+    pub fn mismatched(&mut self, site: u64) -> bool {
+        let offset = site.checked_sub(self.arena.base()).and_then(|o| u32::try_from(o).ok());
+        let Some(offset) = offset.filter(|&o| o >= STUBS_SIZE as u32) else { return false };
+        let Some(id) = self.unit_at(offset) else { return false };
+        let u = self.unit(id);
+        if !u.details.landings().contains(&(offset - u.base)) {
+            return false;
+        }
+        if !u.retired {
+            self.divert(offset, CALL, Stub::Check);
+        }
+        true
+    }
+
     /// Makes unit `id` unreachable: no lookup, jump or return gets into it any more. Its memory stays as it is,
     /// since threads may be in it.
     fn unlink(&mut self, id: UnitId) -> Box<Resident> {
@@ -563,8 +581,8 @@ impl Cache {
                 to.incoming.retain(|l| *l != Link { from: id, exit });
             }
         }
-        for l in u.details.landings() {
-            self.arena.patch16((u.base + l.at) as usize, l.dead);
+        for at in u.details.landings() {
+            self.divert(u.base + at, JMP, Stub::Mismatch);
         }
         for eip in &u.published {
             let entry = self.table.get(*eip);

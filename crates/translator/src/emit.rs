@@ -13,8 +13,8 @@ use crate::operand;
 use crate::reencode::reencode;
 use crate::shape::shape_of;
 use crate::stack;
-use crate::stubs::{self, Stub};
-use crate::unit::{Exit, ExitKind, Fix, Landing, Mark, Source, Unit};
+use crate::stubs;
+use crate::unit::{Exit, ExitKind, Fix, Mark, Source, Unit};
 use crate::{sensitive, string};
 use iced_x86::{FlowControl, Instruction, Mnemonic, OpKind, Register};
 use xlat86_decoder::{Insn, Kind};
@@ -54,8 +54,7 @@ pub(crate) struct Emitter<'a> {
     stale_until: usize,
     marks: Vec<Mark>,
     pub(crate) exits: Vec<Exit>,
-    pub(crate) landings: Vec<Landing>,
-    pub(crate) fixups: Vec<(u32, Stub)>,
+    pub(crate) landings: Vec<u32>,
     jumps: Vec<PendingJump>,
     /// Code before this offset holds displacements that are settled already: it can't be moved.
     settled: usize,
@@ -105,7 +104,6 @@ pub(crate) fn emit(
         marks: Vec::with_capacity(insns.len() + 4),
         exits: Vec::with_capacity(8),
         landings: Vec::new(),
-        fixups: Vec::new(),
         jumps: Vec::with_capacity(8),
         settled: 0,
         checked,
@@ -317,7 +315,7 @@ impl Emitter<'_> {
         let quiet = self.settled <= previous.host as usize
             && self.exits.last().is_none_or(|x| x.site <= previous.host)
             && self.jumps.last().is_none_or(|j| j.patch < previous.host as usize)
-            && self.landings.last().is_none_or(|l| l.at < previous.host);
+            && self.landings.last().is_none_or(|&l| l < previous.host);
         (fusible && quiet).then_some(previous.host as usize)
     }
 
@@ -348,7 +346,6 @@ impl Emitter<'_> {
             marks: self.marks,
             exits: self.exits,
             landings: self.landings,
-            fixups: self.fixups,
             snapshot: None,
         }
     }

@@ -4,12 +4,9 @@
 //! What is rarely asked for (marks, landings) is read from the bytes when it is. Reading never panics; what it gives is only as good as
 //! what was packed, so whoever keeps the bytes has to keep them safe.
 
-use crate::stubs::Stub;
-use crate::unit::{Exit, ExitKind, Fix, Landing, Mark, Unit};
+use crate::unit::{Exit, ExitKind, Fix, Mark, Unit};
 use std::ops::Range;
 use std::sync::Arc;
-
-const STUBS: [Stub; 3] = [Stub::Miss, Stub::Mismatch, Stub::Sentinel];
 
 /// Mark flags.
 const BOUNDARY: u8 = 1;
@@ -94,16 +91,8 @@ pub(crate) fn pack(unit: &Unit, code: &[u8], exits: &[Exit], pages: &[u32], out:
             put(&mut one, v);
         }
     }
-    put(&mut one, unit.fixups.len() as u32);
-    for (at, stub) in &unit.fixups {
-        put(&mut one, *at);
-        one.push(*stub as u8);
-    }
     put(&mut one, unit.landings.len() as u32);
-    for l in &unit.landings {
-        put(&mut one, l.at);
-        one.extend_from_slice(&l.dead);
-    }
+    unit.landings.iter().for_each(|&at| put(&mut one, at));
     pack_marks(unit, &mut one);
     put(out, one.len() as u32);
     out.extend(one);
@@ -140,7 +129,6 @@ pub(crate) struct Packed {
     pub(crate) bits: Range<usize>,
     pub(crate) pages: Vec<u32>,
     pub(crate) exits: Vec<Exit>,
-    pub(crate) fixups: Vec<(u32, Stub)>,
     pub(crate) rest: Rest,
 }
 
@@ -176,15 +164,10 @@ pub(crate) fn unpack(bytes: &Shared, range: &Range<usize>) -> Option<(Packed, us
         };
         (site <= size).then_some(Exit { site, eip: eip.wrapping_add(from), kind })
     })?;
-    let fixups = r.list(|r| {
-        let at = r.get()?;
-        let stub = *STUBS.get(usize::from(r.byte()?))?;
-        (at.checked_add(4)? <= size).then_some((at, stub))
-    })?;
     let landings = at(&r) as u32;
     let end = all.end;
     let rest = Rest { bytes: bytes.clone(), eip, all: all.start as u32..end as u32, landings };
-    Some((Packed { eip, len, code, bits, pages, exits, fixups, rest }, end))
+    Some((Packed { eip, len, code, bits, pages, exits, rest }, end))
 }
 
 /// Appends what `rest` belongs to, as it was packed before.
@@ -194,17 +177,13 @@ pub(crate) fn again(rest: &Rest, out: &mut Vec<u8>) {
 }
 
 impl Rest {
-    fn tail(&self) -> (Vec<Landing>, Reader<'_>) {
+    fn tail(&self) -> (Vec<u32>, Reader<'_>) {
         let mut r = Reader(&self.bytes[self.landings as usize..self.all.end as usize]);
-        let landings = r.list(|r| {
-            let at = r.get()?;
-            let dead = r.bytes(2)?.try_into().ok()?;
-            (at % 8 <= 6).then_some(Landing { at, dead })
-        });
+        let landings = r.list(|r| r.get().filter(|at| at % 8 <= 3));
         (landings.unwrap_or_default(), r)
     }
 
-    pub(crate) fn landings(&self) -> Vec<Landing> {
+    pub(crate) fn landings(&self) -> Vec<u32> {
         self.tail().0
     }
 
@@ -253,8 +232,7 @@ mod tests {
                 Exit { site: 64, eip: 0x1000, kind: ExitKind::Interpret },
                 Exit { site: 90, eip: 0x1002, kind: ExitKind::Link { target: 0xffff_0000, patch: 8 } },
             ],
-            landings: vec![Landing { at: 70, dead: [0x90, 0xe9] }],
-            fixups: vec![(72, Stub::Mismatch), (80, Stub::Sentinel)],
+            landings: vec![16, 71 - 5],
             snapshot: None,
         }
     }
@@ -271,9 +249,9 @@ mod tests {
         assert_eq!((next, p.eip, p.len, &p.pages), (second, unit.eip, unit.len, &pages));
         assert_eq!(bytes[p.code], unit.code);
         assert_eq!(bytes[p.bits][0], 1);
-        assert_eq!((p.exits, p.fixups), (unit.exits, unit.fixups));
+        assert_eq!(p.exits, unit.exits);
         assert!(p.rest.marks().eq(unit.marks));
-        assert_eq!(format!("{:?}", p.rest.landings()), format!("{:?}", unit.landings));
+        assert_eq!(p.rest.landings(), unit.landings);
         assert_eq!(unpack(&bytes, &(second..bytes.len())).expect("the second").1, bytes.len());
     }
 

@@ -7,7 +7,6 @@
 use crate::Config;
 use crate::checked::Snapshot;
 use crate::emit;
-use crate::stubs::Stub;
 use xlat86_arch::{Features, Mode};
 use xlat86_decoder::{Block, BlockEnd, decode_more};
 
@@ -93,14 +92,7 @@ pub struct Exit {
     pub kind: ExitKind,
 }
 
-/// Two code bytes to overwrite when the unit is invalidated, so that a return address that is still on a return stack leads out of it.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct Landing {
-    pub(crate) at: u32,
-    pub(crate) dead: [u8; 2],
-}
-
-/// One translated unit, independent of where it will be placed but for `fixups`.
+/// One translated unit, independent of where it will be placed.
 #[derive(Debug, Default)]
 pub struct Unit {
     /// Guest EIP of the first instruction.
@@ -117,9 +109,8 @@ pub struct Unit {
     pub marks: Vec<Mark>,
     /// Ascending in `site`.
     pub exits: Vec<Exit>,
-    pub(crate) landings: Vec<Landing>,
-    /// Displacements (4 bytes at the offset) to be set to reach a stub.
-    pub(crate) fixups: Vec<(u32, Stub)>,
+    /// Offsets of the loads by which landings make sure that the guest returned to them.
+    pub(crate) landings: Vec<u32>,
     /// The unit checks itself: it compares guest memory with this when it is entered, which can only be at its start.
     pub(crate) snapshot: Option<Snapshot>,
 }

@@ -157,6 +157,12 @@ impl Vcpu {
                 self.repair(&mark);
                 Then::Exit(Exit::Interrupted)
             }
+            (Left::Trap, _) if self.process.cache().mismatched(site) => {
+                self.stats.return_mismatches += 1;
+                self.frame_mut().reset_returns();
+                self.state.eip = target as u32;
+                Then::Connect(Connect::Table)
+            }
             (Left::Trap, Some(Place::Inside(mark))) => {
                 self.stats.leave_fault += 1;
                 self.repair(&mark);

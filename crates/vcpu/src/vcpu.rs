@@ -161,7 +161,7 @@ impl Vcpu {
         stats.interpreted = interpreted - self.interpreted_published;
         self.interpreted_published = interpreted;
         if let Some(f) = &mut self.frame {
-            stats.return_mismatches = core::mem::take(&mut f.regs().mismatches);
+            stats.return_mismatches += core::mem::take(&mut f.regs().mismatches);
         }
         self.process.stats.lock().unwrap_or_else(std::sync::PoisonError::into_inner).add(&stats);
     }
