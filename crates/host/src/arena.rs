@@ -7,7 +7,7 @@
 use crate::memory::zeroed_atomics;
 use memmap2::{MmapMut, MmapOptions};
 use std::io;
-use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 
 /// Most arenas alive at once in a process (a process needs one; its tests several).
 const MAX_ARENAS: usize = 64;
@@ -23,8 +23,13 @@ static RANGES: [[AtomicU64; 3]; MAX_ARENAS] = [const { [const { AtomicU64::new(0
 pub struct Arena {
     map: MmapMut,
     boundary: Box<[AtomicU8]>,
+    /// Offset up to which the host has been asked for memory.
+    populated: AtomicUsize,
     slot: usize,
 }
+
+/// Memory is asked for this much at once: one call costs less than a fault for each page.
+const POPULATE: usize = 64 << 10;
 
 impl Arena {
     /// Maps `size` bytes (rounded up to pages). The host may refuse memory that is writable and executable.
@@ -43,7 +48,7 @@ impl Arena {
             if range[0].compare_exchange(0, start, Ordering::AcqRel, Ordering::Relaxed).is_ok() {
                 range[2].store(boundary.as_ptr() as u64, Ordering::Release);
                 range[1].store(start + len as u64, Ordering::Release);
-                return Ok(Arena { map, boundary, slot });
+                return Ok(Arena { map, boundary, populated: AtomicUsize::new(0), slot });
             }
         }
         Err(io::Error::other("too many code arenas in one process"))
@@ -68,6 +73,7 @@ impl Arena {
     /// If the range isn't within the arena. Nothing may be executing there, and nothing else may write.
     pub fn write(&self, offset: usize, code: &[u8], boundaries: impl Iterator<Item = usize>) {
         assert!(offset.is_multiple_of(8) && offset + code.len() <= self.size(), "code outside the arena");
+        self.populate(offset, code.len());
         // One writer at a time, so plain loads and stores do; signal handlers only read.
         for byte in &self.boundary[offset / 8..(offset + code.len()).div_ceil(8)] {
             byte.store(0, Ordering::Relaxed);
@@ -82,6 +88,18 @@ impl Arena {
             let byte = &self.boundary[at / 8];
             byte.store(byte.load(Ordering::Relaxed) | 1 << (at % 8), Ordering::Release);
         }
+    }
+
+    /// Asks for the memory at `offset` and what will follow, where that is new.
+    fn populate(&self, offset: usize, len: usize) {
+        let done = self.populated.load(Ordering::Relaxed);
+        if !(done..done + POPULATE).contains(&(offset + len)) {
+            return;
+        }
+        let more = POPULATE.min(self.size() - done);
+        self.populated.store(done + more, Ordering::Relaxed);
+        // SAFETY: within our own mapping; contents stay as they are. An old kernel refuses, and pages come by faults.
+        unsafe { libc::madvise((self.base() as usize + done) as *mut libc::c_void, more, libc::MADV_POPULATE_WRITE) };
     }
 
     /// [`Arena::write`] with the boundary bits given, one for each byte of `code`.

@@ -35,7 +35,7 @@ const CALL: u8 = 0xe8;
 struct Link {
     from: UnitId,
     /// Index into its exits.
-    exit: usize,
+    exit: u32,
 }
 
 /// A unit in its place.
@@ -68,7 +68,7 @@ struct Linkable {
 /// What is rarely asked for about a unit.
 enum Details {
     /// The unit without its code and exits.
-    Made(Unit),
+    Made(Box<Unit>),
     Adopted(Rest),
 }
 
@@ -354,7 +354,7 @@ impl Cache {
         self.arena.write(base as usize, &code, boundaries);
         let exits = core::mem::take(&mut unit.exits);
         let (eip, len) = (unit.eip, unit.len);
-        self.settle(base, code.len(), eip, len, exits, pages.to_vec(), Details::Made(unit));
+        self.settle(base, code.len(), eip, len, exits, pages.to_vec(), Details::Made(Box::new(unit)));
         Ok(base)
     }
 
@@ -424,7 +424,8 @@ impl Cache {
             }
             let Ok(base) = self.room(p.code.len()) else { break };
             let len = p.code.len();
-            self.arena.write_marked(base as usize, &bytes[p.code], &bytes[p.bits]);
+            let all = (**bytes).as_ref();
+            self.arena.write_marked(base as usize, &all[p.code], &all[p.bits]);
             self.settle(base, len, p.eip, p.len, p.exits, p.pages, Details::Adopted(p.rest));
             adopted.extend(self.by_eip.get(&p.eip));
         }
@@ -440,14 +441,14 @@ impl Cache {
         let mut links = Vec::new();
         for &from in adopted {
             let u = self.unit(from);
-            links.extend((0..u.exits.len()).map(|exit| Link { from, exit }));
+            links.extend((0..u.exits.len() as u32).map(|exit| Link { from, exit }));
             for page in u.pages.clone() {
                 links.extend(self.wanted.remove(&page).unwrap_or_default());
             }
         }
         for link in links {
             let Some(u) = &self.units[link.from as usize] else { continue };
-            let Some(x) = u.exits.get(link.exit).filter(|x| x.to.is_none()) else { continue };
+            let Some(x) = u.exits.get(link.exit as usize).filter(|x| x.to.is_none()) else { continue };
             let ExitKind::Link { target, patch } = x.exit.kind else { continue };
             if !self.link(link, target, u.base + patch) {
                 self.wanted.entry(target >> 12).or_default().push(link);
@@ -517,7 +518,7 @@ impl Cache {
         let Ok(exit) = u.exits.binary_search_by_key(&(offset - u.base), |x| x.exit.site) else { return };
         let ExitKind::Link { target, patch } = u.exits[exit].exit.kind else { return };
         let patch = u.base + patch;
-        self.link(Link { from, exit }, target, patch);
+        self.link(Link { from, exit: exit as u32 }, target, patch);
     }
 
     /// Patches the jump of `link`, its displacement being at arena offset `patch`, to go to the translation of `target`. False when there is
@@ -525,10 +526,10 @@ impl Cache {
     fn link(&mut self, link: Link, target: u32, patch: u32) -> bool {
         let Link { from, exit } = link;
         let Some((to, offset)) = self.find(target) else { return false };
-        if self.unit(from).exits[exit].to.is_some() {
+        if self.unit(from).exits[exit as usize].to.is_some() {
             return true;
         }
-        self.unit_mut(from).exits[exit].to = Some(to);
+        self.unit_mut(from).exits[exit as usize].to = Some(to);
         self.unit_mut(to).incoming.push(link);
         self.arena.patch(patch as usize, offset.wrapping_sub(patch + 4));
         self.stats.chains += 1;
@@ -538,7 +539,7 @@ impl Cache {
     /// Takes back a chained jump: it leaves again.
     fn unchain(&mut self, link: Link) {
         let u = self.unit_mut(link.from);
-        let x = &mut u.exits[link.exit];
+        let x = &mut u.exits[link.exit as usize];
         x.to = None;
         let Exit { site, kind, .. } = x.exit;
         let ExitKind::Link { patch, .. } = kind else { unreachable!("only links are chained") };
@@ -578,7 +579,7 @@ impl Cache {
             // A unit that jumps to itself has lost that link above.
             if let Some(to) = x.to {
                 let to = self.unit_mut(to);
-                to.incoming.retain(|l| *l != Link { from: id, exit });
+                to.incoming.retain(|l| *l != Link { from: id, exit: exit as u32 });
             }
         }
         for at in u.details.landings() {

@@ -91,9 +91,12 @@ pub(crate) fn pack(unit: &Unit, code: &[u8], exits: &[Exit], pages: &[u32], out:
             put(&mut one, v);
         }
     }
+    let mut marks = Vec::new();
+    pack_marks(unit, &mut marks);
+    put(&mut one, marks.len() as u32);
+    one.extend(marks);
     put(&mut one, unit.landings.len() as u32);
     unit.landings.iter().for_each(|&at| put(&mut one, at));
-    pack_marks(unit, &mut one);
     put(out, one.len() as u32);
     out.extend(one);
 }
@@ -119,7 +122,7 @@ fn pack_marks(unit: &Unit, out: &mut Vec<u8>) {
 }
 
 /// Bytes that many packed units share.
-pub type Shared = Arc<Vec<u8>>;
+pub type Shared = Arc<dyn AsRef<[u8]> + Send + Sync>;
 
 /// A packed unit, and what is needed of it at once.
 pub(crate) struct Packed {
@@ -138,16 +141,17 @@ pub(crate) struct Rest {
     eip: u32,
     /// The whole unit.
     all: Range<u32>,
-    landings: u32,
+    marks: Range<u32>,
 }
 
 /// The packed unit that begins at the start of `range` in `bytes`, and where the next one does.
 pub(crate) fn unpack(bytes: &Shared, range: &Range<usize>) -> Option<(Packed, usize)> {
-    let mut r = Reader(bytes.get(range.clone())?);
+    let bytes_of = |r: &Range<usize>| (**bytes).as_ref().get(r.clone());
+    let mut r = Reader(bytes_of(range)?);
     let left = |r: &Reader<'_>| range.end - r.0.len();
     let total = r.get()? as usize;
     let all = left(&r)..left(&r).checked_add(total)?;
-    r = Reader(bytes.get(all.clone()).filter(|_| all.end <= range.end)?);
+    r = Reader(bytes_of(&all).filter(|_| all.end <= range.end)?);
     let at = |r: &Reader<'_>| all.end - r.0.len();
     let (eip, len, size) = (r.get()?, r.get()?, r.get()?);
     let code = at(&r)..at(&r) + r.bytes(size as usize)?.len();
@@ -164,32 +168,32 @@ pub(crate) fn unpack(bytes: &Shared, range: &Range<usize>) -> Option<(Packed, us
         };
         (site <= size).then_some(Exit { site, eip: eip.wrapping_add(from), kind })
     })?;
-    let landings = at(&r) as u32;
+    let marks = r.get()? as usize;
+    let marks = at(&r) as u32..(at(&r) + r.bytes(marks)?.len()) as u32;
     let end = all.end;
-    let rest = Rest { bytes: bytes.clone(), eip, all: all.start as u32..end as u32, landings };
+    let rest = Rest { bytes: bytes.clone(), eip, all: all.start as u32..end as u32, marks };
     Some((Packed { eip, len, code, bits, pages, exits, rest }, end))
 }
 
 /// Appends what `rest` belongs to, as it was packed before.
 pub(crate) fn again(rest: &Rest, out: &mut Vec<u8>) {
     put(out, rest.all.end - rest.all.start);
-    out.extend_from_slice(&rest.bytes[rest.all.start as usize..rest.all.end as usize]);
+    out.extend_from_slice(rest.bytes(rest.all.clone()));
 }
 
 impl Rest {
-    fn tail(&self) -> (Vec<u32>, Reader<'_>) {
-        let mut r = Reader(&self.bytes[self.landings as usize..self.all.end as usize]);
-        let landings = r.list(|r| r.get().filter(|at| at % 8 <= 3));
-        (landings.unwrap_or_default(), r)
+    fn bytes(&self, range: Range<u32>) -> &[u8] {
+        &(*self.bytes).as_ref()[range.start as usize..range.end as usize]
     }
 
     pub(crate) fn landings(&self) -> Vec<u32> {
-        self.tail().0
+        let mut r = Reader(self.bytes(self.marks.end..self.all.end));
+        r.list(|r| r.get().filter(|at| at % 8 <= 3)).unwrap_or_default()
     }
 
     /// In order.
     pub(crate) fn marks(&self) -> impl Iterator<Item = Mark> + '_ {
-        let mut r = self.tail().1;
+        let mut r = Reader(self.bytes(self.marks.clone()));
         let (mut host, mut eip) = (0u32, self.eip);
         core::iter::from_fn(move || {
             let flags = r.byte()?;
@@ -244,15 +248,16 @@ mod tests {
         pack(&unit, &unit.code, &unit.exits, &pages, &mut bytes);
         let second = bytes.len();
         pack(&unit, &unit.code, &unit.exits, &[], &mut bytes);
-        let bytes = Arc::new(bytes);
-        let (p, next) = unpack(&bytes, &(5..bytes.len())).expect("two units");
+        let len = bytes.len();
+        let shared: Shared = Arc::new(bytes.clone());
+        let (p, next) = unpack(&shared, &(5..len)).expect("two units");
         assert_eq!((next, p.eip, p.len, &p.pages), (second, unit.eip, unit.len, &pages));
         assert_eq!(bytes[p.code], unit.code);
         assert_eq!(bytes[p.bits][0], 1);
         assert_eq!(p.exits, unit.exits);
         assert!(p.rest.marks().eq(unit.marks));
         assert_eq!(p.rest.landings(), unit.landings);
-        assert_eq!(unpack(&bytes, &(second..bytes.len())).expect("the second").1, bytes.len());
+        assert_eq!(unpack(&shared, &(second..len)).expect("the second").1, len);
     }
 
     #[test]
@@ -261,8 +266,9 @@ mod tests {
         let mut bytes = Vec::new();
         pack(&unit, &unit.code, &unit.exits, &[1], &mut bytes);
         let read = |bytes: Vec<u8>| {
-            let bytes = Arc::new(bytes);
-            let (p, _) = unpack(&bytes, &(0..bytes.len()))?;
+            let len = bytes.len();
+            let shared: Shared = Arc::new(bytes);
+            let (p, _) = unpack(&shared, &(0..len))?;
             Some(p.rest.marks().count() + p.rest.landings().len())
         };
         for n in 0..bytes.len() {

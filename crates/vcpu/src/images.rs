@@ -62,7 +62,7 @@ impl Images {
         if !m.adopted.insert(page) {
             return None;
         }
-        let kept = m.kept.get_or_insert_with(|| self.store.load(&m.key).unwrap_or_default());
+        let kept = m.kept.get_or_insert_with(|| self.store.load(&m.key).unwrap_or_else(Pages::none));
         let range = kept.ranges.get(&page)?.clone();
         Some((kept.bytes.clone(), range, m.pages.clone()))
     }
@@ -77,11 +77,11 @@ impl Images {
     /// Keeps what `cache` holds, where enough is new.
     pub(crate) fn keep(&mut self, cache: &Cache) {
         for m in &mut self.mappings {
-            let before = m.kept.as_ref().map_or(0, |k| k.bytes.len());
+            let before = m.kept.as_ref().map_or(0, |k| k.all().len());
             if m.made < LEAST_INSNS || m.made * BYTES_PER_INSN < before as u64 {
                 continue;
             }
-            let kept = m.kept.take().unwrap_or_default();
+            let kept = m.kept.take().unwrap_or_else(Pages::none);
             let mut pages: BTreeMap<u32, Vec<u8>> =
                 kept.ranges.keys().map(|p| (*p, kept.get(*p).unwrap_or_default().to_vec())).collect();
             for &page in &m.adopted {

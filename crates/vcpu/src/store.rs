@@ -7,12 +7,14 @@
 
 use std::collections::BTreeMap;
 use std::fs::{self, DirBuilder, File, Metadata, OpenOptions};
-use std::io::{self, Read, Write};
+use std::io::{self, Write};
 use std::ops::Range;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::SystemTime;
+use xlat86_host::MappedFile;
+use xlat86_translator::Shared;
 
 /// First bytes of a file.
 const MAGIC: &[u8; 8] = b"xlat86\x00\x01";
@@ -52,16 +54,25 @@ impl FileId {
 }
 
 /// Packed units by guest page, each in its range of bytes that all share.
-#[derive(Clone, Default, PartialEq, Eq, Debug)]
+#[derive(Clone)]
 pub(crate) struct Pages {
-    pub(crate) bytes: Arc<Vec<u8>>,
+    pub(crate) bytes: Shared,
     pub(crate) ranges: BTreeMap<u32, Range<usize>>,
 }
 
 impl Pages {
     /// The units that begin on `page`.
     pub(crate) fn get(&self, page: u32) -> Option<&[u8]> {
-        self.ranges.get(&page).map(|r| &self.bytes[r.clone()])
+        self.ranges.get(&page).map(|r| &self.all()[r.clone()])
+    }
+
+    pub(crate) fn all(&self) -> &[u8] {
+        (*self.bytes).as_ref()
+    }
+
+    /// Of a mapping for which nothing was kept.
+    pub(crate) fn none() -> Self {
+        Pages { bytes: Arc::new(Vec::new()), ranges: BTreeMap::new() }
     }
 }
 
@@ -88,7 +99,9 @@ impl Store {
     fn at(folder: &Path, settings: &str) -> Option<Store> {
         let me = FileId::of(&fs::metadata("/proc/self/exe").ok()?);
         if !folder.is_dir() {
-            DirBuilder::new().recursive(true).mode(0o700).create(folder).ok()?;
+            // The folder that it is in may be missing too, but not the user's home.
+            let _ = DirBuilder::new().mode(0o700).create(folder.parent()?);
+            DirBuilder::new().mode(0o700).create(folder).ok()?;
         }
         let m = fs::symlink_metadata(folder).ok()?;
         (m.is_dir() && is_private(&m)).then(|| Store { folder: folder.to_owned(), maker: format!("{me:?} {settings}") })
@@ -112,16 +125,16 @@ impl Store {
 
     /// What was kept under `key`.
     pub(crate) fn load(&self, key: &Key) -> Option<Pages> {
-        let mut file = OpenOptions::new().read(true).custom_flags(O_NOFOLLOW).open(self.path(key)).ok()?;
+        let file = OpenOptions::new().read(true).custom_flags(O_NOFOLLOW).open(self.path(key)).ok()?;
         let m = file.metadata().ok()?;
         if !m.is_file() || !is_private(&m) || m.len() > LARGEST {
             return None;
         }
-        let mut bytes = Vec::with_capacity(m.len() as usize + 1);
-        file.read_to_end(&mut bytes).ok()?;
+        let bytes = MappedFile::new(&file).ok()?;
         // For whoever tidies up: it was used.
         let _ = file.set_modified(SystemTime::now());
-        parse(bytes, key)
+        let ranges = parse(bytes.as_ref(), key)?;
+        Some(Pages { bytes: Arc::new(bytes), ranges })
     }
 
     /// Keeps `pages` under `key`, instead of whatever was. Not being able to is no reason to complain.
@@ -193,7 +206,7 @@ fn format(key: &Key, pages: &BTreeMap<u32, Vec<u8>>) -> Vec<u8> {
     bytes
 }
 
-fn parse(bytes: Vec<u8>, key: &Key) -> Option<Pages> {
+fn parse(bytes: &[u8], key: &Key) -> Option<BTreeMap<u32, Range<usize>>> {
     fn word(b: &mut &[u8]) -> Option<u32> {
         let (head, rest) = b.split_first_chunk()?;
         *b = rest;
@@ -212,7 +225,7 @@ fn parse(bytes: Vec<u8>, key: &Key) -> Option<Pages> {
         rest = rest.get(len..)?;
         ranges.insert(page, at..at + len);
     }
-    Some(Pages { ranges, bytes: Arc::new(bytes) })
+    Some(ranges)
 }
 
 #[cfg(test)]
@@ -236,7 +249,7 @@ mod tests {
     fn what_was_saved_is_loaded_under_the_same_key_only() {
         let (store, folder) = store("same");
         let key = store.key(&FILE, 0, 0x1000, 0x2000);
-        assert_eq!(store.load(&key), None);
+        assert!(store.load(&key).is_none());
         store.save(&key, &pages());
         let back = store.load(&key).expect("just saved");
         assert!(back.ranges.keys().eq(pages().keys()));
@@ -247,10 +260,10 @@ mod tests {
             Store::at(&folder, "others").unwrap().key(&FILE, 0, 0x1000, 0x2000),
         ];
         for other in others {
-            assert_eq!(store.load(&other), None);
+            assert!(store.load(&other).is_none());
             // Even if their names were the same.
             fs::copy(store.path(&key), store.path(&other)).unwrap();
-            assert_eq!(store.load(&other), None);
+            assert!(store.load(&other).is_none());
         }
         fs::remove_dir_all(folder).unwrap();
     }
@@ -264,23 +277,23 @@ mod tests {
         let good = fs::read(&path).unwrap();
         for n in [0, 7, 8, 11, 12, 40, good.len() - 1] {
             fs::write(&path, &good[..n]).unwrap();
-            assert_eq!(store.load(&key), None, "cut at {n}");
+            assert!(store.load(&key).is_none(), "cut at {n}");
         }
         for i in (0..good.len()).step_by(37) {
             let mut bad = good.clone();
             bad[i] ^= 0x10;
             fs::write(&path, bad).unwrap();
-            assert_eq!(store.load(&key), None, "changed at {i}");
+            assert!(store.load(&key).is_none(), "changed at {i}");
         }
         fs::write(&path, &good).unwrap();
         assert!(store.load(&key).is_some());
         // Others may write to it.
         fs::set_permissions(&path, fs::Permissions::from_mode(0o622)).unwrap();
-        assert_eq!(store.load(&key), None);
+        assert!(store.load(&key).is_none());
         fs::remove_file(&path).unwrap();
         fs::write(folder.join("elsewhere"), &good).unwrap();
         std::os::unix::fs::symlink("elsewhere", &path).unwrap();
-        assert_eq!(store.load(&key), None);
+        assert!(store.load(&key).is_none());
         fs::set_permissions(&folder, fs::Permissions::from_mode(0o777)).unwrap();
         assert!(Store::at(&folder, "settings").is_none());
         fs::remove_dir_all(folder).unwrap();
