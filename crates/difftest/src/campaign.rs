@@ -123,7 +123,8 @@ impl Report {
 }
 
 /// Does the host CPU, as we can ask it, know the answer? In 64-bit mode it has no place for the x87's pointers of 32-bit code.
-pub(crate) fn silicon_judges(code: Code) -> bool {
+#[must_use]
+pub fn silicon_judges(code: Code) -> bool {
     let m = code.mnemonic();
     !matches!(
         m,

@@ -63,12 +63,12 @@ pub fn check_input(input: &[u8]) {
 /// # Panics
 /// When one is broken, saying which.
 pub fn check(setting: &Setting, bytes: &[u8]) {
-    let block = setting.block(bytes);
+    let (block, zydis) = (setting.block(bytes), Zydis::new(setting.mode));
     check_shape(setting, bytes, &block);
     check_locality(setting, bytes, &block);
     for (insn, at) in with_positions(&block) {
         check_insn(setting, &bytes[at..], insn);
-        if let Some(text) = zydis_disagreement(setting.mode, &bytes[at..], insn) {
+        if let Some(text) = zydis.disagreement(&bytes[at..], insn) {
             panic!("{text}: {:02x?}", &bytes[at..at + insn.len()]);
         }
     }
@@ -181,23 +181,37 @@ fn zydis(mode: Mode) -> zydis::Decoder {
     decoder
 }
 
-/// How Zydis sees the head of `bytes` differently from `insn`; `None` when it agrees, or differs as [`known`] says.
-#[must_use]
-pub fn zydis_disagreement(mode: Mode, bytes: &[u8], insn: &Insn) -> Option<String> {
-    let theirs = zydis(mode).decode_first::<NoOperands>(&bytes[..bytes.len().min(MAX_INSN_LEN)]);
-    let theirs = theirs.ok().flatten().map(|i| (i.mnemonic, usize::from(i.length)));
-    let agreed = match (theirs, insn.kind) {
-        (Some((_, len)), kind) if kind != Kind::Invalid => len == insn.len(),
-        (None, Kind::Invalid) => true,
-        // A feature that this CPU, or every model of ours, lacks: Zydis knows no such thing as a model.
-        (Some(_), _) => insn.code() != Code::INVALID,
-        (None, _) => false,
-    };
-    if agreed || known(insn, theirs.map(|t| t.0)).is_some() {
-        return None;
+/// The second decoder, made for one mode: making it costs more than decoding.
+pub struct Zydis {
+    mode: Mode,
+    decoder: zydis::Decoder,
+}
+
+impl Zydis {
+    /// For code of `mode`.
+    #[must_use]
+    pub fn new(mode: Mode) -> Zydis {
+        Zydis { mode, decoder: zydis(mode) }
     }
-    let ours = format!("{:?}, {:?}, {} bytes", insn.code(), insn.kind, insn.len());
-    Some(format!("{mode:?}: {ours}; Zydis: {theirs:?}"))
+
+    /// How Zydis sees the head of `bytes` differently from `insn`; `None` when it agrees, or differs as [`known`] says.
+    #[must_use]
+    pub fn disagreement(&self, bytes: &[u8], insn: &Insn) -> Option<String> {
+        let theirs = self.decoder.decode_first::<NoOperands>(&bytes[..bytes.len().min(MAX_INSN_LEN)]);
+        let theirs = theirs.ok().flatten().map(|i| (i.mnemonic, usize::from(i.length)));
+        let agreed = match (theirs, insn.kind) {
+            (Some((_, len)), kind) if kind != Kind::Invalid => len == insn.len(),
+            (None, Kind::Invalid) => true,
+            // A feature that this CPU, or every model of ours, lacks: Zydis knows no such thing as a model.
+            (Some(_), _) => insn.code() != Code::INVALID,
+            (None, _) => false,
+        };
+        if agreed || known(insn, theirs.map(|t| t.0)).is_some() {
+            return None;
+        }
+        let ours = format!("{:?}, {:?}, {} bytes", insn.code(), insn.kind, insn.len());
+        Some(format!("{:?}: {ours}; Zydis: {theirs:?}", self.mode))
+    }
 }
 
 /// Where Zydis is known to differ, and why it isn't followed.
@@ -238,9 +252,10 @@ mod tests {
     fn zydis_agrees_on_every_opcode() {
         let mut found: BTreeMap<String, [u8; 16]> = BTreeMap::new();
         for mode in [Mode::USER32, Mode(Mode::PROTECTED), Mode(0)] {
+            let zydis = Zydis::new(mode);
             for bytes in encodings() {
                 let insn = decode_insn(&bytes, 0, mode, CpuModel::MAX.features).expect("16 bytes suffice");
-                if let Some(text) = zydis_disagreement(mode, &bytes, &insn) {
+                if let Some(text) = zydis.disagreement(&bytes, &insn) {
                     found.entry(text).or_insert(bytes);
                 }
             }

@@ -5,13 +5,13 @@
 //! Needs a host that runs i386 code and `gcc -m32`, and some minutes: `cargo test --release -p xlat86-difftest --test
 //! silicon_decode -- --ignored`. Its findings stand in docs/decoding.md and as cases in the decoder's tests.
 
-use iced_x86::Code;
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::path::Path;
 use std::process::{Command, Stdio};
-use xlat86_arch::{CpuModel, Features, Mode};
-use xlat86_decoder::{Insn, Kind, decode_insn, required_features};
+use xlat86_arch::{CpuModel, Mode};
+use xlat86_decoder::{Insn, Kind, decode_insn};
+use xlat86_difftest::length::{exempt, is_prefix};
 
 type Bytes = [u8; 16];
 
@@ -41,10 +41,6 @@ const MAPS: &[&[u8]] = &[&[], &[0x0f], &[0x0f, 0x38], &[0x0f, 0x3a]];
 fn modrms() -> impl Iterator<Item = u8> {
     let rest = [0x00, 0x04, 0x05, 0x06, 0x40, 0x80].into_iter().chain(0xc0..=0xc7);
     rest.flat_map(|b| (0..8u8).map(move |reg| b | reg << 3))
-}
-
-fn is_prefix(b: u8) -> bool {
-    matches!(b, 0x26 | 0x2e | 0x36 | 0x3e | 0x64..=0x67 | 0xf0 | 0xf2 | 0xf3)
 }
 
 fn encodings() -> Vec<Bytes> {
@@ -96,21 +92,6 @@ fn run_natively(probe: &Path, bits: u32, encodings: &[Bytes]) -> Vec<(usize, Str
     let text = std::fs::read_to_string(&output).unwrap();
     let rows = text.lines().map(|l| l.split_once(' ').unwrap()).map(|(n, o)| (n.parse().unwrap(), o.to_owned()));
     rows.collect()
-}
-
-/// Encodings on which CPUs differ by mode, vendor or setting, or that are no concern of ours; each with the reason.
-fn exempt(insn: &Insn, bytes: &Bytes) -> Option<&'static str> {
-    let prefixes = bytes.iter().take_while(|&&b| is_prefix(b)).count();
-    let locked = bytes[..prefixes].contains(&0xf0);
-    Some(match (insn.code(), &bytes[prefixes..]) {
-        (Code::Sysenter | Code::Sysexitd, _) => "AMD has no SYSENTER in long mode",
-        (Code::INVALID, [0x0f, 0xff, ..]) => "UD0 has a ModRM byte on Intel only: the limit of 15 comes earlier",
-        (Code::INVALID, [0x0f, 0x01, 0xc0..=0xff, ..]) => "VMX, SVM and other extensions, not offered under any prefix",
-        (Code::INVALID, [0x0f, 0x20 | 0x22, m, ..]) if locked && m >> 3 & 7 == 0 => "MOV CR8 by AMD's AltMovCr8",
-        (Code::INVALID, [0x0f, 0x00, m, ..]) if locked && m >> 3 & 7 == 5 => "Zen 4 ignores LOCK before VERW",
-        (c, _) if required_features(c).contains(Features::NEVER) => "not offered",
-        _ => return None,
-    })
 }
 
 /// A disagreement, or `None`.

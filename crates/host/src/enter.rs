@@ -5,48 +5,61 @@
 //! Below it lies a guard page (overflow resets the stack, in the fault handler); at its top the address of the sentinel stub (underflow
 //! goes through the jump table). Signal handlers run on the alternate stack.
 
-use crate::frame::{Frame, Left, PROBE};
-use crate::{Arena, JumpTable, slot};
+use crate::frame::{Frame, FrameMemory, Left};
+use crate::{Arena, JumpTable, TlbMemory, slot};
 use core::arch::naked_asm;
 use core::mem::offset_of;
 use memmap2::{MmapMut, MmapOptions};
 use std::io;
+use std::sync::Arc;
 
 /// Size of the return stack: 64 Ki nested guest calls before a reset.
 const RETURN_STACK: usize = 512 << 10;
 /// Inaccessible bytes below it.
 const GUARD: usize = 4096;
 
-/// Address space behind the probe in which every load faults.
-const OUT_OF_REACH: usize = 4 << 30;
-/// Offset of the frame in its mapping.
-const FRAME: usize = GUARD + RETURN_STACK;
-/// Offset of what is out of reach, behind the byte that is the probe.
-const BEYOND: usize = FRAME + PROBE as usize + 1;
-
 /// The frame of one virtual CPU with its return stack: everything needed to run translated code on this thread.
-///
-/// One mapping: the guard, the return stack, the frame, room up to the probe, and inaccessible memory.
 pub struct VcpuFrame {
-    map: MmapMut,
+    frame: *mut Frame,
+    stack: MmapMut,
+    /// Whose memory the frame is in.
+    _home: Home,
+}
+
+/// Where a frame lives. The fields keep it alive.
+enum Home {
+    Own(#[allow(dead_code, reason = "owned, not looked at")] FrameMemory),
+    Tlb(#[allow(dead_code, reason = "owned, not looked at")] Arc<TlbMemory>),
 }
 
 impl VcpuFrame {
     /// A frame for code in `arena`, whose offset `sentinel` holds the stub that an underflowing return reaches.
-    pub fn new(arena: &Arena, table: &JumpTable, sentinel: usize) -> io::Result<VcpuFrame> {
-        let map = MmapOptions::new().len(BEYOND + OUT_OF_REACH).no_reserve_swap().map_anon()?;
-        let base = map.as_ptr() as u64;
-        for (start, len) in [(0, GUARD), (BEYOND, OUT_OF_REACH)] {
-            // SAFETY: whole pages of our own mapping, to which no reference exists.
-            if unsafe { libc::mprotect((base as usize + start) as *mut libc::c_void, len, libc::PROT_NONE) } != 0 {
-                return Err(io::Error::last_os_error());
-            }
+    /// With `tlb` the frame lies behind that CPU's TLBs; the code may then look them up.
+    pub fn new(
+        arena: &Arena,
+        table: &JumpTable,
+        sentinel: usize,
+        tlb: Option<Arc<TlbMemory>>,
+    ) -> io::Result<VcpuFrame> {
+        let stack = MmapOptions::new().len(GUARD + RETURN_STACK).no_reserve_swap().map_anon()?;
+        let base = stack.as_ptr() as u64;
+        // SAFETY: the lowest page of our own mapping.
+        if unsafe { libc::mprotect(base as *mut libc::c_void, GUARD, libc::PROT_NONE) } != 0 {
+            return Err(io::Error::last_os_error());
         }
-        // SAFETY: within the mapping, writable and aligned to a page.
-        unsafe { ((base as usize + FRAME) as *mut Frame).write(Frame::new()) };
-        let mut this = VcpuFrame { map };
+        let (frame, home) = match tlb {
+            None => {
+                let memory = FrameMemory::new(0)?;
+                (memory.frame(), Home::Own(memory))
+            }
+            Some(tlb) => (tlb.frame(), Home::Tlb(tlb)),
+        };
+        let frame = frame as *mut Frame;
+        // SAFETY: a page of its own, writable and aligned, kept for the frame by `FrameMemory`.
+        unsafe { frame.write(Frame::new()) };
+        let mut this = VcpuFrame { frame, stack, _home: home };
         // 16 bytes above the sentinel stay free, for the overshoot of a return that pops it.
-        let top = base + FRAME as u64 - 64;
+        let top = base + (GUARD + RETURN_STACK) as u64 - 64;
         // SAFETY: in our own mapping, above the guard.
         unsafe { (top as *mut u64).write(arena.base() + sentinel as u64) };
         let f = this.regs();
@@ -59,12 +72,8 @@ impl VcpuFrame {
 
     /// The register file, between two entries.
     pub fn regs(&mut self) -> &mut Frame {
-        // SAFETY: initialised when it was made, ours alone, and translated code isn't running.
-        unsafe { &mut *self.frame() }
-    }
-
-    fn frame(&self) -> *mut Frame {
-        (self.map.as_ptr() as usize + FRAME) as *mut Frame
+        // SAFETY: valid as long as `_home`, and ours alone: a CPU has one frame.
+        unsafe { &mut *self.frame }
     }
 
     /// Forgets every host return address: guest returns find their way through the jump table.
@@ -79,11 +88,11 @@ impl VcpuFrame {
     pub fn enter(&mut self, arena: &Arena, offset: u32) {
         assert!((offset as usize) < arena.size() && self.regs().arena == arena.base());
         self.regs().left = Left::Call;
-        let guard = self.map.as_ptr() as u64;
+        let guard = self.stack.as_ptr() as u64;
         slot::set_return_guard(guard..guard + GUARD as u64);
         // SAFETY: the frame is valid and exclusively ours; the code in the arena is trusted; all registers that the
         // System V ABI says a callee preserves are saved and restored by the routine.
-        unsafe { enter(self.frame(), arena.base() + u64::from(offset), slot::pending_flag()) }
+        unsafe { enter(self.frame, arena.base() + u64::from(offset), slot::pending_flag()) }
     }
 }
 
@@ -177,6 +186,7 @@ unsafe extern "C" fn xlat86_leave() {
         ".globl xlat86_leave_trap",
         "xlat86_leave_trap:",
         "mov [r14 + {target}], r11",
+        "mov [r14 + {address}], r8",
         "mov [r14 + {return_sp}], rsp",
         "mov rsp, [r14 + {host_sp}]",
         "pushfq",
@@ -197,6 +207,7 @@ unsafe extern "C" fn xlat86_leave() {
         "ret",
         site = const offset_of!(Frame, site),
         target = const offset_of!(Frame, target),
+        address = const offset_of!(Frame, address),
         return_sp = const offset_of!(Frame, return_sp),
         host_sp = const offset_of!(Frame, host_sp),
         flags = const offset_of!(Frame, flags),
@@ -220,7 +231,7 @@ mod tests {
         signals::use_alternate_stack().unwrap();
         let (arena, table) = (Arena::new(1 << 16).unwrap(), JumpTable::new().unwrap());
         arena.write(64, code, boundaries.iter().copied());
-        let frame = VcpuFrame::new(&arena, &table, 0).unwrap();
+        let frame = VcpuFrame::new(&arena, &table, 0, None).unwrap();
         (arena, table, frame)
     }
 

@@ -2,6 +2,9 @@
 //!
 //! R14 points here while translated code runs. The fields that it touches on hot paths lie within a signed byte's reach.
 
+use memmap2::{MmapMut, MmapOptions};
+use std::io;
+
 /// Register file and constants of one virtual CPU, reached from translated code through R14.
 #[derive(Debug)]
 #[repr(C, align(64))]
@@ -36,6 +39,16 @@ pub struct Frame {
     pub arena: u64,
     /// Base of the indirect-jump table (R15).
     pub table: u64,
+    /// R8 on leaving: the guest address of a checked access that has to go the slow way.
+    pub address: u64,
+    /// EFLAGS.IF of code that may change it (CPL 0), in its EFLAGS position.
+    pub interrupt_flag: u32,
+    /// EFLAGS.IF in its position while somebody waits for the guest to set it, else 0.
+    pub interrupt_awaited: u32,
+    /// Keeps a register during the code of one instruction.
+    pub spill: u32,
+    /// Keeps the host's flags during the code of one instruction.
+    pub spilled_flags: u64,
     /// Host stack pointer of the code that entered.
     pub(crate) host_sp: u64,
     /// XMM0 to XMM7.
@@ -48,6 +61,34 @@ pub struct Frame {
 /// Its upper three bytes are those of a NOP, so that an instruction with this displacement at its end can have everything
 /// before them overwritten.
 pub const PROBE: u32 = 0x001f_0fff;
+
+/// Memory for a frame, with room before it and the probe behind it.
+#[derive(Debug)]
+pub(crate) struct FrameMemory {
+    map: MmapMut,
+    before: usize,
+}
+
+impl FrameMemory {
+    /// With `before` bytes (whole pages) of zeroed memory before the frame.
+    pub(crate) fn new(before: usize) -> io::Result<FrameMemory> {
+        /// Behind the probe every load faults.
+        const OUT_OF_REACH: usize = 4 << 30;
+        let beyond = before + PROBE as usize + 1;
+        let map = MmapOptions::new().len(beyond + OUT_OF_REACH).no_reserve_swap().map_anon()?;
+        let start = map.as_ptr() as usize + beyond;
+        // SAFETY: whole pages of our own mapping, to which no reference exists.
+        match unsafe { libc::mprotect(start as *mut libc::c_void, OUT_OF_REACH, libc::PROT_NONE) } {
+            0 => Ok(FrameMemory { map, before }),
+            _ => Err(io::Error::last_os_error()),
+        }
+    }
+
+    /// Host address of the room for the frame.
+    pub(crate) fn frame(&self) -> u64 {
+        (self.map.as_ptr() as usize + self.before) as u64
+    }
+}
 
 /// Why translated code was left.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -83,8 +124,55 @@ impl Frame {
             arena: 0,
             table: 0,
             mismatches: 0,
+            address: 0,
+            interrupt_flag: 0,
+            interrupt_awaited: 0,
+            spill: 0,
+            spilled_flags: 0,
             host_sp: 0,
             xmm: [0; 8],
         }
+    }
+}
+
+/// Which of a CPU's two software TLBs: pages as CPL 3 sees them, or as CPL 0 to 2 do.
+///
+/// Both lie behind the frame, so that translated code reaches them through R14. Each is an array with a pair of tags (for reading, for
+/// writing; 4 bytes each) for each page of the guest, and behind it an array of addends (8 bytes each).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum TlbView {
+    /// CPL 3.
+    User = 1,
+    /// CPL 0 to 2.
+    Supervisor = 0,
+}
+
+impl TlbView {
+    /// Pages of a guest.
+    pub(crate) const PAGES: usize = 1 << 20;
+    /// Bytes that a view takes.
+    pub(crate) const SIZE: usize = 16 * Self::PAGES;
+
+    /// Both lie before the frame.
+    const fn start(self) -> i32 {
+        (self as i32 - 2) * Self::SIZE as i32
+    }
+
+    /// Offset from the frame of page 0's tag for reading; the next page's is 8 bytes on.
+    #[must_use]
+    pub const fn read_tags(self) -> i32 {
+        self.start()
+    }
+
+    /// The same for writing.
+    #[must_use]
+    pub const fn write_tags(self) -> i32 {
+        self.start() + 4
+    }
+
+    /// The same of what to add to a guest address to get its host address.
+    #[must_use]
+    pub const fn addends(self) -> i32 {
+        self.start() + 8 * Self::PAGES as i32
     }
 }

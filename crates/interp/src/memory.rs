@@ -114,6 +114,20 @@ impl Ctx<'_> {
         self.linear(op.mem.seg, offset, 16, access)
     }
 
+    /// Linear address of `op`'s 10-byte operand. Zen 4 accesses 8 bytes and then 2: the former's page fault comes before a limit that only the
+    /// latter violate.
+    pub(crate) fn linear80(&mut self, op: &Op, access: Access) -> Result<Gva, Fault> {
+        let offset = self.address(op);
+        self.linear(op.mem.seg, offset, 10, access).or_else(|violation| {
+            let at = self.linear(op.mem.seg, offset, 8, access)?;
+            match access {
+                Access::Read => self.mmu.read::<u64>(at).map(drop)?,
+                Access::Write => self.mmu.probe_write(at, 8)?,
+            }
+            Err(violation)
+        })
+    }
+
     /// Reads `to.len()` bytes at `offset` in `seg`.
     pub(crate) fn read_bytes(&mut self, seg: Seg, offset: u32, to: &mut [u8]) -> Result<(), Fault> {
         let at = self.linear(seg, offset, to.len() as u32, Access::Read)?;

@@ -264,7 +264,10 @@ fn create_thread(t: &mut Task, new: New) -> SysResult {
     let fx = *t.vcpu.fx();
     let (mem, mm, shared, sighand) = (t.mem.clone(), t.mm.clone(), t.shared.clone(), t.sighand.clone());
     let (blocked, tls) = (t.signals.blocked, t.tls);
+    let seccomp = t.shared.seccomp.add(&t.seccomp);
     let (tell, told) = mpsc::sync_channel::<Result<u32, Errno>>(1);
+    // The child waits until its parent runs again: a real-time child would otherwise keep its parent from returning.
+    let (go, wait_for_go) = mpsc::sync_channel::<()>(1);
 
     // The new thread takes no signal before it is ready to note one.
     signals::set_mask(u64::MAX);
@@ -286,6 +289,7 @@ fn create_thread(t: &mut Task, new: New) -> SysResult {
             tls,
             clear_tid: 0,
             robust_list: 0,
+            seccomp,
             is_main: false,
             ended: None,
         };
@@ -302,6 +306,7 @@ fn create_thread(t: &mut Task, new: New) -> SysResult {
             Ok(tid)
         });
         let _ = tell.send(ready);
+        let _ = wait_for_go.recv();
         if ready.is_ok() {
             signals::set_mask(blocked);
             child.run();
@@ -311,7 +316,11 @@ fn create_thread(t: &mut Task, new: New) -> SysResult {
         child.release_futexes();
     });
     let answer = match spawned {
-        Ok(_) => told.recv().unwrap_or(Err(Errno::EAGAIN)),
+        Ok(_) => {
+            let answer = told.recv().unwrap_or(Err(Errno::EAGAIN));
+            let _ = go.send(());
+            answer
+        }
         Err(_) => {
             t.shared.threads.fetch_sub(1, Ordering::AcqRel);
             Err(Errno::EAGAIN)

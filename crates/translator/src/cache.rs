@@ -11,6 +11,7 @@ use crate::checked::Snapshot;
 use crate::config::Config;
 use crate::pack::{self, Rest, Shared};
 use crate::stubs::{self, STUBS_SIZE, Stub};
+use crate::tables::{TableId, Tables};
 use crate::unit::{self, Exit, ExitKind, LONGEST, Mark, Unit};
 use lru::LruCache;
 use std::collections::HashMap;
@@ -19,7 +20,50 @@ use std::io;
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
+use xlat86_arch::Mode;
 use xlat86_host::{Arena, JumpTable};
+
+/// What code is: its guest address, the physical page it was read from, and the mode it was translated for. In a guest without page
+/// tables of its own pages are their own physical pages.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct CodeKey(u64);
+
+impl CodeKey {
+    /// The code at `eip` on physical page number `page` (20 bits) under `mode`.
+    #[must_use]
+    pub fn new(eip: u32, page: u32, mode: Mode) -> Self {
+        debug_assert!(page < 1 << 20 && mode.0 < 1 << 12);
+        CodeKey(u64::from(eip) | u64::from(page) << 32 | u64::from(mode.0) << 52)
+    }
+
+    /// The code at `eip` in a guest without page tables of its own.
+    #[must_use]
+    pub fn flat(eip: u32, mode: Mode) -> Self {
+        Self::new(eip, eip >> 12, mode)
+    }
+
+    /// Guest address.
+    #[must_use]
+    pub const fn eip(self) -> u32 {
+        self.0 as u32
+    }
+
+    /// Physical page number.
+    #[must_use]
+    pub const fn page(self) -> u32 {
+        (self.0 >> 32) as u32 & 0xf_ffff
+    }
+
+    const fn mode(self) -> Mode {
+        Mode((self.0 >> 52) as u16)
+    }
+
+    /// The code at `eip`, which is on the same page.
+    #[must_use]
+    const fn beside(self, eip: u32) -> Self {
+        CodeKey(self.0 & !0xffff_ffff | eip as u64)
+    }
+}
 
 /// Identifies a unit for as long as it is in the cache.
 type UnitId = u32;
@@ -44,7 +88,7 @@ struct Resident {
     /// Bytes of code.
     size: u32,
     region: usize,
-    eip: u32,
+    key: CodeKey,
     /// Guest bytes.
     len: u32,
     /// Ascending by site.
@@ -52,8 +96,8 @@ struct Resident {
     details: Details,
     pages: Vec<u32>,
     incoming: Vec<Link>,
-    /// Guest EIPs whose jump-table entries name this unit.
-    published: Vec<u32>,
+    /// Jump tables and guest EIPs whose entries name this unit.
+    published: Vec<(TableId, u32)>,
     /// Unreachable, but some thread may still be inside.
     retired: bool,
 }
@@ -140,7 +184,7 @@ pub struct BlockInfo {
 /// A unit as its pages' lists name it.
 #[derive(Clone, Copy, Debug)]
 struct InPage {
-    eip: u32,
+    key: CodeKey,
     len: u32,
     id: UnitId,
     /// It can only be entered at its start.
@@ -180,7 +224,7 @@ pub struct CacheStats {
 
 /// Guest addresses are hashed by one multiplication: they are spread well enough, and this is on the way of every leave.
 #[derive(Default, Clone, Copy)]
-struct EipHasher(u64);
+pub(crate) struct EipHasher(u64);
 
 impl Hasher for EipHasher {
     fn finish(&self) -> u64 {
@@ -192,24 +236,28 @@ impl Hasher for EipHasher {
         }
     }
     fn write_u32(&mut self, v: u32) {
-        self.0 = (self.0 ^ u64::from(v)).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(32);
+        self.write_u64(v.into());
+    }
+    fn write_u64(&mut self, v: u64) {
+        self.0 = (self.0 ^ v).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(32);
     }
 }
 
-type EipMap<V> = HashMap<u32, V, BuildHasherDefault<EipHasher>>;
+pub(crate) type EipMap<K, V> = HashMap<K, V, BuildHasherDefault<EipHasher>>;
 
 /// See the module's documentation.
 pub struct Cache {
     arena: Arc<Arena>,
-    table: Arc<JumpTable>,
+    tables: Tables,
     chaining: bool,
+    paged: bool,
     units: Vec<Option<Box<Resident>>>,
     free: Vec<UnitId>,
     retired: Vec<UnitId>,
-    by_eip: EipMap<UnitId>,
-    by_page: EipMap<Vec<InPage>>,
+    by_key: EipMap<CodeKey, UnitId>,
+    by_page: EipMap<u32, Vec<InPage>>,
     /// Jumps of adopted units to pages whose units are not adopted yet, by page. Some may be gone, or patched since.
-    wanted: EipMap<Vec<Link>>,
+    wanted: EipMap<u32, Vec<Link>>,
     /// Units of each region with their arena offsets, ascending.
     regions: Vec<Vec<(u32, UnitId)>>,
     region_size: u32,
@@ -229,12 +277,13 @@ impl Cache {
         recent.put(0, ());
         Ok(Cache {
             arena: Arc::new(arena),
-            table: Arc::new(JumpTable::new()?),
+            tables: Tables::new()?,
             chaining: config.chaining,
+            paged: config.paged,
             units: Vec::new(),
             free: Vec::new(),
             retired: Vec::new(),
-            by_eip: EipMap::default(),
+            by_key: EipMap::default(),
             by_page: EipMap::default(),
             wanted: EipMap::default(),
             regions: vec![Vec::new(); REGIONS],
@@ -252,10 +301,15 @@ impl Cache {
         &self.arena
     }
 
-    /// The indirect-jump table.
+    /// The indirect-jump table that there is from the start.
     #[must_use]
     pub fn table(&self) -> &Arc<JumpTable> {
-        &self.table
+        self.tables.table(TableId::FIRST)
+    }
+
+    /// All indirect-jump tables.
+    pub fn tables(&mut self) -> &mut Tables {
+        &mut self.tables
     }
 
     /// Adds to the time spent translating.
@@ -277,59 +331,77 @@ impl Cache {
         self.units[id as usize].as_mut().expect("a unit that is named is resident")
     }
 
-    /// Unit and arena offset of the translation of `eip`, in the middle of a unit if need be.
-    fn find(&self, eip: u32) -> Option<(UnitId, u32)> {
+    /// Unit and arena offset of the translation of `key`, in the middle of a unit if need be.
+    fn find(&self, key: CodeKey) -> Option<(UnitId, u32)> {
+        let eip = key.eip();
         let at = |id| {
             let u = self.unit(id);
             u.details.entry(eip).map(|at| (id, u.base + at))
         };
-        if let Some(&id) = self.by_eip.get(&eip) {
+        if let Some(&id) = self.by_key.get(&key) {
             return at(id);
         }
-        let list = self.by_page.get(&(eip >> 12))?;
-        let before = list[..list.partition_point(|u| u.eip <= eip)].iter().rev();
-        let near = before.take_while(|u| eip - u.eip < LONGEST);
-        near.filter(|u| !u.checked && eip - u.eip < u.len).find_map(|u| at(u.id))
+        let list = self.by_page.get(&key.page())?;
+        let before = list[..list.partition_point(|u| u.key.eip() <= eip)].iter().rev();
+        let near = before.take_while(|u| eip - u.key.eip() < LONGEST);
+        let there = |u: &&InPage| !u.checked && eip - u.key.eip() < u.len && u.key.beside(eip) == key;
+        near.filter(there).find_map(|u| at(u.id))
     }
 
-    /// Is `eip` the first instruction of a unit?
+    /// Is `key` that of a unit's first instruction?
     #[must_use]
-    pub fn starts_at(&self, eip: u32) -> bool {
-        self.by_eip.contains_key(&eip)
+    pub fn starts_at(&self, key: CodeKey) -> bool {
+        self.by_key.contains_key(&key)
     }
 
-    /// Arena offset of the translation of `eip`.
-    pub fn lookup(&mut self, eip: u32) -> Option<u32> {
-        let (id, offset) = self.find(eip)?;
+    /// Arena offset of the translation of `key`.
+    pub fn lookup(&mut self, key: CodeKey) -> Option<u32> {
+        let (id, offset) = self.find(key)?;
         let region = self.unit(id).region;
         self.recent.get(&region);
         Some(offset)
     }
 
-    /// Describes the translation of `eip`.
+    /// The second physical page of the unit that starts with `key`: it is one instruction, which crosses.
     #[must_use]
-    pub fn block_at(&self, eip: u32) -> Option<BlockInfo> {
-        let (id, offset) = self.find(eip)?;
-        let u = self.unit(id);
-        let from = eip.wrapping_sub(u.eip);
+    pub fn second_page(&self, key: CodeKey) -> Option<u32> {
+        self.unit(*self.by_key.get(&key)?).pages.get(1).copied()
+    }
+
+    /// Drops the unit that starts with `key`.
+    pub fn forget(&mut self, key: CodeKey) {
+        if let Some(&id) = self.by_key.get(&key) {
+            self.remove(id);
+            self.stats.invalidated += 1;
+        }
+    }
+
+    /// Describes the translation of `key`.
+    #[must_use]
+    pub fn block_at(&self, key: CodeKey) -> Option<BlockInfo> {
+        let (id, offset) = self.find(key)?;
+        let (u, eip) = (self.unit(id), key.eip());
+        let from = eip.wrapping_sub(u.key.eip());
         let marks = u.details.marks();
-        let boundaries = marks.iter().filter(|m| m.boundary && m.eip.wrapping_sub(u.eip) >= from);
+        let boundaries = marks.iter().filter(|m| m.boundary && m.eip.wrapping_sub(u.key.eip()) >= from);
         let first_ends = boundaries.clone().nth(1).map_or(u.size, |m| m.host);
         let exits = u.exits.iter().map(|x| x.exit);
         let leaves = { exits }.any(|x| x.site <= first_ends && x.eip == eip && x.kind.is_leave());
         Some(BlockInfo {
             insns: boundaries.count() as u32,
-            len: u.eip.wrapping_add(u.len).wrapping_sub(eip),
+            len: u.key.eip().wrapping_add(u.len).wrapping_sub(eip),
             leaves,
             code: self.arena.read(offset as usize, (u.base + u.size - offset) as usize),
         })
     }
 
-    /// Lets indirect jumps to `eip` find its translation.
-    pub fn publish(&mut self, eip: u32) {
-        if let Some((id, offset)) = self.find(eip) {
-            self.table.set(eip, offset);
-            self.unit_mut(id).published.push(eip);
+    /// Lets indirect jumps through `table` to the address of `key` find its translation.
+    /// `global`: its address is mapped so in every address space.
+    pub fn publish(&mut self, table: TableId, key: CodeKey, global: bool) {
+        if let Some((id, offset)) = self.find(key) {
+            let second = self.unit(id).pages.get(1).copied();
+            self.tables.publish(table, key, second, offset, global);
+            self.unit_mut(id).published.push((table, key.eip()));
         }
     }
 
@@ -339,8 +411,8 @@ impl Cache {
         self.region_size as usize / 2 - 16
     }
 
-    /// Places `unit`, which depends on the guest pages numbered `pages`; gives its arena offset.
-    pub fn insert(&mut self, mut unit: Unit, pages: &[u32]) -> Result<u32, Full> {
+    /// Places `unit`, the translation of `key`, which depends on the physical pages numbered `pages`; gives its arena offset.
+    pub fn insert(&mut self, mut unit: Unit, key: CodeKey, pages: &[u32]) -> Result<u32, Full> {
         let base = self.room(unit.code.len())?;
         if let Some(snapshot) = &unit.snapshot {
             self.retire_contradicting(snapshot, pages);
@@ -353,8 +425,8 @@ impl Cache {
         let boundaries = unit.marks.iter().filter(|m| m.boundary && m.exact).map(|m| m.host as usize);
         self.arena.write(base as usize, &code, boundaries);
         let exits = core::mem::take(&mut unit.exits);
-        let (eip, len) = (unit.eip, unit.len);
-        self.settle(base, code.len(), eip, len, exits, pages.to_vec(), Details::Made(Box::new(unit)));
+        let len = unit.len;
+        self.settle(base, code.len(), key, len, exits, pages.to_vec(), Details::Made(Box::new(unit)));
         Ok(base)
     }
 
@@ -379,7 +451,7 @@ impl Cache {
         &mut self,
         base: u32,
         code: usize,
-        eip: u32,
+        key: CodeKey,
         len: u32,
         exits: Vec<Exit>,
         pages: Vec<u32>,
@@ -389,18 +461,18 @@ impl Cache {
             self.units.push(None);
             self.units.len() as UnitId - 1
         });
-        let here = InPage { eip, len, id, checked: details.snapshot().is_some() };
+        let here = InPage { key, len, id, checked: details.snapshot().is_some() };
         for &p in &pages {
             let list = self.by_page.entry(p).or_default();
-            list.insert(list.partition_point(|u| u.eip <= eip), here);
+            list.insert(list.partition_point(|u| u.key.eip() <= key.eip()), here);
         }
-        self.by_eip.insert(eip, id);
+        self.by_key.insert(key, id);
         self.regions[self.current].push((base, id));
         self.units[id as usize] = Some(Box::new(Resident {
             base,
             size: code as u32,
             region: self.current,
-            eip,
+            key,
             len,
             exits: exits.into_iter().map(|exit| Linkable { exit, to: None }).collect(),
             details,
@@ -411,23 +483,30 @@ impl Cache {
         }));
     }
 
-    /// Places the units that an earlier run has packed into `range` of `bytes`, as far as there is room, and chains them. Those for whose
+    /// Places the units of a flat guest that an earlier run has packed into `range` of `bytes` for `mode`, as far as there is room, and chains them. Those for whose
     /// pages `keep` says no are left out. Gives the number of units placed.
-    pub fn adopt(&mut self, bytes: &Shared, range: Range<usize>, mut keep: impl FnMut(&[u32]) -> bool) -> usize {
+    pub fn adopt(
+        &mut self,
+        bytes: &Shared,
+        range: Range<usize>,
+        mode: Mode,
+        mut keep: impl FnMut(&[u32]) -> bool,
+    ) -> usize {
         let mut adopted = Vec::new();
         let mut at = range.start;
         while at < range.end {
             let Some((p, next)) = pack::unpack(bytes, &(at..range.end)) else { break };
             at = next;
-            if self.starts_at(p.eip) || p.code.len() > self.largest_unit() || !keep(&p.pages) {
+            let key = CodeKey::flat(p.eip, mode);
+            if self.starts_at(key) || p.code.len() > self.largest_unit() || !keep(&p.pages) {
                 continue;
             }
             let Ok(base) = self.room(p.code.len()) else { break };
             let len = p.code.len();
             let all = (**bytes).as_ref();
             self.arena.write_marked(base as usize, &all[p.code], &all[p.bits]);
-            self.settle(base, len, p.eip, p.len, p.exits, p.pages, Details::Adopted(p.rest));
-            adopted.extend(self.by_eip.get(&p.eip));
+            self.settle(base, len, key, p.len, p.exits, p.pages, Details::Adopted(p.rest));
+            adopted.extend(self.by_key.get(&key));
         }
         self.stats.adopted += adopted.len() as u64;
         if self.chaining {
@@ -456,11 +535,15 @@ impl Cache {
         }
     }
 
-    /// Appends to `out` the units that begin on guest page `page` and depend on nothing but pages that `keep` accepts, for [`Cache::adopt`].
-    pub fn pack(&self, page: u32, keep: impl Fn(u32) -> bool, out: &mut Vec<u8>) {
+    /// Appends to `out` the units of a flat guest that begin on page `page`, were made for `mode` and depend on nothing but pages that `keep` accepts, for [`Cache::adopt`].
+    pub fn pack(&self, page: u32, mode: Mode, keep: impl Fn(u32) -> bool, out: &mut Vec<u8>) {
         for at in self.by_page.get(&page).into_iter().flatten() {
             let u = self.unit(at.id);
-            if at.checked || u.eip >> 12 != page || !u.pages.iter().all(|&p| keep(p)) {
+            if at.checked
+                || u.key != CodeKey::flat(u.key.eip(), mode)
+                || u.key.page() != page
+                || !u.pages.iter().all(|&p| keep(p))
+            {
                 continue;
             }
             match &u.details {
@@ -525,7 +608,9 @@ impl Cache {
     /// none.
     fn link(&mut self, link: Link, target: u32, patch: u32) -> bool {
         let Link { from, exit } = link;
-        let Some((to, offset)) = self.find(target) else { return false };
+        let key = self.unit(from).key;
+        let to = if self.paged { key.beside(target) } else { CodeKey::flat(target, key.mode()) };
+        let Some((to, offset)) = self.find(to) else { return false };
         if self.unit(from).exits[exit as usize].to.is_some() {
             return true;
         }
@@ -585,14 +670,11 @@ impl Cache {
         for at in u.details.landings() {
             self.divert(u.base + at, JMP, Stub::Mismatch);
         }
-        for eip in &u.published {
-            let entry = self.table.get(*eip);
-            if (u.base..u.base + u.size).contains(&entry) {
-                self.table.set(*eip, 0);
-            }
+        for &(table, eip) in &u.published {
+            self.tables.withdraw_from(table, eip, u.base..u.base + u.size);
         }
-        if self.by_eip.get(&u.eip) == Some(&id) {
-            self.by_eip.remove(&u.eip);
+        if self.by_key.get(&u.key) == Some(&id) {
+            self.by_key.remove(&u.key);
         }
         for p in &u.pages {
             if let Some(ids) = self.by_page.get_mut(p) {
@@ -661,7 +743,7 @@ impl Cache {
         self.free.push(id);
     }
 
-    /// Drops every unit that depends on guest page `page`. Gives their number.
+    /// Drops every unit that depends on physical page `page`. Gives their number.
     pub fn invalidate_page(&mut self, page: u32) -> usize {
         self.forget_retired();
         let Some(ids) = self.by_page.remove(&page) else { return 0 };

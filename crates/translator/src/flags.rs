@@ -10,13 +10,13 @@ use xlat86_decoder::{Insn, Kind, ends_block};
 /// Most instructions looked at.
 const HORIZON: usize = 12;
 
-/// If `insns` overwrite all status flags before reading any, and before any of them can fault (a signal's context shows flags): the number of
+/// If `insns` overwrite all status flags before reading any, with `seen_by_faults` also before any of them can fault (a signal's context shows flags): the number of
 /// instructions up to and including the one that completes it. At the start of each of them the flags may hold anything, and nobody can tell
 /// but by stopping there; so asynchronous signals are held off until they are past ([`crate::Mark::exact`]).
-pub(crate) fn dead_before(insns: &[Insn]) -> Option<usize> {
+pub(crate) fn dead_before(insns: &[Insn], seen_by_faults: bool) -> Option<usize> {
     let mut missing = eflags::STATUS;
     for (i, insn) in insns.iter().take(HORIZON).enumerate() {
-        if insn.iced.rflags_read() & !RflagsBits::DF != RflagsBits::NONE || may_fault(insn) {
+        if insn.iced.rflags_read() & !RflagsBits::DF != RflagsBits::NONE || seen_by_faults && may_fault(insn) {
             return None;
         }
         missing &= !always_written(insn);
@@ -47,7 +47,11 @@ fn always_written(insn: &Insn) -> u32 {
         | Mnemonic::And
         | Mnemonic::Or
         | Mnemonic::Xor
-        | Mnemonic::Neg => eflags::STATUS,
+        | Mnemonic::Neg
+        | Mnemonic::Cmpxchg
+        | Mnemonic::Xadd
+        | Mnemonic::Popf
+        | Mnemonic::Popfd => eflags::STATUS,
         Mnemonic::Inc | Mnemonic::Dec => eflags::STATUS & !eflags::CF,
         _ => 0,
     }

@@ -1,6 +1,7 @@
 //! Plain instructions whose encodings 64-bit mode has given other meanings.
 
 use crate::buf::CodeBuf;
+use crate::config::AddressForm;
 use crate::emit::Emitter;
 use crate::operand::{self, HostMem, R10, R11};
 use crate::reencode::{Encoding, Parts, Rm, encode};
@@ -36,13 +37,15 @@ pub(crate) fn emit(e: &mut Emitter<'_>, insn: &Insn, bytes: &[u8]) -> bool {
             let rm = if i.op0_kind() == OpKind::Register {
                 Rm::Reg(modrm & 7)
             } else {
-                Rm::Mem(operand::prepare(&mut e.buf, i, e.esp))
+                let mem = operand::prepare(&mut e.buf, i, e.esp);
+                e.reach(mem, shape_of(insn.code()).access(i))
             };
             let reg = modrm >> 3 & 7;
             let enc = Encoding { lock: parts.lock, p66: false, rep: 0, opcode: &[0x80], reg, rm, imm: parts.imm };
             encode(&mut e.buf, e.config.address_form, &enc);
         }
-        Code::Bound_r32_m3232 => bound(e, insn),
+        // The lookup of a checked access would need the registers that the comparison does.
+        Code::Bound_r32_m3232 if e.config.address_form != AddressForm::Tlb => bound(e, insn),
         _ if crate::decimal::emit(&mut e.buf, insn) => {}
         // D6: AL becomes 0 or -1 by CF, and no flag changes.
         Code::Salc => salc(&mut e.buf),

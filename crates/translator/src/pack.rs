@@ -84,7 +84,7 @@ pub(crate) fn pack(unit: &Unit, code: &[u8], exits: &[Exit], pages: &[u32], out:
             ExitKind::Interpret => (0, 0, 0),
             ExitKind::SoftInt { vector, next } => (1, u32::from(vector), next),
             ExitKind::Link { target, patch } => (2, target, patch),
-            ExitKind::Changed => unreachable!("a unit that checks itself isn't kept"),
+            ExitKind::Changed | ExitKind::Access { .. } => unreachable!("such units aren't kept"),
         };
         one.push(tag);
         for v in [x.site, x.eip.wrapping_sub(unit.eip), a, b] {

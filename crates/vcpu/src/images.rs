@@ -7,6 +7,7 @@
 use crate::store::{FileId, Key, Pages, Store};
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
+use xlat86_arch::Mode;
 use xlat86_translator::{Cache, Shared};
 
 /// Keeping less new code than this isn't worth the writing.
@@ -86,7 +87,7 @@ impl Images {
                 kept.ranges.keys().map(|p| (*p, kept.get(*p).unwrap_or_default().to_vec())).collect();
             for &page in &m.adopted {
                 let mut units = Vec::new();
-                cache.pack(page, |p| m.pages.contains(&p), &mut units);
+                cache.pack(page, Mode::USER32, |p| m.pages.contains(&p), &mut units);
                 // Some may have been evicted since.
                 if pages.get(&page).is_none_or(|old| old.len() < units.len()) {
                     pages.insert(page, units);

@@ -21,6 +21,7 @@ mod process;
 mod stats;
 mod store;
 mod system;
+mod system_dbt;
 mod vcpu;
 mod world;
 

@@ -14,7 +14,10 @@ use xlat86_arch::{CpuState, FxState, Gva, eflags};
 use xlat86_decoder::decode_block;
 use xlat86_host::{Left, signals};
 use xlat86_softmmu::Write;
-use xlat86_translator::{BlockInfo, Config};
+use xlat86_translator::{BlockInfo, CodeKey, Config};
+
+/// Blocks that a thread runs before others, and signals, have their turn.
+const TURN: u32 = 64;
 
 /// Serialises the blocks of all threads.
 static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
@@ -42,7 +45,8 @@ impl Vcpu {
             let turn = turn();
             let mask = signals::mask();
             signals::set_mask(u64::MAX);
-            let exit = if Self::pending() { Some(Exit::Interrupted) } else { self.lockstep_block() };
+            let exit =
+                (0..TURN).find_map(|_| if Self::pending() { Some(Exit::Interrupted) } else { self.lockstep_block() });
             signals::set_mask(mask);
             drop(turn);
             self.process.world.come_out(&self.me);
@@ -59,7 +63,7 @@ impl Vcpu {
         self.see_changes();
         let translatable = self.translatable().then_some(self.state.mode());
         let found = translatable.and_then(|mode| process.code_at(self.state.eip, mode, &self.me, None));
-        let block = found.and_then(|_| process.cache().block_at(self.state.eip));
+        let block = found.and_then(|_| process.cache().block_at(CodeKey::flat(self.state.eip, self.state.mode())));
         let (Some(offset), Some(block)) = (found, block.filter(|b| !b.leaves)) else {
             // The translator itself would have the interpreter execute this: nothing to compare.
             process.world.come_out(&self.me);
@@ -80,14 +84,30 @@ impl Vcpu {
         let then = self.enter_at(offset);
         self.fx();
         self.stats.lockstep_blocks += 1;
-        if self.left() != Left::Stopped {
+        // A kick makes it leave before the end, or not even enter: nothing to compare.
+        if !matches!(self.left(), Left::Stopped | Left::NotEntered) && !self.agrees(&expected, &writes) {
             let differences = self.differences(&before, &expected, &writes, &block);
             if !differences.is_empty() {
                 process.world.come_out(&self.me);
-                return Some(Exit::Diverged(self.report(&before, &block, &differences)));
+                return Some(Exit::Diverged(self.report(&before, &block, &writes, &differences)));
             }
         }
         self.follow(then, &mut None)
+    }
+
+    /// Is everything as `expected`? Quick to say yes; what is no difference after all is left to [`Vcpu::differences`].
+    fn agrees(&mut self, expected: &CpuState, writes: &[Write]) -> bool {
+        let (a, b) = (expected, &self.state);
+        let registers = a.gpr == b.gpr && a.eip == b.eip && a.eflags == b.eflags;
+        let (x, y) = (&a.fx, &b.fx);
+        let float = (x.fcw, x.fsw, x.ftw, x.mxcsr) == (y.fcw, y.fsw, y.ftw, y.mxcsr) && x.st == y.st && x.xmm == y.xmm;
+        let mut now = Vec::new();
+        registers
+            && float
+            && writes.iter().all(|w| {
+                now.resize(w.new.len(), 0);
+                self.mmu.read_bytes(w.addr, &mut now).is_ok() && now == w.new
+            })
     }
 
     /// What differs between `expected` and the current state, a line each.
@@ -154,20 +174,30 @@ impl Vcpu {
     }
 
     /// Everything needed to understand and reproduce a difference.
-    fn report(&self, before: &CpuState, block: &BlockInfo, differences: &str) -> String {
+    fn report(&mut self, before: &CpuState, block: &BlockInfo, writes: &[Write], differences: &str) -> String {
         let mut out = format!("block at {:08x} differs:\n{differences}\nguest code:\n", before.eip);
         listing(&mut out, 32, before.eip.into(), &self.guest_bytes(before.eip, block.len));
         out.push_str("\nhost code:\n");
         listing(&mut out, 64, 0, &block.code);
         let _ = writeln!(out, "\nstate before:\n{}", registers(before));
         let _ = writeln!(out, "state after (translated):\n{}", registers(&self.state));
-        let hex = self.guest_bytes(before.eip, block.len).iter().fold(String::new(), |mut s, b| {
-            let _ = write!(s, "{b:02x}");
-            s
-        });
-        let _ = writeln!(out, "to reproduce: the bytes {hex} at {:08x} from the state before", before.eip);
+        let _ = writeln!(out, "writes of the interpreter, and what is there after translated code:");
+        for w in writes {
+            let mut now = vec![0; w.new.len()];
+            let _ = self.mmu.read_bytes(w.addr, &mut now);
+            let _ = writeln!(out, "  [{}] {} -> {}, {}", w.addr, hex(&w.old), hex(&w.new), hex(&now));
+        }
+        let bytes = hex(&self.guest_bytes(before.eip, block.len));
+        let _ = writeln!(out, "to reproduce: the bytes {bytes} at {:08x} from the state before", before.eip);
         out
     }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::new(), |mut s, b| {
+        let _ = write!(s, "{b:02x}");
+        s
+    })
 }
 
 fn to_eflags(bits: u32) -> u32 {

@@ -1,5 +1,6 @@
 //! What running has cost.
 
+use iced_x86::Code;
 use std::fmt;
 use xlat86_translator::CacheStats;
 
@@ -16,6 +17,8 @@ pub struct Stats {
     pub leave_miss: u64,
     /// Leaves for an instruction that the interpreter executes.
     pub leave_interpret: u64,
+    /// Leaves because a checked access had to go the slow way.
+    pub leave_access: u64,
     /// Leaves because a translation found its guest code changed.
     pub leave_changed: u64,
     /// Leaves for a system call or another software interrupt.
@@ -32,6 +35,8 @@ pub struct Stats {
     pub code_writes: u64,
     /// Blocks compared in lockstep.
     pub lockstep_blocks: u64,
+    /// What a system's CPU left translated code for most, to have it interpreted, and how often.
+    pub most_interpreted: [Option<(Code, u64)>; 16],
 }
 
 impl Stats {
@@ -41,6 +46,7 @@ impl Stats {
         self.leave_link += o.leave_link;
         self.leave_miss += o.leave_miss;
         self.leave_interpret += o.leave_interpret;
+        self.leave_access += o.leave_access;
         self.leave_changed += o.leave_changed;
         self.leave_soft_int += o.leave_soft_int;
         self.leave_fault += o.leave_fault;
@@ -49,13 +55,16 @@ impl Stats {
         self.interpreted += o.interpreted;
         self.code_writes += o.code_writes;
         self.lockstep_blocks += o.lockstep_blocks;
+        if o.most_interpreted[0].is_some() {
+            self.most_interpreted = o.most_interpreted;
+        }
     }
 }
 
 impl Stats {
     /// All counters by name, for programs to read. Times are in nanoseconds.
     #[must_use]
-    pub fn counters(&self) -> [(&'static str, u64); 23] {
+    pub fn counters(&self) -> [(&'static str, u64); 24] {
         let c = &self.cache;
         [
             ("units", c.units),
@@ -73,6 +82,7 @@ impl Stats {
             ("leave_link", self.leave_link),
             ("leave_miss", self.leave_miss),
             ("leave_interpret", self.leave_interpret),
+            ("leave_access", self.leave_access),
             ("leave_changed", self.leave_changed),
             ("leave_soft_int", self.leave_soft_int),
             ("leave_fault", self.leave_fault),
@@ -87,7 +97,8 @@ impl Stats {
     /// Times that translated code was left, for any reason.
     #[must_use]
     pub fn leaves(&self) -> u64 {
-        let for_code = self.leave_link + self.leave_miss + self.leave_interpret;
+        let for_code =
+            self.leave_link + self.leave_miss + self.leave_interpret + self.leave_access + self.leave_changed;
         for_code + self.leave_soft_int + self.leave_fault + self.leave_async
     }
 }
@@ -96,7 +107,7 @@ impl fmt::Display for Stats {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let c = &self.cache;
         let per = |a: f64, b: u64| if b == 0 { 0.0 } else { a / b as f64 };
-        let rows: [(&str, String); 22] = [
+        let rows: [(&str, String); 23] = [
             ("units translated", c.units.to_string()),
             ("units of earlier runs", c.adopted.to_string()),
             ("guest instructions translated", c.insns.to_string()),
@@ -111,6 +122,7 @@ impl fmt::Display for Stats {
             ("leaves: unchained jump", self.leave_link.to_string()),
             ("leaves: indirect jump without translation", self.leave_miss.to_string()),
             ("leaves: interpreted instruction", self.leave_interpret.to_string()),
+            ("leaves: slow memory access", self.leave_access.to_string()),
             ("leaves: guest code changed", self.leave_changed.to_string()),
             ("leaves: software interrupt", self.leave_soft_int.to_string()),
             ("leaves: host fault", self.leave_fault.to_string()),
@@ -122,6 +134,9 @@ impl fmt::Display for Stats {
         ];
         for (name, value) in rows {
             writeln!(f, "{name:<44}{value:>16}")?;
+        }
+        for (code, n) in self.most_interpreted.iter().flatten() {
+            writeln!(f, "{:<44}{n:>16}", format!("interpreted: {code:?}"))?;
         }
         Ok(())
     }

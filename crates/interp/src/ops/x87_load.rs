@@ -3,6 +3,7 @@
 use super::x87_arith::st_number;
 use super::x87_stack::UNDERFLOW;
 use crate::ctx::{Ctx, Exec};
+use crate::memory::Access;
 use crate::op::{Op, Operand};
 use crate::softfloat::{
     BCD_INDEFINITE, Env, Exact, F80, Float, Format, Num, Rounding, bcd_to_num, convert, flag, int_to_num, num_to_bcd,
@@ -86,8 +87,8 @@ fn bcd(ctx: &mut Ctx<'_>, op: &Op) -> Result<Num, Fault> {
 
 fn m80(ctx: &mut Ctx<'_>, op: &Op) -> Result<[u8; 10], Fault> {
     let mut b = [0; 10];
-    let at = ctx.address(op);
-    ctx.read_bytes(op.mem.seg, at, &mut b)?;
+    let at = ctx.linear80(op, Access::Read)?;
+    ctx.mmu.read_bytes(at, &mut b)?;
     Ok(b)
 }
 
@@ -165,6 +166,9 @@ fn store(ctx: &mut Ctx<'_>, op: &Op, len: usize, to: Store, pops: u8) -> Exec {
         false => to(&env, ctx.st(0)),
     };
     let stores = env.unmasked(flags) & !flag::PE == 0;
+    if len == 10 {
+        ctx.linear80(op, Access::Write)?;
+    }
     if stores {
         let at = ctx.address(op);
         ctx.write_bytes(op.mem.seg, at, &bytes[..len])?;
