@@ -3,10 +3,10 @@
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
-use xlat86_arch::{CpuModel, CpuState, Gva, Reg};
+use xlat86_arch::{CpuModel, CpuState, Gva, Reg, cr4};
 use xlat86_host::scratch_window;
 use xlat86_interp::{HostMath, Interp, Platform, Stop};
-use xlat86_softmmu::{FlatSpace, Mmu, Prot};
+use xlat86_softmmu::{FlatSpace, Mmu, PhysMemory, Prot};
 
 struct NoPlatform;
 impl Platform for NoPlatform {
@@ -56,28 +56,56 @@ fn program() -> Vec<u8> {
     p
 }
 
-fn run(c: &mut Criterion) {
-    const INSNS: u64 = 1_000_000;
+const INSNS: u64 = 1_000_000;
+
+fn bench(c: &mut Criterion, name: &str, mut mmu: Mmu, mut cpu: CpuState) {
+    cpu.eip = CODE;
+    cpu.set_reg(Reg::Esp, CODE + 0x2000);
+    cpu.set_reg(Reg::Esi, CODE + 0x1000);
+    let mut interp = Interp::new(CpuModel::MAX);
+    let interrupt = AtomicBool::new(false);
+
+    let mut group = c.benchmark_group("interp");
+    group.throughput(Throughput::Elements(INSNS)).sample_size(20);
+    group.bench_function(name, |b| {
+        b.iter(|| assert_eq!(interp.run(&mut cpu, &mut mmu, &mut NoPlatform, &interrupt, INSNS), Stop::Budget));
+    });
+    group.finish();
+}
+
+/// A user program's memory.
+fn flat(c: &mut Criterion) {
     let window = scratch_window(&[CODE..CODE + 0x2000]).unwrap();
     let space = Arc::new(FlatSpace::new(window));
     let rw = Prot { mapped: true, read: true, write: true, exec: false, shared: false };
     space.set_prot(Gva(CODE), 0x1000, Prot { exec: true, ..rw });
     space.set_prot(Gva(CODE + 0x1000), 0x1000, rw);
     window.write_bytes(CODE, &program()).unwrap();
-    let mut mmu = Mmu::flat(space);
-    let mut cpu = CpuState::linux_user();
-    cpu.eip = CODE;
-    cpu.set_reg(Reg::Esp, CODE + 0x2000);
-    cpu.set_reg(Reg::Esi, CODE + 0x1000);
-    let mut interp = Interp::new(&CpuModel::MAX);
-    let interrupt = AtomicBool::new(false);
+    bench(c, "collatz", Mmu::flat(space), CpuState::linux_user());
+}
 
-    let mut group = c.benchmark_group("interp");
-    group.throughput(Throughput::Elements(INSNS)).sample_size(20);
-    group.bench_function("collatz", |b| {
-        b.iter(|| assert_eq!(interp.run(&mut cpu, &mut mmu, &mut NoPlatform, &interrupt, INSNS), Stop::Budget));
-    });
-    group.finish();
+/// A system's memory: user code behind page tables with two levels.
+fn paged(c: &mut Criterion) {
+    const DIRECTORY: u32 = 0x1000;
+    const TABLE: u32 = 0x2000;
+    const FRAMES: u32 = 0x3000;
+    let memory = PhysMemory::new(1 << 20).unwrap();
+    let entry =
+        |table: u32, index: u32, to: u32| memory.write((table + 4 * index).into(), &(to | 7).to_le_bytes()).unwrap();
+    entry(DIRECTORY, CODE >> 22, TABLE);
+    for page in 0..2 {
+        entry(TABLE, (CODE >> 12 & 0x3ff) + page, FRAMES + page * 0x1000);
+    }
+    memory.write(FRAMES.into(), &program()).unwrap();
+    let mut cpu = CpuState::linux_user();
+    cpu.cr4 &= !cr4::PAE;
+    cpu.cr3 = DIRECTORY;
+    bench(c, "collatz paged", Mmu::paged(memory, 36), cpu);
+}
+
+fn run(c: &mut Criterion) {
+    flat(c);
+    paged(c);
 }
 
 criterion_group!(benches, run);

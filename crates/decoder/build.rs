@@ -3,9 +3,23 @@
 //! iced computes its descriptions, texts included, all at once when the first one is asked for: several milliseconds, longer than a
 //! small guest program runs.
 
-use iced_x86::{Code, EncodingKind, MandatoryPrefix};
+use iced_x86::{
+    Code, EncodingKind, Instruction, InstructionInfoFactory, InstructionInfoOptions, MandatoryPrefix, OpAccess, OpKind,
+    Register,
+};
 use std::fmt::Write as _;
 use std::path::Path;
+
+/// Does `code` write to its first operand when that is memory?
+fn writes_first(code: Code) -> bool {
+    let mut insn = Instruction::default();
+    insn.set_code(code);
+    insn.set_op0_kind(OpKind::Memory);
+    insn.set_memory_base(Register::EAX);
+    let only = InstructionInfoOptions::NO_MEMORY_USAGE | InstructionInfoOptions::NO_REGISTER_USAGE;
+    let access = InstructionInfoFactory::new().info_options(&insn, only).op0_access();
+    matches!(access, OpAccess::Write | OpAccess::CondWrite | OpAccess::ReadWrite | OpAccess::ReadCondWrite)
+}
 
 fn main() {
     println!("cargo::rerun-if-changed=build.rs");
@@ -26,13 +40,14 @@ fn main() {
         let _ = writeln!(
             out,
             "Facts {{ op_count: {}, op_kinds: {kinds:?}, mandatory_prefix: {mandatory}, legacy: {legacy}, repeats: {}, \
-             group: {}, wait: {}, operand_size: {}, address_size: {} }},",
+             group: {}, wait: {}, operand_size: {}, address_size: {}, writes_first: {} }},",
             op.op_count(),
             op.can_use_rep_prefix() || op.can_use_repne_prefix(),
             op.is_group() || op.is_rm_group(),
             op.fwait(),
             op.operand_size(),
             op.address_size(),
+            op.op_count() > 0 && writes_first(code),
         );
     }
     out.push_str("]\n");

@@ -25,6 +25,11 @@ impl Mode {
     /// CR0.EM or CR0.TS is 1, or CR4.OSFXSR is 0: some floating-point instructions raise #NM or #UD.
     pub const FPU_OFF: u16 = 1 << 8;
 
+    /// FS can be read and written over all of the 4 GB from its base. Set by whoever translates, not by [`crate::CpuState::mode`].
+    pub const FS_OPEN: u16 = 1 << 9;
+    /// The same of GS.
+    pub const GS_OPEN: u16 = 1 << 10;
+
     /// A Linux user program: flat 32-bit protected mode at CPL 3.
     pub const USER32: Mode =
         Mode(Self::CODE32 | Self::STACK32 | Self::USER | Self::FLAT | Self::PROTECTED | Self::PAGING);
@@ -44,7 +49,7 @@ impl Mode {
 
 impl core::fmt::Debug for Mode {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        let names = ["code32", "stack32", "user", "flat", "pe", "pg", "vm86", "tf", "fpu-off"];
+        let names = ["code32", "stack32", "user", "flat", "pe", "pg", "vm86", "tf", "fpu-off", "fs", "gs"];
         let set = names.iter().enumerate().filter(|(i, _)| self.0 >> i & 1 == 1).map(|(_, n)| *n);
         f.write_str(&set.collect::<Vec<_>>().join("+"))
     }

@@ -84,8 +84,15 @@ fn cpu_model(name: &str) -> Result<&'static CpuModel, String> {
     })
 }
 
-/// Bytes, or with a suffix KiB, MiB or GiB.
+/// Size of a translation cache.
 fn size(text: &str) -> Result<usize, String> {
+    let number = bytes(text)? as usize;
+    let possible = (SMALLEST_CACHE..=LARGEST_CACHE).contains(&number);
+    if possible { Ok(number) } else { Err("a cache has 256K to 1G".to_owned()) }
+}
+
+/// Bytes, or with a suffix KiB, MiB or GiB.
+pub(crate) fn bytes(text: &str) -> Result<u64, String> {
     let shift = match text.as_bytes().last() {
         Some(b'k' | b'K') => 10,
         Some(b'm' | b'M') => 20,
@@ -93,11 +100,9 @@ fn size(text: &str) -> Result<usize, String> {
         _ => 0,
     };
     let digits = if shift == 0 { text } else { &text[..text.len() - 1] };
-    let number: usize = digits.parse().map_err(|_| "not a size; give a number, or one with K, M or G".to_owned())?;
-    number
-        .checked_mul(1 << shift)
-        .filter(|n| (SMALLEST_CACHE..=LARGEST_CACHE).contains(n))
-        .ok_or_else(|| "a cache has 256K to 1G".to_owned())
+    let number: Option<u64> = digits.parse().ok();
+    let bytes = number.and_then(|n| n.checked_mul(1 << shift));
+    bytes.ok_or_else(|| "not a size; give a number, or one with K, M or G".to_owned())
 }
 
 impl EngineOptions {

@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 mod bench;
+mod boot;
 mod engine;
 mod run;
 mod verify;
@@ -22,6 +23,8 @@ struct Cli {
 enum Command {
     /// Run an i386 Linux program
     Run(run::Run),
+    /// Boot a 32-bit operating system on an emulated PC
+    Boot(boot::BootCommand),
     /// Compare ways to execute i386 programs
     Bench(bench::Bench),
     /// Compare this emulator with the CPU it runs on
@@ -31,6 +34,7 @@ enum Command {
 fn main() -> ExitCode {
     std::panic::set_hook(Box::new(|info| {
         // A bug of the emulator, whatever the guest did. One line, and a status that no shell uses.
+        boot::restore_terminal();
         let place = info.location().map(|l| format!("{}:{}", l.file(), l.line())).unwrap_or_default();
         let p = info.payload();
         let what = p.downcast_ref::<&str>().copied().or_else(|| p.downcast_ref::<String>().map(String::as_str));
@@ -42,6 +46,7 @@ fn main() -> ExitCode {
     }));
     match Cli::parse().command {
         Command::Run(run) => run.run(),
+        Command::Boot(boot) => boot.run(),
         Command::Bench(bench) => bench.run(),
         Command::Verify(verify) => verify.run(),
     }

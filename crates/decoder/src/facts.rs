@@ -21,6 +21,8 @@ pub struct Facts {
     pub operand_size: u32,
     /// Address size in bits, 0 when the code doesn't depend on it.
     pub address_size: u32,
+    /// The first operand is written, at least sometimes.
+    pub writes_first: bool,
 }
 
 static FACTS: &[Facts] = &include!(concat!(env!("OUT_DIR"), "/facts.rs"));

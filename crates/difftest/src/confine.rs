@@ -282,6 +282,8 @@ impl Check<'_> {
         let segment = match self.s.config.address_form {
             AddressForm::Low => !matches!(i.segment_prefix(), Register::FS | Register::GS),
             AddressForm::Gs => i.segment_prefix() == Register::GS,
+            // What confines it is the comparison before it, which isn't followed here: reported.
+            AddressForm::Tlb => false,
         };
         implicit && addressed && segment
     }

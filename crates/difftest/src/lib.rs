@@ -14,6 +14,7 @@ pub mod fuzz;
 pub mod generate;
 pub mod length;
 pub mod native;
+pub mod paged;
 pub mod program;
 pub mod reference;
 pub mod rng;

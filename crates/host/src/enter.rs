@@ -6,12 +6,13 @@
 //! goes through the jump table). Signal handlers run on the alternate stack.
 
 use crate::frame::{Frame, Left};
-use crate::{Arena, JumpTable, slot};
+use crate::{Arena, JumpTable, TlbMemory, slot};
 use core::arch::naked_asm;
 use core::cell::UnsafeCell;
 use core::mem::offset_of;
 use memmap2::{MmapMut, MmapOptions};
 use std::io;
+use std::sync::Arc;
 
 /// Size of the return stack: 64 Ki nested guest calls before a reset.
 const RETURN_STACK: usize = 512 << 10;
@@ -20,20 +21,44 @@ const GUARD: usize = 4096;
 
 /// The frame of one virtual CPU with its return stack: everything needed to run translated code on this thread.
 pub struct VcpuFrame {
-    frame: Box<UnsafeCell<Frame>>,
+    frame: *mut Frame,
     stack: MmapMut,
+    /// Whose memory the frame is in.
+    _home: Home,
+}
+
+/// Where a frame lives. The fields keep it alive.
+enum Home {
+    Own(#[allow(dead_code, reason = "owned, not looked at")] Box<UnsafeCell<Frame>>),
+    Tlb(#[allow(dead_code, reason = "owned, not looked at")] Arc<TlbMemory>),
 }
 
 impl VcpuFrame {
     /// A frame for code in `arena`, whose offset `sentinel` holds the stub that an underflowing return reaches.
-    pub fn new(arena: &Arena, table: &JumpTable, sentinel: usize) -> io::Result<VcpuFrame> {
+    /// With `tlb` the frame lies before that CPU's TLBs; the code may then look them up.
+    pub fn new(
+        arena: &Arena,
+        table: &JumpTable,
+        sentinel: usize,
+        tlb: Option<Arc<TlbMemory>>,
+    ) -> io::Result<VcpuFrame> {
         let stack = MmapOptions::new().len(GUARD + RETURN_STACK).no_reserve_swap().map_anon()?;
         let base = stack.as_ptr() as u64;
         // SAFETY: the lowest page of our own mapping.
         if unsafe { libc::mprotect(base as *mut libc::c_void, GUARD, libc::PROT_NONE) } != 0 {
             return Err(io::Error::last_os_error());
         }
-        let mut this = VcpuFrame { frame: Frame::new(), stack };
+        let own = Frame::new();
+        let (frame, home) = match tlb {
+            None => (own.get(), Home::Own(own)),
+            Some(tlb) => {
+                let at = tlb.frame() as *mut Frame;
+                // SAFETY: a page of its own, aligned, kept for the frame by `TlbMemory`.
+                unsafe { at.write(own.into_inner()) };
+                (at, Home::Tlb(tlb))
+            }
+        };
+        let mut this = VcpuFrame { frame, stack, _home: home };
         // 16 bytes above the sentinel stay free, for the overshoot of a return that pops it.
         let top = base + (GUARD + RETURN_STACK) as u64 - 64;
         // SAFETY: in our own mapping, above the guard.
@@ -48,7 +73,8 @@ impl VcpuFrame {
 
     /// The register file, between two entries.
     pub fn regs(&mut self) -> &mut Frame {
-        self.frame.get_mut()
+        // SAFETY: valid as long as `_home`, and ours alone: a CPU has one frame.
+        unsafe { &mut *self.frame }
     }
 
     /// Forgets every host return address: guest returns find their way through the jump table.
@@ -67,7 +93,7 @@ impl VcpuFrame {
         slot::set_return_guard(guard..guard + GUARD as u64);
         // SAFETY: the frame is valid and exclusively ours; the code in the arena is trusted; all registers that the
         // System V ABI says a callee preserves are saved and restored by the routine.
-        unsafe { enter(self.frame.get(), arena.base() + u64::from(offset), slot::pending_flag()) }
+        unsafe { enter(self.frame, arena.base() + u64::from(offset), slot::pending_flag()) }
     }
 }
 
@@ -161,6 +187,7 @@ unsafe extern "C" fn xlat86_leave() {
         ".globl xlat86_leave_trap",
         "xlat86_leave_trap:",
         "mov [r14 + {target}], r11",
+        "mov [r14 + {address}], r8",
         "mov [r14 + {return_sp}], rsp",
         "mov rsp, [r14 + {host_sp}]",
         "pushfq",
@@ -181,6 +208,7 @@ unsafe extern "C" fn xlat86_leave() {
         "ret",
         site = const offset_of!(Frame, site),
         target = const offset_of!(Frame, target),
+        address = const offset_of!(Frame, address),
         return_sp = const offset_of!(Frame, return_sp),
         host_sp = const offset_of!(Frame, host_sp),
         flags = const offset_of!(Frame, flags),
@@ -204,7 +232,7 @@ mod tests {
         signals::use_alternate_stack().unwrap();
         let (arena, table) = (Arena::new(1 << 16).unwrap(), JumpTable::new().unwrap());
         arena.write(64, code, boundaries.iter().copied());
-        let frame = VcpuFrame::new(&arena, &table, 0).unwrap();
+        let frame = VcpuFrame::new(&arena, &table, 0, None).unwrap();
         (arena, table, frame)
     }
 

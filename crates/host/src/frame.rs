@@ -38,6 +38,14 @@ pub struct Frame {
     pub arena: u64,
     /// Base of the indirect-jump table (R15).
     pub table: u64,
+    /// R8 on leaving: the guest address of a checked access that has to go the slow way.
+    pub address: u64,
+    /// EFLAGS.IF of code that may change it (CPL 0), in its EFLAGS position.
+    pub interrupt_flag: u32,
+    /// EFLAGS.IF in its position while somebody waits for the guest to set it, else 0.
+    pub interrupt_awaited: u32,
+    /// Keeps a register during the code of one instruction.
+    pub spill: u32,
     /// Host stack pointer of the code that entered.
     pub(crate) host_sp: u64,
     /// XMM0 to XMM7.
@@ -79,8 +87,55 @@ impl Frame {
             arena: 0,
             table: 0,
             mismatches: 0,
+            address: 0,
+            interrupt_flag: 0,
+            interrupt_awaited: 0,
+            spill: 0,
             host_sp: 0,
             xmm: [0; 8],
         }))
+    }
+}
+
+/// Which of a CPU's two software TLBs: pages as CPL 3 sees them, or as CPL 0 to 2 do.
+///
+/// Both lie behind the frame, so that translated code reaches them through R14. Each is an array with a pair of tags (for reading, for
+/// writing; 4 bytes each) for each page of the guest, and behind it an array of addends (8 bytes each).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum TlbView {
+    /// CPL 3.
+    User = 1,
+    /// CPL 0 to 2.
+    Supervisor = 0,
+}
+
+impl TlbView {
+    /// Pages of a guest.
+    pub(crate) const PAGES: usize = 1 << 20;
+    /// Bytes that a view takes.
+    pub(crate) const SIZE: usize = 16 * Self::PAGES;
+    /// Bytes that the frame takes before the views.
+    pub(crate) const FRAME: usize = 4096;
+
+    const fn start(self) -> i32 {
+        (Self::FRAME + self as usize * Self::SIZE) as i32
+    }
+
+    /// Offset from the frame of page 0's tag for reading; the next page's is 8 bytes on.
+    #[must_use]
+    pub const fn read_tags(self) -> i32 {
+        self.start()
+    }
+
+    /// The same for writing.
+    #[must_use]
+    pub const fn write_tags(self) -> i32 {
+        self.start() + 4
+    }
+
+    /// The same of what to add to a guest address to get its host address.
+    #[must_use]
+    pub const fn addends(self) -> i32 {
+        self.start() + 8 * Self::PAGES as i32
     }
 }

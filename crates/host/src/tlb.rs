@@ -1,66 +1,119 @@
 //! The software TLB: where in host memory the guest's pages are, for one view of one address space.
 //!
 //! Translated code looks entries up inline, Rust code through [`Tlb`]; both trust what is in them, so only [`Tlb::fill`]
-//! writes entries, and it checks that they lead into RAM. Direct-mapped by page number.
+//! writes entries, and it checks that they lead into RAM.
+//!
+//! There is an entry for each of the guest's pages, in demand-zero memory: no two pages ever compete for one, an index is the page number
+//! as it is, and flushing costs what was filled, not what there is. Both views lie in one mapping behind the CPU's [`crate::Frame`], where
+//! translated code reaches them with the register it has anyway ([`TlbView`]).
 
-use crate::{Ram, Scalar, ram};
+use crate::{Ram, Scalar, TlbView, ram};
+use memmap2::{MmapMut, MmapOptions};
+use std::io;
 use std::sync::Arc;
 
-/// Entries of a TLB: a power of two.
-pub const TLB_ENTRIES: usize = 4096;
-
-/// A page number part that no page has: whatever is compared with it goes the slow way.
-const NEVER: u32 = 1;
-
-/// One entry: what translated code compares and adds. Its index is `(gva >> 12) & (TLB_ENTRIES - 1)`.
-#[derive(Clone, Copy, Debug)]
-#[repr(C, align(16))]
-pub struct TlbEntry {
-    /// Page base (`gva & !0xfff`) that may be read, or a value with low bits set when reads must go the slow way.
-    pub read: u32,
-    /// The same for writing.
-    pub write: u32,
-    /// Host address minus guest address of the page's bytes.
-    pub addend: u64,
+/// The memory of a CPU's frame and both its TLBs.
+#[derive(Debug)]
+pub struct TlbMemory {
+    map: MmapMut,
 }
 
-const EMPTY: TlbEntry = TlbEntry { read: NEVER, write: NEVER, addend: 0 };
+impl TlbMemory {
+    /// Reserves it.
+    ///
+    /// # Errors
+    /// The host has no 32 MB of address space.
+    pub fn new() -> io::Result<Arc<TlbMemory>> {
+        let len = TlbView::FRAME + 2 * TlbView::SIZE;
+        Ok(Arc::new(TlbMemory { map: MmapOptions::new().len(len).no_reserve_swap().map_anon()? }))
+    }
+
+    /// Host address of the room for the frame.
+    pub(crate) fn frame(&self) -> u64 {
+        self.map.as_ptr() as u64
+    }
+}
+
+/// A tag that no page has, of an entry that isn't listed as filled. Where 0 can't be a page that hits it is as good.
+const EMPTY: u32 = u32::MAX;
+/// The same of an entry that is still listed.
+const GONE: u32 = u32::MAX - 1;
+/// The last page: an access that wraps around ends in page 0.
+const LAST: u32 = (TlbView::PAGES - 1) as u32;
+
+/// The page numbers whose bytes may be read and written in the fast way.
+#[derive(Clone, Copy)]
+#[repr(C)]
+struct Tags {
+    read: u32,
+    write: u32,
+}
 
 /// The TLB of one view (user or supervisor) of one CPU.
 pub struct Tlb {
-    entries: Box<[TlbEntry; TLB_ENTRIES]>,
-    /// Entries that survive a flush of the others.
-    global: Box<[bool; TLB_ENTRIES]>,
-    /// Indices filled since they were last empty: flushing costs what was used, not what there is.
-    filled: Vec<u16>,
+    tags: *mut Tags,
+    addends: *mut u64,
+    /// Pages filled since they were last empty: local ones, and those that survive a flush of the others.
+    filled: [Vec<u32>; 2],
     ram: Arc<Ram>,
-}
-
-fn index(gva: u32) -> usize {
-    (gva >> 12) as usize & (TLB_ENTRIES - 1)
+    _memory: Arc<TlbMemory>,
 }
 
 impl Tlb {
-    /// An empty TLB for pages of `ram`.
+    /// The TLB in `memory` for `view` of `ram`, empty. One `Tlb` is made for each.
     #[must_use]
-    pub fn new(ram: Arc<Ram>) -> Tlb {
-        let entries = vec![EMPTY; TLB_ENTRIES].into_boxed_slice().try_into().expect("the size is the array's");
-        let global = vec![false; TLB_ENTRIES].into_boxed_slice().try_into().expect("the size is the array's");
-        Tlb { entries, global, filled: Vec::with_capacity(TLB_ENTRIES), ram }
+    pub fn new(ram: Arc<Ram>, memory: Arc<TlbMemory>, view: TlbView) -> Tlb {
+        let at = |offset: i32| (memory.frame() + offset as u64) as *mut u8;
+        let mut tlb = Tlb {
+            tags: at(view.read_tags()).cast(),
+            addends: at(view.addends()).cast(),
+            filled: [Vec::new(), Vec::new()],
+            ram,
+            _memory: memory,
+        };
+        tlb.clear(0);
+        tlb.clear(LAST);
+        tlb
     }
 
-    /// Host address of the first entry; it never changes.
-    #[must_use]
-    pub fn address(&self) -> u64 {
-        self.entries.as_ptr() as u64
-    }
-
-    /// Host address of the `size` bytes at `gva`, when they are within a page that the entry's `tag` says may be accessed.
     #[inline(always)]
-    fn hit(&self, gva: u32, size: usize, tag: impl Fn(&TlbEntry) -> u32) -> Option<*mut u8> {
-        let e = &self.entries[(gva >> 12) as usize & (TLB_ENTRIES - 1)];
+    fn tags(&self, page: u32) -> &mut Tags {
+        debug_assert!(page <= LAST);
+        // SAFETY: in bounds for every page number; this CPU's thread is the only one that accesses it, in translated code or here, and no
+        // reference outlives a statement.
+        unsafe { &mut *self.tags.add(page as usize) }
+    }
+
+    #[inline(always)]
+    fn addend(&self, page: u32) -> &mut u64 {
+        // SAFETY: as above.
+        unsafe { &mut *self.addends.add(page as usize) }
+    }
+
+    /// Empties an entry that is not listed, or no longer.
+    fn clear(&mut self, page: u32) {
+        let tag = if page == 0 || page == LAST { EMPTY } else { 0 };
+        *self.tags(page) = Tags { read: tag, write: tag };
+    }
+
+    /// Is `page` in a list of filled pages?
+    fn is_listed(&self, page: u32) -> bool {
+        let tag = self.tags(page).read;
+        tag == page || tag == GONE
+    }
+
+    /// Host address of the `size` bytes at `gva`, when they are within a page whose `tag` says that it may be accessed.
+    #[inline(always)]
+    fn hit(&self, gva: u32, size: usize, tag: impl Fn(&Tags) -> u32) -> Option<*mut u8> {
+        let page = gva >> 12;
         let fits = (gva & 0xfff) as usize <= 4096 - size;
-        (fits && tag(e) == gva & !0xfff).then(|| e.addend.wrapping_add(gva.into()) as *mut u8)
+        (fits && tag(self.tags(page)) == page).then(|| self.addend(page).wrapping_add(gva.into()) as *mut u8)
+    }
+
+    /// May `size` bytes at `gva` be accessed in the fast way?
+    #[must_use]
+    pub fn hits(&self, gva: u32, size: u32, write: bool) -> bool {
+        self.hit(gva, size as usize, |t| if write { t.write } else { t.read }).is_some()
     }
 
     /// Reads a scalar; `None`: go the slow way.
@@ -90,7 +143,7 @@ impl Tlb {
     /// True when the page of `gva` may be written without further ado.
     #[must_use]
     pub fn writable(&self, gva: u32) -> bool {
-        self.entries[index(gva)].write == gva & !0xfff
+        self.tags(gva >> 12).write == gva >> 12
     }
 
     /// Enters the page of `gva`, found at byte `offset` (a multiple of 4096) of RAM: readable, with `write` writable too.
@@ -99,46 +152,40 @@ impl Tlb {
         if !offset.is_multiple_of(4096) || offset >= self.ram.len() {
             return;
         }
-        let (page, i) = (gva & !0xfff, index(gva));
-        if self.entries[i].read == NEVER {
-            self.filled.push(i as u16);
+        let page = gva >> 12;
+        if !self.is_listed(page) {
+            self.filled[usize::from(global)].push(page);
         }
-        let addend = (self.ram.base() + offset).wrapping_sub(page.into());
-        self.entries[i] = TlbEntry { read: page, write: if write { page } else { NEVER }, addend };
-        self.global[i] = global;
+        *self.addend(page) = (self.ram.base() + offset).wrapping_sub((gva & !0xfff).into());
+        *self.tags(page) = Tags { read: page, write: if write { page } else { GONE } };
     }
 
     /// Makes writes to the page at byte `offset` of RAM go the slow way, wherever the guest sees it.
     pub fn protect(&mut self, offset: u64) {
         let host = self.ram.base() + (offset & !0xfff);
-        for &i in &self.filled {
-            let e = &mut self.entries[usize::from(i)];
-            if e.addend.wrapping_add(e.read.into()) == host {
-                e.write = NEVER;
+        for &page in self.filled.iter().flatten() {
+            let t = self.tags(page);
+            if t.write == page && self.addend(page).wrapping_add(u64::from(page) << 12) == host {
+                t.write = GONE;
             }
         }
     }
 
     /// Forgets the page of `gva`.
     pub fn flush_page(&mut self, gva: u32) {
-        let e = &mut self.entries[index(gva)];
-        if e.read == gva & !0xfff {
-            // Still in `filled`: as an entry that nothing hits. Its tag stays non-empty so that it isn't listed twice.
-            *e = TlbEntry { read: NEVER | 2, write: NEVER, addend: 0 };
+        if self.is_listed(gva >> 12) {
+            *self.tags(gva >> 12) = Tags { read: GONE, write: GONE };
         }
     }
 
     /// Forgets everything; with `keep_global` all but what was entered as global.
     pub fn flush(&mut self, keep_global: bool) {
-        let (entries, global) = (&mut self.entries, &self.global);
-        self.filled.retain(|&i| {
-            let i = usize::from(i);
-            let keep = keep_global && global[i] && entries[i].read & 0xfff == 0;
-            if !keep {
-                entries[i] = EMPTY;
-            }
-            keep
-        });
+        let lists = if keep_global { 1 } else { 2 };
+        for list in 0..lists {
+            let mut filled = core::mem::take(&mut self.filled[list]);
+            filled.drain(..).for_each(|page| self.clear(page));
+            self.filled[list] = filled;
+        }
     }
 }
 
@@ -149,7 +196,8 @@ mod tests {
     #[test]
     fn entries_are_found_protected_and_forgotten() {
         let ram = Arc::new(Ram::new(0x4000).unwrap());
-        let mut tlb = Tlb::new(ram.clone());
+        let memory = TlbMemory::new().unwrap();
+        let mut tlb = Tlb::new(ram.clone(), memory, TlbView::User);
         assert_eq!(tlb.read::<u8>(0), None, "empty");
         tlb.fill(0xc000_0000, 0x1000, true, true);
         tlb.fill(0x0000_5000, 0x1000, true, false);
@@ -173,6 +221,23 @@ mod tests {
         tlb.fill(0xc000_0000, 0, false, false);
         assert!(tlb.read::<u8>(0xc000_0000).is_some() && !tlb.writable(0xc000_0000));
         tlb.flush(false);
-        assert!(tlb.read::<u8>(0xc000_0000).is_none() && tlb.filled.is_empty());
+        assert!(tlb.read::<u8>(0xc000_0000).is_none() && tlb.filled.iter().all(Vec::is_empty));
+    }
+    #[test]
+    fn the_first_and_the_last_page_are_nobody_elses() {
+        let ram = Arc::new(Ram::new(0x4000).unwrap());
+        let mut tlb = Tlb::new(ram, TlbMemory::new().unwrap(), TlbView::Supervisor);
+        for gva in [0, 0xffff_f000] {
+            assert!(!tlb.hits(gva, 1, false) && !tlb.hits(gva, 1, true));
+            tlb.fill(gva, 0x1000, true, false);
+            assert!(tlb.hits(gva, 4, true));
+            tlb.flush_page(gva);
+            assert!(!tlb.hits(gva, 1, false));
+            tlb.fill(gva, 0x1000, false, true);
+            tlb.flush(true);
+            assert!(!tlb.hits(gva, 1, false), "still listed as a local page");
+        }
+        // What translated code compares at the end of the address space is page 0.
+        assert_ne!(tlb.tags(LAST).read, 0);
     }
 }

@@ -265,6 +265,8 @@ fn create_thread(t: &mut Task, new: New) -> SysResult {
     let (mem, mm, shared, sighand) = (t.mem.clone(), t.mm.clone(), t.shared.clone(), t.sighand.clone());
     let (blocked, tls) = (t.signals.blocked, t.tls);
     let (tell, told) = mpsc::sync_channel::<Result<u32, Errno>>(1);
+    // The child waits until its parent runs again: a real-time child would otherwise keep its parent from returning.
+    let (go, wait_for_go) = mpsc::sync_channel::<()>(1);
 
     // The new thread takes no signal before it is ready to note one.
     signals::set_mask(u64::MAX);
@@ -302,6 +304,7 @@ fn create_thread(t: &mut Task, new: New) -> SysResult {
             Ok(tid)
         });
         let _ = tell.send(ready);
+        let _ = wait_for_go.recv();
         if ready.is_ok() {
             signals::set_mask(blocked);
             child.run();
@@ -311,7 +314,11 @@ fn create_thread(t: &mut Task, new: New) -> SysResult {
         child.release_futexes();
     });
     let answer = match spawned {
-        Ok(_) => told.recv().unwrap_or(Err(Errno::EAGAIN)),
+        Ok(_) => {
+            let answer = told.recv().unwrap_or(Err(Errno::EAGAIN));
+            let _ = go.send(());
+            answer
+        }
         Err(_) => {
             t.shared.threads.fetch_sub(1, Ordering::AcqRel);
             Err(Errno::EAGAIN)

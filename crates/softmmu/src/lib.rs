@@ -15,7 +15,7 @@ mod walk;
 
 pub use flat::{CodeWrite, FlatSpace, PageState, Prot, Watch};
 pub use mmu::{Mmu, Write};
-pub use paged::MmuStats;
+pub use paged::{Forgotten, MmuStats};
 pub use phys::{Mmio, NotRam, PhysMemory, Place};
 pub use walk::{Access, Leaf, Paging};
-pub use xlat86_host::{Scalar, TLB_ENTRIES, TlbEntry, Window};
+pub use xlat86_host::{Scalar, TlbMemory, Window};

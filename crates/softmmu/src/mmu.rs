@@ -1,11 +1,11 @@
 //! Access to guest memory by linear address.
 
-use crate::paged::{Paged, View};
+use crate::paged::{Forgotten, Paged, View};
 use crate::user::UserView;
 use crate::{FlatSpace, MmuStats, PhysMemory};
 use std::sync::Arc;
 use xlat86_arch::{CpuState, Fault, Gva};
-use xlat86_host::{HostFault, Scalar};
+use xlat86_host::{HostFault, Scalar, TlbMemory};
 
 /// One guest CPU's view of guest memory.
 ///
@@ -43,10 +43,10 @@ impl Mmu {
         Self { memory: Flat(UserView::new(space)), journal: None }
     }
 
-    /// The view of a CPU with physical memory `memory` and `address_bits` physical address bits, paging off.
+    /// The view of a CPU with physical memory `memory`, `address_bits` physical address bits and its TLBs in `tlb`, paging off.
     #[must_use]
-    pub fn paged(memory: Arc<PhysMemory>, address_bits: u32) -> Self {
-        Self { memory: Translated(Box::new(Paged::new(memory, address_bits))), journal: None }
+    pub fn paged(memory: Arc<PhysMemory>, tlb: &Arc<TlbMemory>, address_bits: u32) -> Self {
+        Self { memory: Translated(Box::new(Paged::new(memory, tlb, address_bits))), journal: None }
     }
 
     /// The user program's address space behind this view, if it is one's.
@@ -111,6 +111,18 @@ impl Mmu {
         }
     }
 
+    /// What has been forgotten since the last call, if anything.
+    #[inline(always)]
+    pub fn take_forgotten(&mut self) -> Option<Forgotten> {
+        if let Translated(p) = &mut self.memory { p.take_forgotten() } else { None }
+    }
+
+    /// The number of the page that instructions on linear page `page` would be fetched from now, and whether that mapping is global.
+    #[must_use]
+    pub fn peek_code(&self, page: u32) -> Option<(u32, bool)> {
+        if let Translated(p) = &self.memory { p.peek_code(page) } else { Some((page, true)) }
+    }
+
     /// After a fault: the physical page number, when the only reason for it was that something is derived from code in the page
     /// written to. Whoever drops that may try again.
     #[must_use]
@@ -130,10 +142,10 @@ impl Mmu {
         matches!(&self.memory, Translated(p) if p.was_hit())
     }
 
-    /// Host address of the TLB entries of the user or the supervisor view, 0 where there are none. It never changes.
-    #[must_use]
-    pub fn tlb_address(&self, user: bool) -> u64 {
-        if let Translated(p) = &self.memory { p.tlb_address(user) } else { 0 }
+    /// Sees to it that `size` bytes at `addr` can be accessed through the TLB of the current view. False when they can't but need a closer look;
+    /// the fault when the guest may not.
+    pub fn admit(&mut self, addr: Gva, size: u32, write: bool) -> Result<bool, Fault> {
+        if let Translated(p) = &mut self.memory { p.admit(addr, size, write) } else { Ok(false) }
     }
 
     // --- Recording.

@@ -8,7 +8,7 @@ use crate::walk::{Access, Leaf, Paging};
 use crate::{PhysMemory, Place};
 use std::sync::Arc;
 use xlat86_arch::{CpuState, Fault, Gva, PAGE_SHIFT, PAGE_SIZE, cr0, cr4, efer};
-use xlat86_host::{Scalar, Tlb};
+use xlat86_host::{Scalar, Tlb, TlbMemory, TlbView};
 
 /// Whose rights an access has. The value is the index of the view.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -58,6 +58,20 @@ pub struct MmuStats {
     pub mmio: u64,
 }
 
+/// Which translations have been forgotten: whoever derived something from them has to look again.
+#[derive(Clone, Default, Debug, PartialEq, Eq)]
+pub struct Forgotten {
+    /// Everything.
+    pub all: bool,
+    /// Everything but global pages.
+    pub local: bool,
+    /// Single pages (linear page numbers).
+    pub pages: Vec<u32>,
+}
+
+/// Most single pages that are noted before everything counts as forgotten.
+const MAX_FORGOTTEN: usize = 32;
+
 /// One guest CPU's view of physical memory.
 pub(crate) struct Paged {
     memory: Arc<PhysMemory>,
@@ -72,17 +86,20 @@ pub(crate) struct Paged {
     /// DR6 bits of the data breakpoints hit.
     hits: u32,
     pub(crate) stats: MmuStats,
+    forgotten: Forgotten,
+    /// `forgotten` says something.
+    has_forgotten: bool,
 }
 
 impl Paged {
-    pub(crate) fn new(memory: Arc<PhysMemory>, address_bits: u32) -> Paged {
-        let tables = || Tables {
-            data: Tlb::new(memory.ram().clone()),
+    pub(crate) fn new(memory: Arc<PhysMemory>, tlb_memory: &Arc<TlbMemory>, address_bits: u32) -> Paged {
+        let tables = |view| Tables {
+            data: Tlb::new(memory.ram().clone(), tlb_memory.clone(), view),
             code: vec![NO_CODE; CODE_ENTRIES].into_boxed_slice().try_into().unwrap_or_else(|_| unreachable!()),
         };
         Paged {
             regs: Paging { address_bits, ..Paging::default() },
-            views: [tables(), tables()],
+            views: [tables(TlbView::Supervisor), tables(TlbView::User)],
             view: View::Supervisor,
             a20_mask: memory.a20_mask(),
             code_write: None,
@@ -90,6 +107,8 @@ impl Paged {
             dr: [0; 5],
             hits: 0,
             stats: MmuStats::default(),
+            forgotten: Forgotten::default(),
+            has_forgotten: false,
             memory,
         }
     }
@@ -98,9 +117,17 @@ impl Paged {
         &self.memory
     }
 
-    /// Host address of a view's TLB.
-    pub(crate) fn tlb_address(&self, user: bool) -> u64 {
-        self.views[usize::from(user)].data.address()
+    /// Makes `size` bytes at `addr` accessible in the fast way, or says that they aren't (a device, watched, code, two pages), or raises
+    /// the access's fault.
+    pub(crate) fn admit(&mut self, addr: Gva, size: u32, write: bool) -> Result<bool, Fault> {
+        if Self::parts(addr, size as usize).0 < size as usize {
+            return Ok(false);
+        }
+        match self.translate(addr, self.view, write) {
+            Err(_) if self.code_write.take().is_some() => Ok(false),
+            Err(fault) => Err(fault),
+            Ok(_) => Ok(self.views[self.view as usize].data.hits(addr.0, size, write)),
+        }
     }
 
     // --- What decides about translations.
@@ -167,6 +194,12 @@ impl Paged {
 
     /// INVLPG.
     pub(crate) fn invalidate(&mut self, addr: Gva) {
+        self.has_forgotten = true;
+        if self.forgotten.pages.len() < MAX_FORGOTTEN {
+            self.forgotten.pages.push(addr.page());
+        } else {
+            self.forgotten.all = true;
+        }
         for v in &mut self.views {
             v.data.flush_page(addr.0);
             let e = &mut v.code[addr.page() as usize % CODE_ENTRIES];
@@ -179,6 +212,12 @@ impl Paged {
     /// Forgets translations; with `keep_global` not those of global pages.
     pub(crate) fn flush(&mut self, keep_global: bool) {
         self.stats.flushes += 1;
+        self.has_forgotten = true;
+        if keep_global {
+            self.forgotten.local = true;
+        } else {
+            self.forgotten.all = true;
+        }
         for v in &mut self.views {
             v.data.flush(keep_global);
             v.code.fill(NO_CODE);
@@ -411,6 +450,20 @@ impl Paged {
         self.views[self.view as usize].code[addr.page() as usize % CODE_ENTRIES] =
             CodeEntry { page: addr.page(), physical };
         Ok(physical)
+    }
+
+    /// What has been forgotten since the last call, if anything.
+    #[inline(always)]
+    pub(crate) fn take_forgotten(&mut self) -> Option<Forgotten> {
+        core::mem::take(&mut self.has_forgotten).then(|| core::mem::take(&mut self.forgotten))
+    }
+
+    /// The physical page that instructions on linear page `page` would be fetched from in the current view, and whether it is mapped as
+    /// global. Nothing changes.
+    pub(crate) fn peek_code(&self, page: u32) -> Option<(u32, bool)> {
+        let access = Access { write: false, user: self.view == View::User, fetch: true };
+        let leaf = self.regs.peek(&self.memory, Gva(page << PAGE_SHIFT), access).ok()?;
+        Some(((leaf.gpa >> PAGE_SHIFT) as u32, leaf.global))
     }
 
     /// Notes that something will be derived from code in physical page `page`. False where it may change unnoticed.

@@ -6,8 +6,9 @@
 
 use crate::emit::{Emitter, Next};
 use crate::operand::{self, HostMem, R11, R12};
-use crate::reencode::{Encoding, Rm, encode};
+use crate::reencode::{Encoding, encode};
 use crate::stubs::{self, Stub};
+use crate::tlb::Access;
 use crate::unit::Landing;
 use dynasmrt::{DynasmApi, dynasm};
 use iced_x86::{Code, FlowControl, OpKind};
@@ -158,7 +159,7 @@ fn call_direct(e: &mut Emitter<'_>, insn: &Insn) -> Next {
 fn pc_thunk(e: &mut Emitter<'_>, target: u32) -> Option<u8> {
     let mut code = [0; 4];
     // A replay of the block counts instructions, so there one must stay one.
-    if !e.config.extended || e.source.peek(target, &mut code) < 4 {
+    if !e.config.extended || e.is_far(target) || e.source.peek(target, &mut code) < 4 {
         return None;
     }
     match code {
@@ -235,16 +236,20 @@ impl Emitter<'_> {
         self.access(0x89, reg, mem, false);
     }
 
-    /// A MOV with opcode `opcode` between `reg` and guest memory, 16 bits wide if `word`.
+    /// A MOV with opcode `opcode` between `reg` (R11, or one that is the guest's) and guest memory, 16 bits wide if `word`.
     pub(crate) fn access(&mut self, opcode: u8, reg: u8, mem: HostMem, word: bool) {
-        let e = Encoding { lock: false, p66: word, rep: 0, opcode: &[opcode], reg, rm: Rm::Mem(mem), imm: &[] };
+        let access = Access { size: if word { 2 } else { 4 }, write: opcode == 0x89 };
+        let store_r11 = access.write && reg == R11;
+        let rm = if store_r11 { self.reach_beside(mem, access) } else { self.reach(mem, access) };
+        let e = Encoding { lock: false, p66: word, rep: 0, opcode: &[opcode], reg, rm, imm: &[] };
         encode(&mut self.buf, self.config.address_form, &e);
     }
 
     /// Stores the constant `value` to 32 bits of guest memory.
     pub(crate) fn store_imm(&mut self, mem: HostMem, value: u32) {
         let imm = value.to_le_bytes();
-        let e = Encoding { lock: false, p66: false, rep: 0, opcode: &[0xc7], reg: 0, rm: Rm::Mem(mem), imm: &imm };
+        let rm = self.reach_beside(mem, Access::write(4));
+        let e = Encoding { lock: false, p66: false, rep: 0, opcode: &[0xc7], reg: 0, rm, imm: &imm };
         encode(&mut self.buf, self.config.address_form, &e);
     }
 }

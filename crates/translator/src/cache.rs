@@ -9,6 +9,7 @@
 use crate::checked::Snapshot;
 use crate::config::Config;
 use crate::stubs::{self, STUBS_SIZE};
+use crate::tables::{TableId, Tables};
 use crate::unit::{self, Exit, ExitKind, Landing, Mark, Unit};
 use lru::LruCache;
 use std::collections::HashMap;
@@ -16,7 +17,50 @@ use std::hash::{BuildHasherDefault, Hasher};
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
+use xlat86_arch::Mode;
 use xlat86_host::{Arena, JumpTable};
+
+/// What code is: its guest address, the physical page it was read from, and the mode it was translated for. In a guest without page
+/// tables of its own pages are their own physical pages.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct CodeKey(u64);
+
+impl CodeKey {
+    /// The code at `eip` on physical page number `page` (20 bits) under `mode`.
+    #[must_use]
+    pub fn new(eip: u32, page: u32, mode: Mode) -> Self {
+        debug_assert!(page < 1 << 20 && mode.0 < 1 << 12);
+        CodeKey(u64::from(eip) | u64::from(page) << 32 | u64::from(mode.0) << 52)
+    }
+
+    /// The code at `eip` in a guest without page tables of its own.
+    #[must_use]
+    pub fn flat(eip: u32, mode: Mode) -> Self {
+        Self::new(eip, eip >> 12, mode)
+    }
+
+    /// Guest address.
+    #[must_use]
+    pub const fn eip(self) -> u32 {
+        self.0 as u32
+    }
+
+    /// Physical page number.
+    #[must_use]
+    pub const fn page(self) -> u32 {
+        (self.0 >> 32) as u32 & 0xf_ffff
+    }
+
+    const fn mode(self) -> Mode {
+        Mode((self.0 >> 52) as u16)
+    }
+
+    /// The code at `eip`, which is on the same page.
+    #[must_use]
+    const fn beside(self, eip: u32) -> Self {
+        CodeKey(self.0 & !0xffff_ffff | eip as u64)
+    }
+}
 
 /// Identifies a unit for as long as it is in the cache.
 type UnitId = u32;
@@ -37,7 +81,7 @@ struct Resident {
     base: u32,
     size: u32,
     region: usize,
-    eip: u32,
+    key: CodeKey,
     /// Guest EIP after the last instruction.
     end: u32,
     marks: Vec<Mark>,
@@ -47,8 +91,8 @@ struct Resident {
     /// For each exit, the unit its jump has been patched to reach.
     linked: Vec<Option<UnitId>>,
     incoming: Vec<Link>,
-    /// Guest EIPs whose jump-table entries name this unit.
-    published: Vec<u32>,
+    /// Jump tables and guest EIPs whose entries name this unit.
+    published: Vec<(TableId, u32)>,
     /// The unit checks itself, against this.
     snapshot: Option<Snapshot>,
     /// Unreachable, but some thread may still be inside.
@@ -82,7 +126,7 @@ pub struct BlockInfo {
 /// A unit as its pages' lists name it.
 #[derive(Clone, Copy, Debug)]
 struct InPage {
-    eip: u32,
+    key: CodeKey,
     len: u32,
     id: UnitId,
     /// It can only be entered at its start.
@@ -120,7 +164,7 @@ pub struct CacheStats {
 
 /// Guest addresses are hashed by one multiplication: they are spread well enough, and this is on the way of every leave.
 #[derive(Default, Clone, Copy)]
-struct EipHasher(u64);
+pub(crate) struct EipHasher(u64);
 
 impl Hasher for EipHasher {
     fn finish(&self) -> u64 {
@@ -132,22 +176,26 @@ impl Hasher for EipHasher {
         }
     }
     fn write_u32(&mut self, v: u32) {
-        self.0 = (self.0 ^ u64::from(v)).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(32);
+        self.write_u64(v.into());
+    }
+    fn write_u64(&mut self, v: u64) {
+        self.0 = (self.0 ^ v).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(32);
     }
 }
 
-type EipMap<V> = HashMap<u32, V, BuildHasherDefault<EipHasher>>;
+pub(crate) type EipMap<K, V> = HashMap<K, V, BuildHasherDefault<EipHasher>>;
 
 /// See the module's documentation.
 pub struct Cache {
     arena: Arc<Arena>,
-    table: Arc<JumpTable>,
+    tables: Tables,
     chaining: bool,
+    paged: bool,
     units: Vec<Option<Box<Resident>>>,
     free: Vec<UnitId>,
     retired: Vec<UnitId>,
-    by_eip: EipMap<UnitId>,
-    by_page: EipMap<Vec<InPage>>,
+    by_key: EipMap<CodeKey, UnitId>,
+    by_page: EipMap<u32, Vec<InPage>>,
     /// Units of each region with their arena offsets, ascending.
     regions: Vec<Vec<(u32, UnitId)>>,
     region_size: u32,
@@ -167,12 +215,13 @@ impl Cache {
         recent.put(0, ());
         Ok(Cache {
             arena: Arc::new(arena),
-            table: Arc::new(JumpTable::new()?),
+            tables: Tables::new()?,
             chaining: config.chaining,
+            paged: config.paged,
             units: Vec::new(),
             free: Vec::new(),
             retired: Vec::new(),
-            by_eip: EipMap::default(),
+            by_key: EipMap::default(),
             by_page: EipMap::default(),
             regions: vec![Vec::new(); REGIONS],
             region_size: region_size as u32,
@@ -189,10 +238,15 @@ impl Cache {
         &self.arena
     }
 
-    /// The indirect-jump table.
+    /// The indirect-jump table that there is from the start.
     #[must_use]
     pub fn table(&self) -> &Arc<JumpTable> {
-        &self.table
+        self.tables.table(TableId::FIRST)
+    }
+
+    /// All indirect-jump tables.
+    pub fn tables(&mut self) -> &mut Tables {
+        &mut self.tables
     }
 
     /// Adds to the time spent translating.
@@ -214,40 +268,57 @@ impl Cache {
         self.units[id as usize].as_mut().expect("a unit that is named is resident")
     }
 
-    /// Unit and arena offset of the translation of `eip`, in the middle of a unit if need be.
-    fn find(&self, eip: u32) -> Option<(UnitId, u32)> {
-        if let Some(&id) = self.by_eip.get(&eip) {
+    /// Unit and arena offset of the translation of `key`, in the middle of a unit if need be.
+    fn find(&self, key: CodeKey) -> Option<(UnitId, u32)> {
+        if let Some(&id) = self.by_key.get(&key) {
             let u = self.unit(id);
-            return unit::entry(&u.marks, eip).map(|at| (id, u.base + at));
+            return unit::entry(&u.marks, key.eip()).map(|at| (id, u.base + at));
         }
-        let there = |u: &&InPage| !u.checked && eip.wrapping_sub(u.eip) < u.len;
-        self.by_page.get(&(eip >> 12))?.iter().filter(there).find_map(|&InPage { id, .. }| {
+        let there = |u: &&InPage| {
+            let distance = key.eip().wrapping_sub(u.key.eip());
+            !u.checked && distance < u.len && u.key.beside(key.eip()) == key
+        };
+        self.by_page.get(&key.page())?.iter().filter(there).find_map(|&InPage { id, .. }| {
             let u = self.unit(id);
-            unit::entry(&u.marks, eip).map(|at| (id, u.base + at))
+            unit::entry(&u.marks, key.eip()).map(|at| (id, u.base + at))
         })
     }
 
-    /// Is `eip` the first instruction of a unit?
+    /// Is `key` that of a unit's first instruction?
     #[must_use]
-    pub fn starts_at(&self, eip: u32) -> bool {
-        self.by_eip.contains_key(&eip)
+    pub fn starts_at(&self, key: CodeKey) -> bool {
+        self.by_key.contains_key(&key)
     }
 
-    /// Arena offset of the translation of `eip`.
-    pub fn lookup(&mut self, eip: u32) -> Option<u32> {
-        let (id, offset) = self.find(eip)?;
+    /// Arena offset of the translation of `key`.
+    pub fn lookup(&mut self, key: CodeKey) -> Option<u32> {
+        let (id, offset) = self.find(key)?;
         let region = self.unit(id).region;
         self.recent.get(&region);
         Some(offset)
     }
 
-    /// Describes the translation of `eip`.
+    /// The second physical page of the unit that starts with `key`: it is one instruction, which crosses.
     #[must_use]
-    pub fn block_at(&self, eip: u32) -> Option<BlockInfo> {
-        let (id, offset) = self.find(eip)?;
-        let u = self.unit(id);
-        let from = eip.wrapping_sub(u.eip);
-        let boundaries = u.marks.iter().filter(|m| m.boundary && m.eip.wrapping_sub(u.eip) >= from);
+    pub fn second_page(&self, key: CodeKey) -> Option<u32> {
+        self.unit(*self.by_key.get(&key)?).pages.get(1).copied()
+    }
+
+    /// Drops the unit that starts with `key`.
+    pub fn forget(&mut self, key: CodeKey) {
+        if let Some(&id) = self.by_key.get(&key) {
+            self.remove(id);
+            self.stats.invalidated += 1;
+        }
+    }
+
+    /// Describes the translation of `key`.
+    #[must_use]
+    pub fn block_at(&self, key: CodeKey) -> Option<BlockInfo> {
+        let (id, offset) = self.find(key)?;
+        let (u, eip) = (self.unit(id), key.eip());
+        let from = eip.wrapping_sub(u.key.eip());
+        let boundaries = u.marks.iter().filter(|m| m.boundary && m.eip.wrapping_sub(u.key.eip()) >= from);
         let first_ends = boundaries.clone().nth(1).map_or(u.size, |m| m.host);
         let leaves = u.exits.iter().any(|x| x.site <= first_ends && x.eip == eip && x.kind.is_leave());
         Some(BlockInfo {
@@ -258,11 +329,13 @@ impl Cache {
         })
     }
 
-    /// Lets indirect jumps to `eip` find its translation.
-    pub fn publish(&mut self, eip: u32) {
-        if let Some((id, offset)) = self.find(eip) {
-            self.table.set(eip, offset);
-            self.unit_mut(id).published.push(eip);
+    /// Lets indirect jumps through `table` to the address of `key` find its translation.
+    /// `global`: its address is mapped so in every address space.
+    pub fn publish(&mut self, table: TableId, key: CodeKey, global: bool) {
+        if let Some((id, offset)) = self.find(key) {
+            let second = self.unit(id).pages.get(1).copied();
+            self.tables.publish(table, key, second, offset, global);
+            self.unit_mut(id).published.push((table, key.eip()));
         }
     }
 
@@ -272,8 +345,8 @@ impl Cache {
         self.region_size as usize / 2 - 16
     }
 
-    /// Places `unit`, which depends on the guest pages numbered `pages`; gives its arena offset.
-    pub fn insert(&mut self, unit: Unit, pages: &[u32]) -> Result<u32, Full> {
+    /// Places `unit`, the translation of `key`, which depends on the physical pages numbered `pages`; gives its arena offset.
+    pub fn insert(&mut self, unit: Unit, key: CodeKey, pages: &[u32]) -> Result<u32, Full> {
         let size = (unit.code.len() as u32).next_multiple_of(16);
         assert!(size <= self.region_size / 2, "a unit is far smaller than a region");
         let mut base = self.cursor.next_multiple_of(32);
@@ -304,19 +377,19 @@ impl Cache {
         });
         for &p in pages {
             self.by_page.entry(p).or_default().push(InPage {
-                eip: unit.eip,
+                key,
                 len: unit.len,
                 id,
                 checked: unit.snapshot.is_some(),
             });
         }
-        self.by_eip.insert(unit.eip, id);
+        self.by_key.insert(key, id);
         self.regions[self.current].push((base, id));
         self.units[id as usize] = Some(Box::new(Resident {
             base,
             size,
             region: self.current,
-            eip: unit.eip,
+            key,
             end: unit.eip.wrapping_add(unit.len),
             marks: unit.marks,
             linked: vec![None; unit.exits.len()],
@@ -365,7 +438,8 @@ impl Cache {
         let Ok(exit) = u.exits.binary_search_by_key(&(offset - u.base), |x| x.site) else { return };
         let ExitKind::Link { target, patch } = u.exits[exit].kind else { return };
         let patch = u.base + patch;
-        let Some((to, offset)) = self.find(target) else { return };
+        let to = if self.paged { u.key.beside(target) } else { CodeKey::flat(target, u.key.mode()) };
+        let Some((to, offset)) = self.find(to) else { return };
         if self.unit(from).linked[exit].is_some() {
             return;
         }
@@ -403,14 +477,11 @@ impl Cache {
         for l in &u.landings {
             self.arena.patch16((u.base + l.at) as usize, l.dead);
         }
-        for eip in &u.published {
-            let entry = self.table.get(*eip);
-            if (u.base..u.base + u.size).contains(&entry) {
-                self.table.set(*eip, 0);
-            }
+        for &(table, eip) in &u.published {
+            self.tables.withdraw_from(table, eip, u.base..u.base + u.size);
         }
-        if self.by_eip.get(&u.eip) == Some(&id) {
-            self.by_eip.remove(&u.eip);
+        if self.by_key.get(&u.key) == Some(&id) {
+            self.by_key.remove(&u.key);
         }
         for p in &u.pages {
             if let Some(ids) = self.by_page.get_mut(p) {
@@ -478,7 +549,7 @@ impl Cache {
         self.free.push(id);
     }
 
-    /// Drops every unit that depends on guest page `page`. Gives their number.
+    /// Drops every unit that depends on physical page `page`. Gives their number.
     pub fn invalidate_page(&mut self, page: u32) -> usize {
         self.forget_retired();
         let Some(ids) = self.by_page.remove(&page) else { return 0 };

@@ -8,6 +8,8 @@ pub enum AddressForm {
     Low,
     /// Every access goes through the GS segment, whose base is the window's.
     Gs,
+    /// Every access looks its page up in the software TLB beside the frame.
+    Tlb,
 }
 
 /// Translator settings, fixed for the life of a cache.
@@ -15,6 +17,9 @@ pub enum AddressForm {
 pub struct Config {
     /// How guest memory is reached.
     pub address_form: AddressForm,
+    /// The guest has page tables of its own, so that what is at a linear address may change with them: jumps to another page go
+    /// through the jump table, which whoever changes the mapping keeps right.
+    pub paged: bool,
     /// Patch direct jumps to go straight to their translated target.
     pub chaining: bool,
     /// Translate guest calls and returns to host calls and returns.
@@ -37,6 +42,7 @@ impl Default for Config {
     fn default() -> Self {
         Config {
             address_form: AddressForm::Low,
+            paged: false,
             chaining: true,
             return_pairing: true,
             flag_liveness: true,

@@ -14,10 +14,13 @@ use crate::reencode::reencode;
 use crate::shape::shape_of;
 use crate::stack;
 use crate::stubs::{self, Stub};
+use crate::tlb::Slow;
 use crate::unit::{Exit, ExitKind, Fix, Landing, Mark, Source, Unit};
 use crate::{sensitive, string};
+use dynasmrt::{DynasmApi, dynasm};
 use iced_x86::{FlowControl, Instruction, Mnemonic, OpKind, Register};
-use xlat86_decoder::{Insn, Kind};
+use xlat86_arch::Mode;
+use xlat86_decoder::{Insn, Kind, Unit as FpUnit, unit_of};
 
 /// What happens to control after an instruction was emitted.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -46,6 +49,8 @@ pub(crate) struct Emitter<'a> {
     pub(crate) config: &'a Config,
     pub(crate) source: &'a mut dyn Source,
     pub(crate) insns: &'a [Insn],
+    /// The mode that the code is for.
+    pub(crate) mode: Mode,
     /// Index of the instruction being emitted.
     pub(crate) at: usize,
     /// What to add to R12 to get guest ESP: see [`crate::esp`].
@@ -57,6 +62,8 @@ pub(crate) struct Emitter<'a> {
     pub(crate) landings: Vec<Landing>,
     pub(crate) fixups: Vec<(u32, Stub)>,
     jumps: Vec<PendingJump>,
+    /// Slow ways of checked accesses.
+    pub(crate) slow: Vec<Slow>,
     /// Code before this offset holds displacements that are settled already: it can't be moved.
     settled: usize,
     /// The unit checks itself: see [`crate::checked`].
@@ -88,6 +95,7 @@ pub(crate) fn emit(
     eip: u32,
     insns: &[Insn],
     bytes: &[u8],
+    mode: Mode,
     checked: bool,
     config: &Config,
     source: &mut dyn Source,
@@ -99,6 +107,7 @@ pub(crate) fn emit(
         config,
         source,
         insns,
+        mode,
         at: 0,
         esp: 0,
         stale_until: 0,
@@ -107,6 +116,7 @@ pub(crate) fn emit(
         landings: Vec::new(),
         fixups: Vec::new(),
         jumps: Vec::with_capacity(8),
+        slow: Vec::new(),
         settled: 0,
         checked,
         constants: Vec::new(),
@@ -155,13 +165,24 @@ impl Emitter<'_> {
         if insn.iced.memory_segment() == Register::CS && insn.kind != Kind::Branch && !nop {
             return self.interpret(insn);
         }
+        if self.mode.has(Mode::FPU_OFF) && unit_of(insn.code()) != FpUnit::Integer {
+            return self.interpret(insn);
+        }
         // The bit offset counts before a 16-bit address is truncated; no host operand does both.
-        if operand::is_16_bit(&insn.iced) && is_bit_string(&insn.iced) {
+        let odd = operand::is_16_bit(&insn.iced) && is_bit_string(&insn.iced);
+        if odd || self.unusable_segment(insn) {
             return self.interpret(insn);
         }
         match insn.kind {
             Kind::Plain | Kind::Fpu => match insn.iced.mnemonic() {
                 Mnemonic::Nop => Next::FallThrough,
+                // Hints: a page looked up for one would be one too many.
+                Mnemonic::Prefetchnta | Mnemonic::Prefetcht0 | Mnemonic::Prefetcht1 | Mnemonic::Prefetcht2
+                    if self.looks_up() =>
+                {
+                    Next::FallThrough
+                }
+                Mnemonic::Reservednop if self.looks_up() => Next::FallThrough,
                 // Hints of later processors. Those of 0F 18 are prefetches.
                 Mnemonic::Reservednop if !bytes.windows(2).any(|w| w == [0x0f, 0x18]) => Next::FallThrough,
                 _ => self.plain(insn, bytes),
@@ -193,11 +214,22 @@ impl Emitter<'_> {
                 return self.interpret(insn);
             }
         }
-        if let Some((at, r)) = reencode(&mut self.buf, self.config.address_form, insn, bytes, self.esp) {
+        if let Some((at, r)) = reencode(self, insn, bytes) {
             let fix = Fix { esp: self.esp, swapped: Some(r) };
             self.marks.push(Mark { host: at as u32, eip: insn.eip(), fix, boundary: false, exact: false });
         }
         Next::FallThrough
+    }
+
+    /// Does `insn` go through FS or GS while that segment can't be used, or not without checks? In unpaged guests the segment's base
+    /// takes care of it.
+    fn unusable_segment(&self, insn: &Insn) -> bool {
+        let open = match insn.iced.segment_prefix() {
+            Register::FS => Mode::FS_OPEN,
+            Register::GS => Mode::GS_OPEN,
+            _ => return false,
+        };
+        self.config.paged && !self.mode.has(open) && insn.iced.mnemonic() != Mnemonic::Lea
     }
 
     /// Leaves, for the interpreter to execute `insn`.
@@ -222,6 +254,7 @@ impl Emitter<'_> {
             return false;
         }
         self.exits.retain(|x| x.site <= from);
+        self.slow.retain(|s| s.patch < from as usize);
         self.buf.bytes.truncate(from as usize);
         self.esp = self.marks[start].fix.esp;
         self.marks.truncate(start);
@@ -235,6 +268,35 @@ impl Emitter<'_> {
         let Some(n) = flags::dead_before(rest).filter(|_| self.config.flag_liveness) else { return false };
         self.stale_until = self.stale_until.max(self.at + 1 + n);
         true
+    }
+
+    /// May the status flags be left in any state before the current instruction? If so, notes until when they are.
+    pub(crate) fn flags_are_dead_here(&mut self) -> bool {
+        let rest = &self.insns[self.at..];
+        let Some(n) = flags::dead_before(rest).filter(|_| self.config.flag_liveness) else { return false };
+        self.stale_until = self.stale_until.max(self.at + n);
+        true
+    }
+
+    /// Is the current instruction the unit's last?
+    pub(crate) fn is_last(&self) -> bool {
+        self.at + 1 == self.insns.len()
+    }
+
+    /// Translated code isn't to be stopped before the next instruction has run.
+    pub(crate) fn no_stop_next(&mut self) {
+        self.stale_until = self.stale_until.max(self.at + 2);
+    }
+
+    /// What guest ESP was more than R12 at the start of the current instruction.
+    pub(crate) fn boundary_esp(&self) -> i32 {
+        self.marks.iter().rfind(|m| m.boundary).map_or(0, |m| m.fix.esp)
+    }
+
+    /// Offset of the boundary of the instruction at `eip`.
+    pub(crate) fn boundary_of(&self, eip: u32) -> Option<u32> {
+        let i = self.marks.partition_point(|m| m.eip < eip);
+        self.marks.get(i).filter(|m| m.eip == eip && m.boundary).map(|m| m.host)
     }
 
     /// From here on, code belongs to the guest instruction at `eip`.
@@ -276,8 +338,18 @@ impl Emitter<'_> {
         self.buf.nop(pad);
     }
 
+    /// Is `target` on another page, and may that page's mapping change?
+    pub(crate) fn is_far(&self, target: u32) -> bool {
+        self.config.paged && self.insns.first().is_some_and(|i| (i.eip() ^ target) >> 12 != 0)
+    }
+
     /// `jmp` to the guest address `target`, on behalf of the instruction at `eip`.
     pub(crate) fn jump_to(&mut self, target: u32, eip: u32) {
+        if self.is_far(target) {
+            dynasm!(self.buf ; .arch x64 ; mov r11d, target as i32);
+            stubs::jump_through_table(&mut self.buf);
+            return;
+        }
         self.buf.align_patch(1);
         self.buf.bytes.push(0xe9);
         self.pending(target, eip, false);
@@ -303,6 +375,9 @@ impl Emitter<'_> {
         for m in self.marks.iter_mut().rev().take_while(|m| m.host as usize >= start) {
             m.host += pad as u32;
         }
+        for s in self.slow.iter_mut().rev().take_while(|s| s.patch >= start) {
+            s.patch += pad;
+        }
     }
 
     /// The code so far holds the displacement of a jump inside the unit.
@@ -324,10 +399,17 @@ impl Emitter<'_> {
     /// Resolves jumps: inside the unit directly, others through an exit behind the code, which chaining bypasses.
     fn finish(mut self, eip: u32, len: u32) -> Unit {
         let body = self.buf.pos() as u32;
+        self.emit_slow_ways();
         for j in core::mem::take(&mut self.jumps) {
             let inside = self.emitted(j.target).filter(|_| !j.call);
             let to = match inside {
                 Some(host) => host as usize,
+                None if self.is_far(j.target) => {
+                    let stub = self.buf.pos();
+                    dynasm!(self.buf ; .arch x64 ; mov r11d, j.target as i32);
+                    stubs::jump_through_table(&mut self.buf);
+                    stub
+                }
                 None => {
                     let stub = self.buf.pos();
                     stubs::leave(&mut self.buf);

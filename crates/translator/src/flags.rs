@@ -40,7 +40,11 @@ fn always_written(insn: &Insn) -> u32 {
         | Mnemonic::And
         | Mnemonic::Or
         | Mnemonic::Xor
-        | Mnemonic::Neg => eflags::STATUS,
+        | Mnemonic::Neg
+        | Mnemonic::Cmpxchg
+        | Mnemonic::Xadd
+        | Mnemonic::Popf
+        | Mnemonic::Popfd => eflags::STATUS,
         Mnemonic::Inc | Mnemonic::Dec => eflags::STATUS & !eflags::CF,
         _ => 0,
     }

@@ -36,7 +36,8 @@ pub(crate) fn emit(e: &mut Emitter<'_>, insn: &Insn, bytes: &[u8]) -> bool {
             let rm = if i.op0_kind() == OpKind::Register {
                 Rm::Reg(modrm & 7)
             } else {
-                Rm::Mem(operand::prepare(&mut e.buf, i, e.esp))
+                let mem = operand::prepare(&mut e.buf, i, e.esp);
+                e.reach(mem, shape_of(insn.code()).access(i))
             };
             let reg = modrm >> 3 & 7;
             let enc = Encoding { lock: parts.lock, p66: false, rep: 0, opcode: &[0x80], reg, rm, imm: parts.imm };

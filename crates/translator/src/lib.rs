@@ -26,13 +26,16 @@ mod shape;
 mod stack;
 mod string;
 mod stubs;
+mod tables;
+mod tlb;
 mod unit;
 
 #[cfg(test)]
 mod tests;
 
-pub use cache::{BlockInfo, Cache, CacheStats, Full, Place};
+pub use cache::{BlockInfo, Cache, CacheStats, CodeKey, Full, Place};
 pub use config::{AddressForm, Config};
 pub use listing::{Columns, listing};
 pub use stubs::Stub;
+pub use tables::{TableId, Tables};
 pub use unit::{Exit, ExitKind, Fix, Mark, Source, Unit, translate};

@@ -84,6 +84,7 @@ pub(crate) fn access_prefixes(form: AddressForm) -> &'static [u8] {
     match form {
         AddressForm::Low => &[0x67],
         AddressForm::Gs => &[0x65, 0x67],
+        AddressForm::Tlb => unreachable!("a page looked up is reached by its host address"),
     }
 }
 

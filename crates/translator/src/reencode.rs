@@ -6,10 +6,11 @@
 
 use crate::buf::{CodeBuf, InsnBytes};
 use crate::config::AddressForm;
+use crate::emit::Emitter;
 use crate::operand::{self, HostMem, R8, access_prefixes};
 use crate::shape::{Class, Shape, shape_of};
 use dynasmrt::{DynasmApi, dynasm};
-use iced_x86::Code;
+use iced_x86::{Code, OpKind};
 use xlat86_decoder::{Insn, repeats};
 
 /// A guest instruction's bytes, taken apart.
@@ -83,6 +84,8 @@ pub(crate) enum Rm {
     Reg(u8),
     /// Guest memory.
     Mem(HostMem),
+    /// Host memory.
+    Host(HostMem),
 }
 
 /// Appends one instruction.
@@ -99,6 +102,7 @@ pub(crate) fn encode(buf: &mut CodeBuf, form: AddressForm, e: &Encoding<'_>) {
             out.put(access_prefixes(form));
             rex |= m.rex();
         }
+        Rm::Host(m) => rex |= m.rex(),
     }
     if e.p66 {
         out.put(&[0x66]);
@@ -113,7 +117,7 @@ pub(crate) fn encode(buf: &mut CodeBuf, form: AddressForm, e: &Encoding<'_>) {
     match &e.rm {
         Rm::None => {}
         Rm::Reg(r) => out.put(&[0xc0 | (e.reg & 7) << 3 | r & 7]),
-        Rm::Mem(m) => m.modrm(&mut out, e.reg),
+        Rm::Mem(m) | Rm::Host(m) => m.modrm(&mut out, e.reg),
     }
     out.put(e.imm);
     buf.bytes.extend_from_slice(out.as_slice());
@@ -127,21 +131,17 @@ const fn rename(class: Class, n: u8) -> u8 {
     if matches!(class, Class::Gpr) { operand::host_reg(n) } else { n }
 }
 
-/// Re-encodes a plain instruction, guest ESP being `esp` more than R12. Gives the offset of a host instruction at which a
-/// register's two low bytes are exchanged when it faults, and the register.
-pub(crate) fn reencode(
-    buf: &mut CodeBuf,
-    form: AddressForm,
-    insn: &Insn,
-    bytes: &[u8],
-    esp: i32,
-) -> Option<(usize, u8)> {
+/// Re-encodes a plain instruction. Gives the offset of a host instruction at which a register's two low bytes are exchanged when
+/// it faults, and the register.
+pub(crate) fn reencode(em: &mut Emitter<'_>, insn: &Insn, bytes: &[u8]) -> Option<(usize, u8)> {
+    let form = em.config.address_form;
     let shape = shape_of(insn.code());
     let parts = Parts::new(insn, shape, bytes);
     if shape.moffs {
-        moffs(buf, form, insn, &parts);
+        moffs(em, insn, &parts);
         return None;
     }
+    let (buf, esp) = (&mut em.buf, em.esp);
     let rep = match shape.mandatory {
         0xf2 | 0xf3 => shape.mandatory,
         _ if repeats(insn.code()) && insn.iced.has_rep_prefix() => 0xf3,
@@ -184,11 +184,21 @@ pub(crate) fn reencode(
         lea(buf, insn, e.reg, p66, esp);
         return None;
     }
+    if form == AddressForm::Tlb && shape.bit_string && insn.iced.op1_kind() == OpKind::Register {
+        (e.rm, e.reg) = em.bit_operand(insn, shape.access(&insn.iced));
+        encode(&mut em.buf, form, &e);
+        return None;
+    }
     let mem = operand::prepare(buf, &insn.iced, esp);
-    if is_high_byte(shape.reg, reg) && mem.needs_rex() {
-        // The address is computed first, since it may use the register whose halves change places.
-        operand::lea(buf, R8, &mem);
-        e.rm = Rm::Mem(HostMem::at(R8, 0));
+    e.rm = em.reach(mem, shape.access(&insn.iced));
+    let buf = &mut em.buf;
+    let extended = matches!(e.rm, Rm::Host(_)) || mem.needs_rex();
+    if is_high_byte(shape.reg, reg) && extended {
+        if let Rm::Mem(mem) = e.rm {
+            // The address is computed first, since it may use the register whose halves change places.
+            operand::lea(buf, R8, &mem);
+            e.rm = Rm::Mem(HostMem::at(R8, 0));
+        }
         e.reg = reg & 3;
         let at = low_half(buf, reg & 3, |buf| {
             let at = buf.pos();
@@ -197,7 +207,6 @@ pub(crate) fn reencode(
         });
         return Some((at, reg & 3));
     }
-    e.rm = Rm::Mem(mem);
     encode(buf, form, &e);
     None
 }
@@ -274,10 +283,11 @@ fn lea(buf: &mut CodeBuf, insn: &Insn, reg: u8, p66: bool, esp: i32) {
 
 /// MOV between the accumulator and a bare offset: the host's form has the same length under the address-size
 /// prefix, unless a segment base comes in.
-fn moffs(buf: &mut CodeBuf, form: AddressForm, insn: &Insn, parts: &Parts<'_>) {
-    let mem = operand::prepare(buf, &insn.iced, 0);
+fn moffs(em: &mut Emitter<'_>, insn: &Insn, parts: &Parts<'_>) {
+    let mem = operand::prepare(&mut em.buf, &insn.iced, 0);
+    let rm = em.reach(mem, shape_of(insn.code()).access(&insn.iced));
     // A0 MOV AL,m; A1 MOV eAX,m; A2 MOV m,AL; A3 MOV m,eAX are 8A, 8B, 88, 89 with a ModRM byte.
     let opcode = [0x88 | (parts.opcode[0] & 1) | (!parts.opcode[0] & 2)];
-    let e = Encoding { lock: false, p66: parts.p66, rep: 0, opcode: &opcode, reg: 0, rm: Rm::Mem(mem), imm: &[] };
-    encode(buf, form, &e);
+    let e = Encoding { lock: false, p66: parts.p66, rep: 0, opcode: &opcode, reg: 0, rm, imm: &[] };
+    encode(&mut em.buf, em.config.address_form, &e);
 }

@@ -1,22 +1,25 @@
 //! Instructions that see privileged or virtualised state, rewritten into safe host code or left to the interpreter.
 //!
-//! Rewritten are those that programs execute often; the rest leave, which costs some 60 cycles and nothing else.
+//! Rewritten are those that programs and kernels execute often; the rest leave, which costs some 60 cycles and nothing else.
+//!
+//! At CPL 0 the interrupt flag is a word of the frame, so that CLI, STI and POPF are stores; whoever waits for the flag to be set leaves
+//! a word there that makes STI and POPF leave instead.
 
 use crate::config::AddressForm;
 use crate::emit::{Emitter, Next};
-use crate::operand::{self, R8};
+use crate::operand::{self, R8, R11};
 use crate::unit::ExitKind;
 use core::mem::offset_of;
 use dynasmrt::{DynasmApi, dynasm};
 use iced_x86::{Code, Mnemonic, OpKind, Register};
-use xlat86_arch::eflags;
+use xlat86_arch::{Mode, eflags};
 use xlat86_decoder::Insn;
 use xlat86_host::Frame;
 
 /// EFLAGS bits outside the host's flags register that POPF changes at CPL 3.
 const POPF_SYSTEM: u32 = eflags::TF | eflags::NT | eflags::AC | eflags::ID;
 
-/// Plain and x87 instructions that the interpreter executes.
+/// Plain and x87 instructions that the interpreter executes, guest memory being reached in the way of `form`.
 pub(crate) fn needs_interpreter(insn: &Insn, form: AddressForm) -> bool {
     let i = &insn.iced;
     match i.mnemonic() {
@@ -31,7 +34,7 @@ pub(crate) fn needs_interpreter(insn: &Insn, form: AddressForm) -> bool {
         Mnemonic::Cmpxchg => i.op0_kind() == OpKind::Memory && i.op1_register() == Register::AH,
         // Implicit memory operands can't take a computed address.
         Mnemonic::Xlatb | Mnemonic::Maskmovq | Mnemonic::Maskmovdqu => {
-            form == AddressForm::Gs
+            form != AddressForm::Low
                 || matches!(i.segment_prefix(), Register::FS | Register::GS)
                 || i.op_kinds().any(|k| matches!(k, OpKind::MemorySegDI))
                 || i.memory_base() == Register::BX
@@ -53,14 +56,13 @@ pub(crate) fn emit(e: &mut Emitter<'_>, insn: &Insn, bytes: &[u8]) -> Next {
             Next::FallThrough
         }
         // A replay would read another time.
-        Code::Rdtsc if e.config.extended => e.plain(insn, bytes),
+        Code::Rdtsc if e.config.extended && !e.config.paged => e.plain(insn, bytes),
         Code::Mov_rm16_Sreg | Code::Mov_r32m16_Sreg => {
             let from = selector(i.op1_register());
             if i.op0_kind() == OpKind::Memory {
                 let mem = operand::prepare(&mut e.buf, i, e.esp);
-                // The operand may use R8 and R9.
-                dynasm!(e.buf ; .arch x64 ; movzx r10d, WORD [BYTE r14 + from]);
-                e.access(0x89, operand::R10, mem, true);
+                dynasm!(e.buf ; .arch x64 ; movzx r11d, WORD [BYTE r14 + from]);
+                e.access(0x89, R11, mem, true);
             } else {
                 let r = operand::host_reg(i.op0_register().number() as u8);
                 e.sync_esp();
@@ -75,12 +77,17 @@ pub(crate) fn emit(e: &mut Emitter<'_>, insn: &Insn, bytes: &[u8]) -> Next {
         Code::Pushd_ES | Code::Pushd_CS | Code::Pushd_SS | Code::Pushd_DS | Code::Pushd_FS | Code::Pushd_GS => {
             // Whether the upper half is written depends on the processor (SDM vol. 2B, PUSH): the interpreter's does.
             let from = selector(i.op0_register());
-            dynasm!(e.buf ; .arch x64 ; movzx r8d, WORD [BYTE r14 + from]);
-            e.store(e.stack(-4), R8);
+            dynasm!(e.buf ; .arch x64 ; movzx r11d, WORD [BYTE r14 + from]);
+            e.store(e.stack(-4), R11);
             e.move_esp(-4);
             Next::FallThrough
         }
-        Code::Int_imm8 if i.immediate8() == 0x80 => {
+        Code::Cli if supervisor(e) => {
+            dynasm!(e.buf ; .arch x64 ; mov DWORD [r14 + IF], 0);
+            Next::FallThrough
+        }
+        Code::Sti if supervisor(e) => sti(e, insn),
+        Code::Int_imm8 if i.immediate8() == 0x80 && !e.config.paged => {
             e.leave(insn, ExitKind::SoftInt { vector: 0x80, next: insn.next_eip() })
         }
         _ => e.interpret(insn),
@@ -92,35 +99,74 @@ fn selector(r: Register) -> i8 {
     offset_of!(Frame, selector) as i8 + 2 * r.number() as i8
 }
 
+/// Is the code for a kernel, which has the interrupt flag in its own word?
+fn supervisor(e: &Emitter<'_>) -> bool {
+    e.config.paged && !e.mode.has(Mode::USER)
+}
+
+const IF: i32 = offset_of!(Frame, interrupt_flag) as i32;
+const AWAITED: i32 = offset_of!(Frame, interrupt_awaited) as i32;
+
 /// The live flags come from the host's flags register, the others from the frame; put together without disturbing the former.
 fn pushf(e: &mut Emitter<'_>) {
     dynasm!(e.buf ; .arch x64
         ; pushfq
-        ; pop r8
+        ; pop r11
         ; mov r9d, eflags::LIVE as i32
-        ; pext r8d, r8d, r9d
-        ; pdep r8d, r8d, r9d
+        ; pext r11d, r11d, r9d
+        ; pdep r11d, r11d, r9d
         ; mov r9d, [BYTE r14 + offset_of!(Frame, system_flags) as i8]
-        ; lea r8d, [r8 + r9]
+        ; lea r11d, [r11 + r9]
     );
-    e.store(e.stack(-4), R8);
+    if supervisor(e) {
+        dynasm!(e.buf ; .arch x64 ; mov r9d, [r14 + IF] ; lea r11d, [r11 + r9]);
+    }
+    e.store(e.stack(-4), R11);
     e.move_esp(-4);
 }
 
-/// Sets the live flags; if any other would change, the interpreter does it.
+/// Sets the live flags and, at CPL 0, the interrupt flag; if any other would change, the interpreter does it.
 fn popf(e: &mut Emitter<'_>, insn: &Insn) {
+    let supervisor = supervisor(e);
+    let others = if supervisor { POPF_SYSTEM | eflags::IOPL } else { POPF_SYSTEM };
     e.load(R8, e.stack(0));
     e.sync_esp();
-    // The flags are free: POPF replaces them all.
+    // The flags are free: POPF replaces them all. But the interpreter, if it comes to that, shows them on the way.
     dynasm!(e.buf ; .arch x64
         ; mov r9d, r8d
         ; xor r9d, [BYTE r14 + offset_of!(Frame, system_flags) as i8]
-        ; test r9d, POPF_SYSTEM as i32
+        ; and r9d, others as i32
     );
+    if supervisor {
+        // Setting IF while somebody waits for it is left to the interpreter too.
+        dynasm!(e.buf ; .arch x64 ; mov r10d, [r14 + AWAITED] ; and r10d, r8d ; or r9d, r10d);
+    }
     e.buf.bytes.extend_from_slice(&[0x74, 0]);
     let from = e.buf.pos();
     e.interpret(insn);
     e.buf.bytes[from - 1] = (e.buf.pos() - from) as u8;
     e.move_esp(4);
+    if supervisor {
+        dynasm!(e.buf ; .arch x64 ; mov r9d, r8d ; and r9d, eflags::IF as i32 ; mov [r14 + IF], r9d);
+    }
     dynasm!(e.buf ; .arch x64 ; and r8d, eflags::LIVE as i32 ; push r8 ; popfq);
+}
+
+/// Sets the interrupt flag, or leaves if somebody waits for that. No interrupt comes before the next instruction has completed, so the
+/// boundary after this one isn't a place to stop at; where the unit ends here, the interpreter sees to it.
+fn sti(e: &mut Emitter<'_>, insn: &Insn) -> Next {
+    if e.is_last() {
+        return e.interpret(insn);
+    }
+    e.sync_esp();
+    dynasm!(e.buf ; .arch x64 ; mov r8d, ecx ; mov ecx, [r14 + AWAITED]);
+    // jrcxz over what leaves
+    e.buf.bytes.extend_from_slice(&[0xe3, 0]);
+    let from = e.buf.pos();
+    dynasm!(e.buf ; .arch x64 ; mov ecx, r8d);
+    e.interpret(insn);
+    e.buf.bytes[from - 1] = (e.buf.pos() - from) as u8;
+    dynasm!(e.buf ; .arch x64 ; mov ecx, r8d ; mov DWORD [r14 + IF], eflags::IF as i32);
+    e.no_stop_next();
+    Next::FallThrough
 }

@@ -3,7 +3,8 @@
 //! One row per iced code, computed when first met from iced's own operand descriptions.
 
 use crate::legacy;
-use iced_x86::{Code, Mnemonic, OpCodeOperandKind};
+use crate::tlb::Access;
+use iced_x86::{Code, Instruction, Mnemonic, OpCodeOperandKind, OpKind};
 use xlat86_decoder::{PerCode, facts};
 
 /// What a register number in an encoding means.
@@ -35,6 +36,18 @@ pub(crate) struct Shape {
     pub(crate) direct: bool,
     /// 0xA0 to 0xA3: a bare 32-bit offset.
     pub(crate) moffs: bool,
+    /// BT and kin: a register operand's upper bits are part of the address.
+    pub(crate) bit_string: bool,
+    /// The first operand is written.
+    writes_first: bool,
+}
+
+impl Shape {
+    /// How `insn`, of this shape, accesses its memory operand.
+    pub(crate) fn access(&self, insn: &Instruction) -> Access {
+        let size = insn.memory_size().size().max(1) as u32;
+        Access { size, write: self.writes_first && insn.op0_kind() == OpKind::Memory }
+    }
 }
 
 static SHAPES: PerCode<Shape> = PerCode::new(shape);
@@ -54,6 +67,8 @@ fn shape(code: Code) -> Shape {
     s.mandatory = facts.mandatory_prefix;
     s.direct = is_direct(code);
     s.modrm = facts.group;
+    s.writes_first = facts.writes_first;
+    s.bit_string = matches!(code.mnemonic(), Mnemonic::Bt | Mnemonic::Bts | Mnemonic::Btr | Mnemonic::Btc);
     for kind in facts.op_kinds() {
         match kind {
             K::r8_reg => (s.reg, s.modrm) = (Class::Gpr8, true),

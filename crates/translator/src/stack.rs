@@ -3,7 +3,7 @@
 //! Each stores or loads first, through an operand that has the future ESP folded in, and moves ESP last.
 
 use crate::emit::{Emitter, Next};
-use crate::operand::{self, HostMem, R8, R12};
+use crate::operand::{self, HostMem, R8, R11, R12};
 use dynasmrt::{DynasmApi, dynasm};
 use iced_x86::{Code, OpKind};
 use xlat86_arch::Reg;
@@ -44,20 +44,20 @@ fn push(e: &mut Emitter<'_>, insn: &Insn, size: i32) {
             let r = operand::host_reg(i.op0_register().number() as u8);
             if r == R12 && e.esp != 0 {
                 let at = e.stack(0);
-                operand::lea(&mut e.buf, R8, &at);
-                e.access(0x89, R8, to, word);
+                operand::lea(&mut e.buf, R11, &at);
+                e.access(0x89, R11, to, word);
             } else {
                 e.access(0x89, r, to, word);
             }
         }
         OpKind::Memory => {
             let mem = operand::prepare(&mut e.buf, i, e.esp);
-            e.access(0x8b, R8, mem, word);
-            e.access(0x89, R8, to, word);
+            e.access(0x8b, R11, mem, word);
+            e.access(0x89, R11, to, word);
         }
         _ if word => {
-            dynasm!(e.buf ; .arch x64 ; mov r8d, i.immediate(0) as i32);
-            e.access(0x89, R8, to, true);
+            dynasm!(e.buf ; .arch x64 ; mov r11d, i.immediate(0) as i32);
+            e.access(0x89, R11, to, true);
         }
         _ => e.store_imm(to, i.immediate(0) as u32),
     }
@@ -68,10 +68,10 @@ fn pop(e: &mut Emitter<'_>, insn: &Insn, size: i32) {
     let i = &insn.iced;
     let word = size == 2;
     if i.op0_kind() == OpKind::Memory {
-        e.access(0x8b, operand::R10, e.stack(0), word);
+        e.access(0x8b, R11, e.stack(0), word);
         // The address is computed with ESP already incremented (SDM vol. 2B, POP).
         let mem = operand::prepare(&mut e.buf, i, e.esp.wrapping_add(size));
-        e.access(0x89, operand::R10, mem, word);
+        e.access(0x89, R11, mem, word);
         e.move_esp(size);
         return;
     }

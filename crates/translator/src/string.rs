@@ -15,7 +15,7 @@ pub(crate) fn emit(e: &mut Emitter<'_>, insn: &Insn, bytes: &[u8]) -> Next {
     let based = matches!(i.segment_prefix(), Register::FS | Register::GS);
     // 16-bit indexes and a source in a segment with a base are rare; ES:EDI can't be overridden, so in the GS form no string instruction reaches its
     // destination.
-    if narrow || based || e.config.address_form == AddressForm::Gs {
+    if narrow || based || e.config.address_form != AddressForm::Low {
         return e.interpret(insn);
     }
     e.plain(insn, bytes)

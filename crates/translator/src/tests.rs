@@ -38,15 +38,37 @@ fn host_listing(code: &[u8]) -> String {
 }
 
 fn unit(code: &[u8]) -> Unit {
+    unit_with(code, Mode::USER32, &Config::default())
+}
+
+fn unit_with(code: &[u8], mode: Mode, config: &Config) -> Unit {
     let mut page = Page(0x0804_8000, code.to_vec());
-    translate(0x0804_8000, Mode::USER32, CpuModel::MAX.features, &Config::default(), &mut page).expect("translatable")
+    translate(0x0804_8000, mode, CpuModel::MAX.features, config, &mut page).expect("translatable")
+}
+
+/// Kernel code of a guest with page tables, its accesses checked.
+fn kernel(code: &[u8]) -> Unit {
+    let config = Config { address_form: AddressForm::Tlb, paged: true, ..Config::default() };
+    unit_with(code, Mode(Mode::USER32.0 & !Mode::USER | Mode::FS_OPEN), &config)
 }
 
 /// Checks that the host code of `guest` starts with the instructions `expected`, separated by `; `.
 #[track_caller]
 fn check(guest: &[u8], expected: &str) {
-    let listing = host_listing(&unit(guest).code);
-    let got: Vec<&str> = listing.lines().map(|l| &l[5..]).collect();
+    check_unit(&unit(guest), expected);
+}
+
+#[track_caller]
+fn check_unit(unit: &Unit, expected: &str) {
+    let listing = host_listing(&unit.code);
+    // Where jumps go depends on everything.
+    let shown = |l: &str| {
+        l[5..]
+            .split_once(' ')
+            .filter(|(op, _)| op.starts_with('j'))
+            .map_or(l[5..].to_string(), |(op, _)| op.to_string())
+    };
+    let got: Vec<String> = listing.lines().map(shown).collect();
     let want: Vec<&str> = expected.split("; ").collect();
     assert_eq!(got[..want.len().min(got.len())], want[..], "\n{listing}");
 }
@@ -85,10 +107,59 @@ fn encodings_that_64_bit_mode_took_away() {
 }
 
 #[test]
+fn checked_accesses_look_their_page_up() {
+    // mov eax,[ebx+4]; add eax,ecx: the flags are free.
+    let u = kernel(&[0x8b, 0x43, 0x04, 0x01, 0xc8]);
+    check_unit(
+        &u,
+        "lea r8d,[rbx+4]; mov r9d,r8d; shr r9d,0Ch; lea r10d,[r8+3]; shr r10d,0Ch; \
+         cmp r10d,[r14+r9*8+1000h]; jne; mov r9,[r14+r9*8+801000h]; mov eax,[r8+r9]",
+    );
+    let access = u.exits.iter().find(|x| matches!(x.kind, ExitKind::Access { .. })).expect("a slow way");
+    let fix = Fix::default();
+    assert_eq!(access.kind, ExitKind::Access { size: 4, write: false, again: Some(0), fix });
+    // mov [fs:ebx],al; jc: they aren't.
+    check_unit(
+        &kernel(&[0x64, 0x88, 0x03, 0x72, 0x00]),
+        "mov r8d,[r14+58h]; lea r8d,[r8+rbx]; mov r11d,ecx; mov ecx,0Ch; shrx r9d,r8d,ecx; lea r10d,[r8]; \
+         shrx r10d,r10d,ecx; not r10d; mov ecx,[r14+r9*8+1004h]; lea ecx,[rcx+r10+1]; jrcxz; \
+         jmp; mov ecx,r11d; mov r9,[r14+r9*8+801000h]; mov [r8+r9],al",
+    );
+    // bts [eax],edx: the upper bits of the index are part of the address.
+    check_unit(
+        &kernel(&[0x0f, 0xab, 0x10, 0x39, 0xc0]),
+        "lea r8d,[rax]; mov r11d,edx; mov r10d,5; sarx r9d,r11d,r10d; lea r8d,[r8+r9*4]",
+    );
+}
+
+#[test]
+fn kernels_jump_to_other_pages_through_the_table() {
+    // jmp +0x1000; jz to the same page
+    let u = kernel(&[0x74, 0x05, 0xe9, 0, 0x10, 0, 0]);
+    let listing = host_listing(&u.code);
+    assert!(listing.contains("mov r11d,8049007h"), "{listing}");
+    let links = u.exits.iter().filter(|x| matches!(x.kind, ExitKind::Link { .. })).count();
+    assert_eq!(links, 1, "{:?}", u.exits);
+}
+
+#[test]
+fn kernels_switch_interrupts_inline() {
+    // cli; sti; nop; ret
+    let u = kernel(&[0xfa, 0xfb, 0x90, 0xc3]);
+    let stops: Vec<_> = u.marks.iter().filter(|m| m.boundary && m.exact).map(|m| m.eip & 0xf).collect();
+    assert_eq!(stops, [0, 1, 3], "no stop behind STI\n{}", host_listing(&u.code));
+    // At the end of a unit the interpreter has to hold interrupts off.
+    let u = kernel(&[0xfb]);
+    assert!(u.exits.iter().any(|x| x.kind == ExitKind::Interpret));
+    // And at CPL 3 it finds out whether they may at all.
+    assert!(unit(&[0xfa]).exits.iter().any(|x| x.kind == ExitKind::Interpret));
+}
+
+#[test]
 fn stack_instructions_access_first() {
     check(&[0x50], "mov [r12d-4],eax; lea r12d,[r12-4]");
     check(&[0x5c], "mov r12d,[r12d]");
-    check(&[0x8f, 0x44, 0x24, 8], "mov r10d,[r12d]; mov [r12d+0Ch],r10d; lea r12d,[r12+4]");
+    check(&[0x8f, 0x44, 0x24, 8], "mov r11d,[r12d]; mov [r12d+0Ch],r11d; lea r12d,[r12+4]");
     check(&[0xc9], "mov r8d,[ebp]; lea r12d,[rbp+4]; mov ebp,r8d");
 }
 

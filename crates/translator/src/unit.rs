@@ -64,6 +64,18 @@ pub enum ExitKind {
     },
     /// The interpreter executes the instruction at this exit's EIP.
     Interpret,
+    /// The page of a checked access isn't in the software TLB, or not for this kind of access, or the access crosses pages.
+    /// The guest address is in the frame.
+    Access {
+        /// Bytes.
+        size: u16,
+        /// Needs write permission.
+        write: bool,
+        /// Where the instruction may be started again with the registers as they are (offset in the unit's code).
+        again: Option<u32>,
+        /// What makes registers those of the instruction's start.
+        fix: Fix,
+    },
     /// INT n: the guest enters its system.
     SoftInt {
         /// The vector.
@@ -161,9 +173,12 @@ pub(crate) fn mark_at(marks: &[Mark], host: u32) -> Option<&Mark> {
 const WINDOW: usize = 256;
 
 /// Translates the unit at `eip`. `None` when no byte can be fetched there, or the mode isn't one that translated code runs in
-/// (everything but flat 32-bit user code).
+/// (everything but flat 32-bit code, at CPL 3 unless the guest is paged).
 pub fn translate(eip: u32, mode: Mode, features: Features, config: &Config, source: &mut dyn Source) -> Option<Unit> {
-    if mode != Mode::USER32 {
+    const FLAT32: u16 = Mode::CODE32 | Mode::STACK32 | Mode::FLAT | Mode::PROTECTED;
+    let other =
+        if config.paged { !mode.has(FLAT32) || mode.0 & (Mode::VM86 | Mode::TRAP) != 0 } else { mode != Mode::USER32 };
+    if other {
         return None;
     }
     let in_page = 4096 - (eip & 0xfff) as usize;
@@ -209,5 +224,5 @@ pub fn translate(eip: u32, mode: Mode, features: Features, config: &Config, sour
     if block.insns.is_empty() {
         return None;
     }
-    Some(emit::emit(eip, &block.insns, &bytes[..at], checked, config, source))
+    Some(emit::emit(eip, &block.insns, &bytes[..at], mode, checked, config, source))
 }

@@ -4,9 +4,9 @@ use crate::fx::{self, Home};
 use crate::process::Connect;
 use crate::vcpu::written_page;
 use crate::{Exit, Stats, Vcpu};
-use xlat86_arch::{Fault, Gva, Mode, PfError, Reg, Seg, Segment, eflags};
+use xlat86_arch::{CpuState, Fault, Gva, Mode, PfError, Reg, Seg, Segment, eflags};
 use xlat86_host::{Frame, Left, last_fault};
-use xlat86_translator::{ExitKind, Mark, Place};
+use xlat86_translator::{ExitKind, Fix, Mark, Place};
 
 /// Base given to FS and GS while they hold no usable segment. An access at an offset below 4096 lands in the top page,
 /// which a user program never has, faults, and is then judged exactly by the interpreter; one at a larger offset wraps
@@ -139,7 +139,7 @@ impl Vcpu {
         if left == Left::Call
             && let Some(exit) = self.memo.exit(site)
         {
-            return through(exit, site, &mut self.state.eip, &mut self.stats);
+            return through(exit, site, &mut self.state, &mut self.stats);
         }
         let place = self.process.cache().place(site, left == Left::Call);
         match (left, place) {
@@ -150,7 +150,7 @@ impl Vcpu {
             }
             (Left::Call, Some(Place::Exit(exit))) => {
                 self.memo.learn_exit(site, exit);
-                through(&exit, site, &mut self.state.eip, &mut self.stats)
+                through(&exit, site, &mut self.state, &mut self.stats)
             }
             (Left::Stopped, Some(Place::Inside(mark))) => {
                 self.stats.leave_async += 1;
@@ -169,12 +169,7 @@ impl Vcpu {
     /// Makes registers those of the start of the guest instruction at `mark`.
     fn repair(&mut self, mark: &Mark) {
         self.state.eip = mark.eip;
-        let esp = self.state.reg(Reg::Esp);
-        self.state.set_reg(Reg::Esp, esp.wrapping_add_signed(mark.fix.esp));
-        if let Some(r) = mark.fix.swapped {
-            let v = &mut self.state.gpr[r as usize];
-            *v = (*v & 0xffff_0000) | u32::from((*v as u16).swap_bytes());
-        }
+        apply(mark.fix, &mut self.state);
     }
 
     /// A host instruction of the guest instruction at EIP faulted.
@@ -194,27 +189,43 @@ impl Vcpu {
     }
 }
 
+/// Makes registers those of the start of the guest instruction that needs `fix`.
+pub(crate) fn apply(fix: Fix, state: &mut CpuState) {
+    let esp = state.reg(Reg::Esp);
+    state.set_reg(Reg::Esp, esp.wrapping_add_signed(fix.esp));
+    if let Some(r) = fix.swapped {
+        let v = &mut state.gpr[r as usize];
+        *v = (*v & 0xffff_0000) | u32::from((*v as u16).swap_bytes());
+    }
+}
+
 /// What follows from leaving through `exit`.
-fn through(exit: &xlat86_translator::Exit, site: u64, eip: &mut u32, stats: &mut Stats) -> Then {
+fn through(exit: &xlat86_translator::Exit, site: u64, state: &mut CpuState, stats: &mut Stats) -> Then {
     match exit.kind {
         ExitKind::Link { target, .. } => {
             stats.leave_link += 1;
-            *eip = target;
+            state.eip = target;
             Then::Connect(Connect::Jump { site })
         }
         ExitKind::Changed => {
             stats.leave_changed += 1;
-            *eip = exit.eip;
+            state.eip = exit.eip;
             Then::Connect(Connect::Changed { site })
         }
         ExitKind::Interpret => {
             stats.leave_interpret += 1;
-            *eip = exit.eip;
+            state.eip = exit.eip;
+            Then::Interpret
+        }
+        ExitKind::Access { fix, .. } => {
+            stats.leave_access += 1;
+            state.eip = exit.eip;
+            apply(fix, state);
             Then::Interpret
         }
         ExitKind::SoftInt { vector, next } => {
             stats.leave_soft_int += 1;
-            *eip = next;
+            state.eip = next;
             Then::Exit(Exit::SoftInt(vector))
         }
     }

@@ -19,6 +19,7 @@ pub mod probe;
 mod process;
 mod stats;
 mod system;
+mod system_dbt;
 mod vcpu;
 mod world;
 

@@ -14,7 +14,7 @@ use xlat86_arch::{CpuState, FxState, Gva, eflags};
 use xlat86_decoder::decode_block;
 use xlat86_host::{Left, signals};
 use xlat86_softmmu::Write;
-use xlat86_translator::{BlockInfo, Config};
+use xlat86_translator::{BlockInfo, CodeKey, Config};
 
 /// Blocks that a thread runs before others, and signals, have their turn.
 const TURN: u32 = 64;
@@ -63,7 +63,7 @@ impl Vcpu {
         self.see_changes();
         let translatable = self.translatable().then_some(self.state.mode());
         let found = translatable.and_then(|mode| process.code_at(self.state.eip, mode, &self.me, None));
-        let block = found.and_then(|_| process.cache().block_at(self.state.eip));
+        let block = found.and_then(|_| process.cache().block_at(CodeKey::flat(self.state.eip, self.state.mode())));
         let (Some(offset), Some(block)) = (found, block.filter(|b| !b.leaves)) else {
             // The translator itself would have the interpreter execute this: nothing to compare.
             process.world.come_out(&self.me);

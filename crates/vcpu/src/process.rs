@@ -5,10 +5,10 @@ use crate::world::{Member, World};
 use crate::{Config, Engine, Error, Stats, lockstep, perf_map};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use xlat86_arch::{Gva, Mode, PAGE_SIZE};
 use xlat86_softmmu::{CodeWrite, FlatSpace, PhysMemory, Watch};
-use xlat86_translator::{Cache, Full, Source, listing, translate};
+use xlat86_translator::{AddressForm, Cache, CodeKey, Full, Source, TableId, Unit, listing, translate};
 
 /// Retired translations that are kept until the world is stopped for their sake.
 const MOST_RETIRED: usize = 4096;
@@ -46,6 +46,8 @@ pub struct Process {
     evictions: AtomicU64,
     /// Counts changes of code, for the interpreters' private caches.
     changes: AtomicU64,
+    /// Counts pages of a system's code that were dropped.
+    drops: AtomicU64,
     /// Counts translations that were replaced because they found themselves outdated.
     retired: AtomicU64,
     pub(crate) stats: Mutex<Stats>,
@@ -58,7 +60,9 @@ impl Process {
     }
 
     /// A guest system with physical memory `memory`. Fails when the host refuses memory for the translation cache.
-    pub fn system(memory: Arc<PhysMemory>, config: Config) -> Result<Arc<Process>, Error> {
+    pub fn system(memory: Arc<PhysMemory>, mut config: Config) -> Result<Arc<Process>, Error> {
+        config.translator.paged = true;
+        config.translator.address_form = AddressForm::Tlb;
         Self::over(Memory::Physical(memory), config)
     }
 
@@ -82,6 +86,7 @@ impl Process {
             hot: AtomicBool::new(false),
             evictions: AtomicU64::new(0),
             changes: AtomicU64::new(0),
+            drops: AtomicU64::new(0),
             retired: AtomicU64::new(0),
             stats: Mutex::default(),
         }))
@@ -128,7 +133,7 @@ impl Process {
     /// Changes with everything that is dropped from the cache. As long as some CPU is inside, only translations that check themselves
     /// are.
     pub(crate) fn generation(&self) -> u64 {
-        self.changes() + self.evictions() + self.retired.load(Ordering::Acquire)
+        self.changes() + self.evictions() + self.retired.load(Ordering::Acquire) + self.drops.load(Ordering::Acquire)
     }
 
     pub(crate) fn evictions(&self) -> u64 {
@@ -252,9 +257,15 @@ impl Process {
                 memory.drop_code(page);
             }
             if self.cache.is_some() {
+                self.drops.fetch_add(1, Ordering::AcqRel);
                 self.cache().invalidate_page(page);
             }
         });
+    }
+
+    /// Notes that something was dropped from the cache otherwise.
+    pub(crate) fn dropped(&self) {
+        self.drops.fetch_add(1, Ordering::AcqRel);
     }
 
     /// Drops what was derived from `pages`. To be called exclusively.
@@ -268,6 +279,58 @@ impl Process {
         }
     }
 
+    /// Translates the code at `eip`, which `source` has, to a unit that fits into `cache`; also gives how long it took.
+    pub(crate) fn translate(
+        &self,
+        cache: &Cache,
+        eip: u32,
+        mode: Mode,
+        source: &mut dyn Source,
+    ) -> Option<(Unit, Duration)> {
+        let started = Instant::now();
+        let mut config = self.config.translator;
+        let unit = loop {
+            let unit = translate(eip, mode, self.config.model.features, &config, source)?;
+            if unit.code.len() <= cache.largest_unit() {
+                break unit;
+            }
+            config.max_insns = unit.insns as usize / 2;
+        };
+        let took = started.elapsed();
+        if let Some(columns) = self.config.dump {
+            let mut guest = vec![0; unit.len as usize];
+            source.peek(eip, &mut guest);
+            eprintln!("{}", listing(&unit, &guest, columns));
+        }
+        Some((unit, took))
+    }
+
+    /// Places what [`Process::translate`] gave.
+    pub(crate) fn insert(
+        &self,
+        cache: &mut Cache,
+        (unit, took): (Unit, Duration),
+        key: CodeKey,
+        pages: &[u32],
+    ) -> Result<u32, Full> {
+        let started = Instant::now();
+        let size = unit.code.len();
+        let inserted = cache.insert(unit, key, pages);
+        cache.add_time(took + started.elapsed());
+        if let (Ok(offset), true) = (inserted, self.config.perf_map) {
+            perf_map::add(cache.arena().base() + u64::from(offset), size, key.eip());
+        }
+        inserted
+    }
+
+    /// Makes room in the cache. No CPU is inside.
+    pub(crate) fn evict(&self) {
+        self.world.exclusively(|| {
+            self.cache().evict();
+            self.evictions.fetch_add(1, Ordering::AcqRel);
+        });
+    }
+
     /// Arena offset of the translation of `eip`, made if need be, and connected to what led there. `None` when it can't
     /// be translated: the interpreter tells why. `me` is inside.
     pub(crate) fn code_at(&self, eip: u32, mode: Mode, me: &Member, connect: Option<Connect>) -> Option<u32> {
@@ -275,12 +338,13 @@ impl Process {
             self.cache().retire_at(site);
             self.retired.fetch_add(1, Ordering::AcqRel);
         }
+        let key = CodeKey::flat(eip, mode);
         loop {
             let mut cache = self.cache();
-            if let Some(offset) = cache.lookup(eip) {
+            if let Some(offset) = cache.lookup(key) {
                 match connect {
                     Some(Connect::Jump { site }) => cache.chain(site),
-                    Some(Connect::Table) => cache.publish(eip),
+                    Some(Connect::Table) => cache.publish(TableId::FIRST, key, true),
                     Some(Connect::Changed { .. }) | None => {}
                 }
                 return Some(offset);
@@ -292,31 +356,13 @@ impl Process {
                 continue;
             }
             let checking = self.config.translator.self_checking;
-            let mut source = GuestCode { space: self.space(), cache: &cache, pages: Vec::new(), checking };
-            let started = Instant::now();
-            let mut config = self.config.translator;
-            let unit = loop {
-                let unit = translate(eip, mode, self.config.model.features, &config, &mut source)?;
-                if unit.code.len() <= cache.largest_unit() {
-                    break unit;
-                }
-                config.max_insns = unit.insns as usize / 2;
-            };
+            let mut source = GuestCode { space: self.space(), cache: &cache, mode, pages: Vec::new(), checking };
+            let unit = self.translate(&cache, eip, mode, &mut source)?;
             let pages = source.pages;
             if let Some(p) = pages.iter().find(|p| self.space().is_volatile(Gva(*p << 12))) {
-                self.heat().changed(*p, started);
+                self.heat().changed(*p, Instant::now());
             }
-            let size = unit.code.len();
-            if let Some(columns) = self.config.dump {
-                let mut guest = vec![0; unit.len as usize];
-                let _ = self.space().window().read_bytes(eip, &mut guest);
-                eprintln!("{}", listing(&unit, &guest, columns));
-            }
-            let inserted = cache.insert(unit, &pages);
-            cache.add_time(started.elapsed());
-            if let (Ok(offset), true) = (inserted, self.config.perf_map) {
-                perf_map::add(cache.arena().base() + u64::from(offset), size, eip);
-            }
+            let inserted = self.insert(&mut cache, unit, key, &pages);
             drop(cache);
             if inserted == Err(Full) {
                 self.make_room(me, |cache| {
@@ -339,6 +385,7 @@ impl Process {
 struct GuestCode<'a> {
     space: &'a FlatSpace,
     cache: &'a Cache,
+    mode: Mode,
     pages: Vec<u32>,
     /// Code that may change unnoticed can be translated.
     checking: bool,
@@ -369,6 +416,6 @@ impl Source for GuestCode<'_> {
     }
 
     fn known(&self, eip: u32) -> bool {
-        self.cache.starts_at(eip)
+        self.cache.starts_at(CodeKey::flat(eip, self.mode))
     }
 }

@@ -16,6 +16,8 @@ pub struct Stats {
     pub leave_miss: u64,
     /// Leaves for an instruction that the interpreter executes.
     pub leave_interpret: u64,
+    /// Leaves because a checked access had to go the slow way.
+    pub leave_access: u64,
     /// Leaves because a translation found its guest code changed.
     pub leave_changed: u64,
     /// Leaves for a system call or another software interrupt.
@@ -41,6 +43,7 @@ impl Stats {
         self.leave_link += o.leave_link;
         self.leave_miss += o.leave_miss;
         self.leave_interpret += o.leave_interpret;
+        self.leave_access += o.leave_access;
         self.leave_changed += o.leave_changed;
         self.leave_soft_int += o.leave_soft_int;
         self.leave_fault += o.leave_fault;
@@ -55,7 +58,7 @@ impl Stats {
 impl Stats {
     /// All counters by name, for programs to read. Times are in nanoseconds.
     #[must_use]
-    pub fn counters(&self) -> [(&'static str, u64); 22] {
+    pub fn counters(&self) -> [(&'static str, u64); 23] {
         let c = &self.cache;
         [
             ("units", c.units),
@@ -72,6 +75,7 @@ impl Stats {
             ("leave_link", self.leave_link),
             ("leave_miss", self.leave_miss),
             ("leave_interpret", self.leave_interpret),
+            ("leave_access", self.leave_access),
             ("leave_changed", self.leave_changed),
             ("leave_soft_int", self.leave_soft_int),
             ("leave_fault", self.leave_fault),
@@ -86,7 +90,8 @@ impl Stats {
     /// Times that translated code was left, for any reason.
     #[must_use]
     pub fn leaves(&self) -> u64 {
-        let for_code = self.leave_link + self.leave_miss + self.leave_interpret;
+        let for_code =
+            self.leave_link + self.leave_miss + self.leave_interpret + self.leave_access + self.leave_changed;
         for_code + self.leave_soft_int + self.leave_fault + self.leave_async
     }
 }
@@ -95,7 +100,7 @@ impl fmt::Display for Stats {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let c = &self.cache;
         let per = |a: f64, b: u64| if b == 0 { 0.0 } else { a / b as f64 };
-        let rows: [(&str, String); 21] = [
+        let rows: [(&str, String); 22] = [
             ("units translated", c.units.to_string()),
             ("guest instructions translated", c.insns.to_string()),
             ("host bytes per guest byte", format!("{:.2}", per(c.host_bytes as f64, c.guest_bytes))),
@@ -109,6 +114,7 @@ impl fmt::Display for Stats {
             ("leaves: unchained jump", self.leave_link.to_string()),
             ("leaves: indirect jump without translation", self.leave_miss.to_string()),
             ("leaves: interpreted instruction", self.leave_interpret.to_string()),
+            ("leaves: slow memory access", self.leave_access.to_string()),
             ("leaves: guest code changed", self.leave_changed.to_string()),
             ("leaves: software interrupt", self.leave_soft_int.to_string()),
             ("leaves: host fault", self.leave_fault.to_string()),

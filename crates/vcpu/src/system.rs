@@ -1,15 +1,17 @@
 //! A CPU that carries a whole system: events go through the guest's IDT, and others make it stop.
 
+pub(crate) mod spaces;
+
 use crate::platform::{Io, Surroundings};
 use crate::vcpu::Resolution;
-use crate::{Error, Exit, Process, Vcpu};
+use crate::{Engine, Error, Exit, Process, Vcpu};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, ThreadId};
 use xlat86_arch::{CpuState, Gva, Vector, eflags};
 use xlat86_host::{signals, with_pending};
 use xlat86_interp::{Event, Stop, note_fault};
-use xlat86_softmmu::Mmu;
+use xlat86_softmmu::{Mmu, TlbMemory};
 
 /// Makes a CPU's [`Vcpu::run`] return [`Exit::Interrupted`] soon, from any thread.
 #[derive(Clone, Debug)]
@@ -49,8 +51,9 @@ impl Kicker {
 /// What a system's CPU has besides.
 pub(crate) struct System {
     kicker: Kicker,
-    nmi_pending: bool,
-    window_wanted: bool,
+    pub(crate) nmi_pending: bool,
+    pub(crate) window_wanted: bool,
+    pub(crate) spaces: spaces::Spaces,
     /// The changes of physical memory that have been attended to.
     memory_seen: u64,
 }
@@ -68,9 +71,16 @@ impl Vcpu {
         let mut state = CpuState::reset();
         // There is no local APIC: its enable bit is 0, and so is CPUID's (SDM vol. 3A, 11.4.3).
         state.msr.apic_base = 0;
-        let mmu = Mmu::paged(memory.clone(), process.config().model.physical_address_bits());
-        let system = System { kicker, nmi_pending: false, window_wanted: false, memory_seen: memory.changes() };
-        Self::made(process, state, mmu, Surroundings::system(io), Some(system))
+        let tlb = TlbMemory::new().map_err(|source| Error::Host { what: "no memory for the software TLB", source })?;
+        let mmu = Mmu::paged(memory.clone(), &tlb, process.config().model.physical_address_bits());
+        let system = System {
+            kicker,
+            nmi_pending: false,
+            window_wanted: false,
+            memory_seen: memory.changes(),
+            spaces: spaces::Spaces::new(),
+        };
+        Self::made(process, state, mmu, Surroundings::system(io), Some(system), Some(tlb))
     }
 
     fn system_mut(&mut self) -> &mut System {
@@ -116,7 +126,21 @@ impl Vcpu {
         self.mmu.peek_bytes(Gva(gva), to)
     }
 
+    /// Executes one instruction on the interpreter, or delivers the event that it raises: for a debugger. `None`: it completed.
+    pub fn step(&mut self) -> Option<Exit> {
+        if let Some(exit) = self.attend() {
+            return Some(exit);
+        }
+        self.fx_mut();
+        self.see_changes();
+        let stop = self.interp.step(&mut self.state, &mut self.mmu, &mut self.platform);
+        self.settle(stop)
+    }
+
     pub(crate) fn run_system(&mut self) -> Exit {
+        if self.process.config().engine == Engine::Dbt {
+            return self.run_system_translated();
+        }
         let process = self.process.clone();
         loop {
             if let Some(exit) = self.attend() {
@@ -194,7 +218,6 @@ impl Vcpu {
 
     /// Delivers `event` through the IDT, and whatever faults that leads to. `None`: the handler is next.
     pub(crate) fn deliver(&mut self, mut event: Event) -> Option<Exit> {
-        self.fx_mut();
         if let Event::Fault(fault) = event {
             note_fault(&mut self.state, &fault);
         }

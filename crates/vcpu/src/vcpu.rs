@@ -12,7 +12,7 @@ use xlat86_arch::{CpuState, Fault, FxState, Gva, PAGE_SIZE, PfError, Vector};
 use xlat86_decoder::MAX_INSN_LEN;
 use xlat86_host::{Arena, HostFault, VcpuFrame, with_pending};
 use xlat86_interp::{Interp, Stop};
-use xlat86_softmmu::Mmu;
+use xlat86_softmmu::{Mmu, TlbMemory};
 use xlat86_translator::Stub;
 
 /// One guest CPU, on the host thread that made it: it can't move to another.
@@ -51,7 +51,7 @@ impl Vcpu {
     /// A CPU in the state of a Linux user program, on the current thread.
     pub fn new(process: &Arc<Process>) -> Result<Vcpu, Error> {
         let mmu = Mmu::flat(process.space().clone());
-        Self::made(process, CpuState::linux_user(), mmu, Surroundings::user(), None)
+        Self::made(process, CpuState::linux_user(), mmu, Surroundings::user(), None, None)
     }
 
     pub(crate) fn made(
@@ -60,6 +60,7 @@ impl Vcpu {
         mmu: Mmu,
         platform: Surroundings,
         system: Option<System>,
+        tlb: Option<Arc<TlbMemory>>,
     ) -> Result<Vcpu, Error> {
         let host = |what| move |source| Error::Host { what, source };
         xlat86_host::install_fault_handlers();
@@ -68,7 +69,7 @@ impl Vcpu {
         let (mut frame, mut arena) = (None, None);
         if config.engine != Engine::Interp {
             let cache = process.cache();
-            let made = VcpuFrame::new(cache.arena(), cache.table(), Stub::Sentinel.offset());
+            let made = VcpuFrame::new(cache.arena(), cache.table(), Stub::Sentinel.offset(), tlb);
             frame = Some(made.map_err(host("no memory for a return stack"))?);
             arena = Some(cache.arena().clone());
         }

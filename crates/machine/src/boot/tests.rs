@@ -1,0 +1,130 @@
+//! Kernels that are nothing but their headers.
+
+use super::*;
+use std::io::Write;
+
+fn file(bytes: &[u8]) -> tempfile::NamedTempFile {
+    let mut f = tempfile::NamedTempFile::new().unwrap();
+    f.write_all(bytes).unwrap();
+    f
+}
+
+fn word(memory: &PhysMemory, at: u64) -> u32 {
+    let mut b = [0; 4];
+    memory.read(at, &mut b).unwrap();
+    u32::from_le_bytes(b)
+}
+
+fn text(memory: &PhysMemory, at: u32) -> String {
+    let mut b = [0; 64];
+    memory.read(at.into(), &mut b).unwrap();
+    b.split(|&b| b == 0).next().map(|s| String::from_utf8_lossy(s).into_owned()).unwrap()
+}
+
+fn boot(
+    kernel: &tempfile::NamedTempFile,
+    initrd: &[String],
+    append: &str,
+) -> Result<(std::sync::Arc<PhysMemory>, CpuState), BootError> {
+    let memory = PhysMemory::new(16 << 20).unwrap();
+    let mut cpu = CpuState::reset();
+    let boot = Boot::Kernel { kernel: kernel.path().to_owned(), initrd: initrd.to_vec(), append: append.to_owned() };
+    boot.load(&memory, &mut cpu, 0xe_0000).map(|()| (memory, cpu))
+}
+
+/// A bzImage of one setup sector and 16 bytes of kernel.
+fn bzimage() -> Vec<u8> {
+    let mut image = vec![0; 1024];
+    let mut put = |at: usize, bytes: &[u8]| image[at..at + bytes.len()].copy_from_slice(bytes);
+    put(0x1f1, &[1]);
+    put(0x202, b"HdrS");
+    put(0x206, &0x020fu16.to_le_bytes());
+    put(0x211, &[1]);
+    put(0x214, &0x10_0000u32.to_le_bytes());
+    put(0x22c, &0x37ff_ffffu32.to_le_bytes());
+    put(0x238, &255u32.to_le_bytes());
+    put(0x260, &0x20_0000u32.to_le_bytes());
+    image.extend([0x90; 16]);
+    image
+}
+
+#[test]
+fn linux_gets_its_zero_page() {
+    let initrd = file(b"archive");
+    let name = initrd.path().to_str().unwrap().to_owned();
+    let (memory, cpu) = boot(&file(&bzimage()), &[name], "console=ttyS0").unwrap();
+    assert_eq!((cpu.eip, cpu.eflags, cpu.cr0), (0x10_0000, 2, cr0::PE | cr0::ET));
+    assert_eq!((cpu.segment(Seg::Cs).selector, cpu.segment(Seg::Ds).selector), (0x10, 0x18));
+    assert_eq!(word(&memory, 0x10_0000), 0x9090_9090);
+    let page = u64::from(cpu.reg(Reg::Esi));
+    assert_eq!(text(&memory, word(&memory, page + 0x228)), "console=ttyS0");
+    let (at, len) = (word(&memory, page + 0x218), word(&memory, page + 0x21c));
+    assert_eq!((at % 4096, len), (0, 7));
+    assert_eq!(text(&memory, at), "archive");
+    assert_eq!(word(&memory, page + 0x1e8) & 0xff, 4, "E820 entries");
+    let last = page + 0x2d0 + 3 * 20;
+    assert_eq!((word(&memory, last), word(&memory, last + 8), word(&memory, last + 16)), (0x10_0000, 15 << 20, 1));
+    assert_eq!(word(&memory, page + 0x70), 0xe_0000, "RSDP");
+}
+
+#[test]
+fn bad_kernels_are_refused_with_a_reason() {
+    let old = |image: &mut Vec<u8>| image[0x206..0x208].copy_from_slice(&[3, 2]);
+    let cut = |image: &mut Vec<u8>| image.truncate(0x240);
+    let big = |image: &mut Vec<u8>| image.resize(20 << 20, 0);
+    let none = |image: &mut Vec<u8>| image[0x202] = 0;
+    let cases: [(&dyn Fn(&mut Vec<u8>), &str); 4] =
+        [(&old, "older"), (&cut, "neither"), (&big, "fit"), (&none, "neither")];
+    for (spoil, why) in cases {
+        let mut image = bzimage();
+        spoil(&mut image);
+        let e = boot(&file(&image), &[], "").map(|_| ()).unwrap_err().to_string();
+        assert!(e.contains(why), "{e}");
+    }
+    let e = boot(&file(&bzimage()), &[], &"x".repeat(300)).map(|_| ()).unwrap_err();
+    assert!(matches!(e, BootError::CommandLine { length: 300, limit: 255 }));
+    let e = boot(&file(&bzimage()), &["/nonexistent".to_owned()], "").map(|_| ()).unwrap_err();
+    assert!(e.to_string().starts_with("/nonexistent"));
+    let large = file(&vec![0; 14 << 20]);
+    let e = boot(&file(&bzimage()), &[large.path().to_str().unwrap().to_owned()], "").map(|_| ()).unwrap_err();
+    assert!(matches!(e, BootError::TooLarge { mib: 16, .. }));
+}
+
+#[test]
+fn multiboot_kernels_get_map_modules_and_command_line() {
+    // Addresses in the header, which stands 8 bytes into the image.
+    let (flags, load) = (0x1_0003u32, 0x20_0000u32);
+    let mut image = vec![0x90; 8];
+    for v in [0x1bad_b002, flags, 0u32.wrapping_sub(0x1bad_b002 + flags), load + 8, load, 0, 0, load] {
+        image.extend(v.to_le_bytes());
+    }
+    let module = file(b"payload");
+    let name = format!("{} arguments", module.path().display());
+    let (memory, cpu) = boot(&file(&image), std::slice::from_ref(&name), "quiet").unwrap();
+    assert_eq!((cpu.eip, cpu.reg(Reg::Eax)), (load, 0x2bad_b002));
+    assert_eq!(word(&memory, load.into()), 0x9090_9090);
+    let info = u64::from(cpu.reg(Reg::Ebx));
+    assert_eq!(word(&memory, info), 1 | 4 | 8 | 0x40 | 0x200);
+    assert_eq!((word(&memory, info + 4), word(&memory, info + 8)), (639, 15 << 10));
+    assert!(text(&memory, word(&memory, info + 16)).ends_with(" quiet"));
+    let modules = u64::from(word(&memory, info + 24));
+    assert_eq!(word(&memory, info + 20), 1);
+    assert_eq!(text(&memory, word(&memory, modules)), "payload");
+    assert_eq!(word(&memory, modules + 4) - word(&memory, modules), 7);
+    assert_eq!(text(&memory, word(&memory, modules + 8)), name);
+    let (len, map) = (word(&memory, info + 44), u64::from(word(&memory, info + 48)));
+    assert_eq!((len, word(&memory, map), word(&memory, map + 20)), (4 * 24, 20, 1));
+}
+
+#[test]
+fn firmware_shows_at_both_ends() {
+    let mut image = vec![0; 4096];
+    image[4080..4085].copy_from_slice(b"reset");
+    let memory = PhysMemory::new(2 << 20).unwrap();
+    let mut cpu = CpuState::reset();
+    Boot::Bios(file(&image).path().to_owned()).load(&memory, &mut cpu, 0).unwrap();
+    assert_eq!(memory.load::<u32>(0xffff_fff0), u32::from_le_bytes(*b"rese"));
+    assert_eq!(memory.load::<u32>(0xf_fff0), u32::from_le_bytes(*b"rese"));
+    let odd = Boot::Bios(file(&[0; 1000]).path().to_owned()).load(&memory, &mut cpu, 0);
+    assert!(matches!(odd, Err(BootError::Firmware(_))));
+}

@@ -1,0 +1,282 @@
+//! A machine's life: made, loaded, run until it ends, and made again when it resets.
+
+use crate::board::End;
+use crate::boot::{Boot, BootError};
+use crate::clock::{Nanos, SECOND};
+use crate::console::{Input, Output};
+use crate::control::{Control, Pending};
+use crate::pc::{Parts, Pc};
+use crate::virtio::{Backend, Block, Console, Disk, Rng};
+use crate::{Doorbell, Report, Sink, acpi, doorbell::Alarm};
+use std::sync::mpsc::Receiver;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use xlat86_host::signals;
+use xlat86_softmmu::PhysMemory;
+use xlat86_vcpu::{Config, Exit, Io, Process, Vcpu};
+
+/// The CPU leaves guest code at least this often, so that output without an end of line shows.
+const HEARTBEAT: Nanos = SECOND / 50;
+
+/// Which of the guest's consoles the terminal is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Terminal {
+    /// The first serial port: ttyS0.
+    #[default]
+    Serial,
+    /// The virtio console: hvc0.
+    Virtio,
+}
+
+/// What a machine is made from. A reset makes it again from the same.
+pub struct Options {
+    /// RAM in bytes.
+    pub ram_bytes: u64,
+    /// What to start.
+    pub boot: Boot,
+    /// Disks, in the order of their slots.
+    pub disks: Vec<Arc<Mutex<Disk>>>,
+    /// Which console the terminal is.
+    pub terminal: Terminal,
+    /// What the terminal shows.
+    pub output: Sink,
+    /// Told what the user should know.
+    pub report: Report,
+    /// How the CPU runs.
+    pub config: Config,
+    /// A reset ends the run.
+    pub no_reboot: bool,
+}
+
+/// Why a machine couldn't be made, or stopped without the guest's doing.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// What was to be started can't be.
+    #[error(transparent)]
+    Boot(#[from] BootError),
+    /// The host refused something.
+    #[error("{what}: {source}")]
+    Host {
+        /// What was being done.
+        what: &'static str,
+        /// The host's answer.
+        source: std::io::Error,
+    },
+    /// The CPU couldn't be made.
+    #[error(transparent)]
+    Cpu(#[from] xlat86_vcpu::Error),
+    /// The CPU can't go on: an instruction has no meaning yet, or lockstep found a difference.
+    #[error("the CPU can't go on: {0}")]
+    Stuck(String),
+}
+
+/// A machine that can be run, and asked while it runs.
+pub struct Machine {
+    options: Options,
+    input: Input,
+    bell: Doorbell,
+    control: Control,
+    requests: Receiver<Pending>,
+}
+
+impl Machine {
+    /// A machine made from `options`, switched off.
+    #[must_use]
+    pub fn new(options: Options) -> Machine {
+        let bell = Doorbell::default();
+        let (control, requests) = Control::new(bell.clone());
+        Machine { options, input: Input::default(), bell, control, requests }
+    }
+
+    /// Where requests go while it runs.
+    #[must_use]
+    pub fn control(&self) -> Control {
+        self.control.clone()
+    }
+
+    /// Gives `bytes` to the console that the terminal is; from any thread.
+    #[must_use]
+    pub fn keyboard(&self) -> impl Fn(&[u8]) + Send + use<> {
+        let (input, bell) = (self.input.clone(), self.bell.clone());
+        move |bytes| {
+            input.push(bytes);
+            bell.ring();
+        }
+    }
+
+    /// Runs until the end; gives what the CPU's counters came to as well.
+    pub fn run(&mut self) -> Result<(End, xlat86_vcpu::Stats), Error> {
+        // Handlers of other threads' signals must not run on this thread while its stack pointer is the translated code's.
+        let mask = signals::mask();
+        signals::set_mask(u64::MAX);
+        let end = loop {
+            let end = Powered::on(&self.options, &self.input, &self.bell).and_then(|p| p.run(&self.requests));
+            if !matches!(end, Ok((End::Reset, _))) || self.options.no_reboot {
+                break end;
+            }
+        };
+        signals::set_mask(mask);
+        end
+    }
+}
+
+/// The devices, shared by the CPU's port accesses and the loop around it.
+struct Shared {
+    pc: Pc,
+    alarm: Alarm,
+    bell: Doorbell,
+    /// The loop knows that an interrupt waits: accesses needn't stop the CPU for it.
+    noticed: bool,
+}
+
+impl Shared {
+    /// After an access: the CPU is to stop if there is something that its loop doesn't know.
+    fn look(&mut self) {
+        if self.pc.power.ended().is_some() || !self.noticed && self.pc.intr() {
+            self.bell.stop_cpu();
+        }
+    }
+}
+
+/// The CPU's view of the devices.
+struct Ports(Arc<Mutex<Shared>>);
+
+fn lock(m: &Arc<Mutex<Shared>>) -> MutexGuard<'_, Shared> {
+    m.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Io for Ports {
+    fn port_in(&mut self, port: u16, size: u8) -> u32 {
+        let mut s = lock(&self.0);
+        let value = s.pc.bus().read(port, size);
+        s.look();
+        value
+    }
+
+    fn port_out(&mut self, port: u16, size: u8, value: u32) {
+        let mut s = lock(&self.0);
+        let before = s.pc.deadline();
+        s.pc.bus().write(port, size, value);
+        // A timer that was set to an earlier time must not wait for the one that the alarm is set to.
+        let after = s.pc.deadline();
+        if after != before {
+            let next = after.unwrap_or(Nanos::MAX).min(s.pc.clock.now() + HEARTBEAT);
+            s.alarm.set(Some(next));
+        }
+        s.look();
+    }
+}
+
+/// A machine that is switched on.
+pub(crate) struct Powered {
+    shared: Arc<Mutex<Shared>>,
+    pub(crate) memory: Arc<PhysMemory>,
+    process: Arc<Process>,
+    pub(crate) vcpu: Vcpu,
+    bell: Doorbell,
+    pub(crate) input: Input,
+    pub(crate) paused: bool,
+}
+
+impl Powered {
+    fn on(options: &Options, input: &Input, bell: &Doorbell) -> Result<Powered, Error> {
+        let host = |what| move |source| Error::Host { what, source };
+        let memory = PhysMemory::new(options.ram_bytes).map_err(host("RAM"))?;
+        let pc = Pc::new(&memory, parts(options, input)).map_err(host("mapping RAM for devices"))?;
+        let alarm = Alarm::new(pc.clock, bell.clone()).map_err(host("the alarm's thread"))?;
+        let shared = Arc::new(Mutex::new(Shared { pc, alarm, bell: bell.clone(), noticed: false }));
+        let process = Process::system(memory.clone(), options.config.clone())?;
+        let mut vcpu = Vcpu::system(&process, Box::new(Ports(shared.clone())))?;
+        bell.connect(vcpu.kicker());
+        // The area is RAM in every machine that has a MiB of it; one that hasn't can't boot what looks for tables.
+        let rsdp = acpi::write(&memory).unwrap_or(0);
+        options.boot.load(&memory, vcpu.state_mut(), rsdp)?;
+        Ok(Powered { shared, memory, process, vcpu, bell: bell.clone(), input: input.clone(), paused: false })
+    }
+
+    pub(crate) fn with_pc<T>(&self, f: impl FnOnce(&mut Pc) -> T) -> T {
+        f(&mut lock(&self.shared).pc)
+    }
+
+    pub(crate) fn stats(&mut self) -> xlat86_vcpu::Stats {
+        self.vcpu.publish_stats();
+        self.process.stats()
+    }
+
+    /// The loop around the CPU: deals with whatever has come up, delivers interrupts, and runs guest code.
+    fn run(mut self, requests: &Receiver<Pending>) -> Result<(End, xlat86_vcpu::Stats), Error> {
+        loop {
+            self.bell.answer();
+            while let Ok((request, reply)) = requests.try_recv() {
+                // Whoever asked may have stopped waiting.
+                let _ = reply.send(self.carry_out(request));
+            }
+            if let Some(end) = self.with_pc(|pc| pc.power.ended()) {
+                return Ok((end, self.stats()));
+            }
+            if self.paused {
+                self.bell.sleep(None);
+                continue;
+            }
+            let exit = match self.interrupts() {
+                Some(exit) => exit,
+                None => self.vcpu.run(),
+            };
+            match exit {
+                Exit::Interrupted | Exit::InterruptWindow => {}
+                Exit::Halt => self.idle(),
+                Exit::Shutdown => self.with_pc(|pc| pc.power.end(End::Reset)),
+                Exit::Unimplemented(what) | Exit::Diverged(what) => return Err(Error::Stuck(what)),
+                other @ (Exit::Fault(_) | Exit::SoftInt(_)) => return Err(Error::Stuck(format!("{other:?}"))),
+            }
+        }
+    }
+
+    /// Lets devices do what is due, and gives the CPU an interrupt if one waits and it can take it.
+    fn interrupts(&mut self) -> Option<Exit> {
+        let mut s = lock(&self.shared);
+        s.pc.tick();
+        let next = s.pc.deadline().unwrap_or(Nanos::MAX).min(s.pc.clock.now() + HEARTBEAT);
+        s.alarm.set(Some(next));
+        let waits = s.pc.intr();
+        let take = waits && self.vcpu.interrupt_ready();
+        s.noticed = waits && !take;
+        let vector = take.then(|| s.pc.acknowledge());
+        // Another one may wait behind the one that is taken.
+        s.noticed |= take && s.pc.intr();
+        let more = s.noticed;
+        drop(s);
+        self.vcpu.want_window(more);
+        vector.and_then(|v| self.vcpu.inject(v))
+    }
+
+    /// The guest waits for an interrupt: so does the host.
+    fn idle(&mut self) {
+        let left = {
+            let mut s = lock(&self.shared);
+            s.pc.tick();
+            if s.pc.intr() && self.vcpu.interrupt_ready() {
+                return;
+            }
+            let now = s.pc.clock.now();
+            s.alarm.set(None);
+            s.pc.deadline().map(|t| t.saturating_sub(now))
+        };
+        if left != Some(0) {
+            self.bell.sleep(left);
+        }
+    }
+}
+
+fn parts(options: &Options, input: &Input) -> Parts {
+    let output = || Output::new(options.output.clone());
+    let (serial, console) = match options.terminal {
+        Terminal::Serial => ((input.clone(), output()), (Input::default(), Output::nowhere())),
+        Terminal::Virtio => ((Input::default(), Output::nowhere()), (input.clone(), output())),
+    };
+    let second = (Input::default(), Output::nowhere());
+    let disk = |d: &Arc<Mutex<Disk>>| -> Box<dyn Backend> { Box::new(Block::new(d.clone(), options.report.clone())) };
+    let mut virtio: Vec<Box<dyn Backend>> = options.disks.iter().map(disk).collect();
+    virtio.push(Box::new(Console::new(console.0, console.1)));
+    virtio.push(Box::new(Rng));
+    Parts { serial: vec![serial, second], debug_console: output(), virtio, fw_cfg: Vec::new() }
+}

@@ -1,0 +1,408 @@
+//! The dispatcher of a CPU that carries a whole system.
+//!
+//! It differs from a user program's ([`crate::dbt`]) in what code is: what lies at an address depends on the guest's page tables, so code
+//! is found by physical page and mode, and the jump table, which knows only addresses, is one of several ([`Spaces`]). Accesses that
+//! the software TLB can't answer come here; most are answered by filling it, and the instruction starts again.
+
+use crate::dbt::apply;
+use crate::fx;
+use crate::fx::Home;
+use crate::process::Connect;
+use crate::system::spaces::Spaces;
+use crate::{Exit, Vcpu};
+use xlat86_arch::{Fault, Gva, Mode, PAGE_SIZE, Seg, Segment, cr0, eflags};
+use xlat86_decoder::MAX_INSN_LEN;
+use xlat86_host::{Left, with_pending};
+use xlat86_interp::{Event, Stop};
+use xlat86_softmmu::Mmu;
+use xlat86_translator::{Cache, CodeKey, ExitKind, Full, Place, Source};
+
+/// Instructions that the interpreter executes at a time where code isn't translated.
+const STRETCH: u64 = 256;
+
+/// Why the CPU is outside translated code.
+enum Outside {
+    /// Go on at EIP, and spare the next one this leave.
+    Connect(Connect),
+    /// The interpreter executes the instruction at EIP.
+    Interpret,
+    /// The instruction at EIP raises this.
+    Fault(Fault),
+    /// Something asynchronous wants attention.
+    Stopped,
+}
+
+impl Vcpu {
+    pub(crate) fn run_system_translated(&mut self) -> Exit {
+        loop {
+            if let Some(exit) = self.attend() {
+                return exit;
+            }
+            if let Some(exit) = self.run_until_event() {
+                return exit;
+            }
+        }
+    }
+
+    /// Runs until there may be something to attend to. `None`: look.
+    fn run_until_event(&mut self) -> Option<Exit> {
+        let mut connect = None;
+        loop {
+            let outside = if self.state.interrupt_shadow {
+                // What holds interrupts off lasts for one instruction, after which somebody has to look.
+                Outside::Interpret
+            } else {
+                let Some(mode) = self.translatable_mode() else { return self.interpret_stretch() };
+                match self.system_code(mode, connect.take()) {
+                    Some(offset) => self.enter_system(offset),
+                    None => Outside::Interpret,
+                }
+            };
+            match outside {
+                Outside::Connect(how) => connect = Some(how),
+                Outside::Stopped => return None,
+                Outside::Fault(fault) => {
+                    if let Some(exit) = self.deliver(Event::Fault(fault)) {
+                        return Some(exit);
+                    }
+                }
+                Outside::Interpret => {
+                    let shadow = self.state.interrupt_shadow;
+                    if let Some(exit) = self.step_system() {
+                        return Some(exit);
+                    }
+                    if shadow || self.must_attend() {
+                        return None;
+                    }
+                }
+            }
+        }
+    }
+
+    /// The mode to translate under, if the current one is translated: flat 32-bit protected mode at CPL 0 or 3, without anything that has
+    /// to be looked at after or during each instruction.
+    fn translatable_mode(&self) -> Option<Mode> {
+        /// Enable bits of DR7.
+        const BREAKPOINTS: u32 = 0xff;
+        const FLAT32: u16 = Mode::CODE32 | Mode::STACK32 | Mode::FLAT | Mode::PROTECTED;
+        let s = &self.state;
+        let mut mode = s.mode();
+        let alignment = s.cpl == 3 && s.cr0 & cr0::AM != 0 && s.eflags & eflags::AC != 0;
+        let writable = |seg| s.segment(seg).attr.writable();
+        let plain = mode.has(FLAT32)
+            && mode.0 & (Mode::VM86 | Mode::TRAP) == 0
+            && matches!(s.cpl, 0 | 3)
+            && s.dr[7] & BREAKPOINTS == 0
+            && !alignment
+            && writable(Seg::Ds)
+            && writable(Seg::Es);
+        if !plain {
+            return None;
+        }
+        if is_open(s.segment(Seg::Fs)) {
+            mode.0 |= Mode::FS_OPEN;
+        }
+        // Kernels that keep their own data behind FS leave GS to the program: their code is the same whatever that has in it.
+        if is_open(s.segment(Seg::Gs)) && (s.cpl == 3 || !mode.has(Mode::FS_OPEN)) {
+            mode.0 |= Mode::GS_OPEN;
+        }
+        Some(mode)
+    }
+
+    /// Arena offset of the code for EIP under `mode`, to be connected as `connect` says. `None`: the interpreter finds out why there is none.
+    fn system_code(&mut self, mode: Mode, connect: Option<Connect>) -> Option<u32> {
+        self.mmu.sync(&self.state);
+        self.choose_space(mode);
+        let eip = self.state.eip;
+        let page = self.mmu.code_page(Gva(eip)).ok().filter(|&p| p < 1 << 20)?;
+        let key = CodeKey::new(eip, page, mode);
+        let process = self.process.clone();
+        loop {
+            let mut cache = process.cache();
+            let crosses = eip % PAGE_SIZE > PAGE_SIZE - MAX_INSN_LEN as u32;
+            if crosses && let Some(second) = cache.second_page(key) {
+                // It holds as long as the guest has the same page behind the first.
+                if self.mmu.code_page(next_page(eip)) != Ok(second) {
+                    cache.forget(key);
+                    process.dropped();
+                }
+            }
+            if let Some(offset) = cache.lookup(key) {
+                match connect {
+                    Some(Connect::Jump { site }) => cache.chain(site),
+                    Some(Connect::Table) => {
+                        let global = |page| self.mmu.peek_code(page).is_some_and(|p| p.1);
+                        let global = global(eip >> 12) && (!crosses || global(next_page(eip).page()));
+                        cache.publish(self.spaces().current(), key, global);
+                    }
+                    Some(Connect::Changed { .. }) | None => {}
+                }
+                return Some(offset);
+            }
+            let mut source = PagedCode { mmu: &mut self.mmu, cache: &cache, key, mode, pages: Vec::new() };
+            let unit = process.translate(&cache, eip, mode, &mut source)?;
+            let pages = source.pages;
+            let inserted = process.insert(&mut cache, unit, key, &pages);
+            drop(cache);
+            if inserted == Err(Full) {
+                process.evict();
+            }
+        }
+    }
+
+    fn spaces(&mut self) -> &mut Spaces {
+        &mut self.system.as_mut().expect("a system's CPU").spaces
+    }
+
+    /// Sees to it that the jump table in use is right for `mode` and the current address space.
+    fn choose_space(&mut self, mode: Mode) {
+        let spaces = &mut self.system.as_mut().expect("a system's CPU").spaces;
+        let frame = self.frame.as_mut().expect("translating");
+        if let Some(forgotten) = self.mmu.take_forgotten()
+            && spaces.forget(&forgotten, &mut self.process.cache())
+        {
+            frame.reset_returns();
+        }
+        if !spaces.is_current(mode, self.state.cr3) {
+            let mut cache = self.process.cache();
+            let tables = cache.tables();
+            let changed = spaces.choose(mode, self.state.cr3, tables, &self.mmu);
+            frame.regs().table = tables.table(spaces.current()).base();
+            if changed {
+                frame.reset_returns();
+            }
+        }
+        let evictions = self.process.evictions();
+        if evictions != self.evictions_seen {
+            self.evictions_seen = evictions;
+            frame.reset_returns();
+        }
+    }
+
+    /// Runs translated code from arena offset `offset` until it leaves for a reason that can't be dealt with at once.
+    fn enter_system(&mut self, mut offset: u32) -> Outside {
+        self.to_system_frame();
+        let arena = self.arena.clone().expect("translating");
+        loop {
+            self.stats.entries += 1;
+            let frame = self.frame.as_mut().expect("translating");
+            frame.enter(&arena, offset);
+            let &xlat86_host::Frame { left, site, target, address, .. } = &*frame.regs();
+            match left {
+                Left::NotEntered => {
+                    // The registers are those of a boundary that may be biased, when an instruction was to start again.
+                    let at = arena.base() + u64::from(offset);
+                    self.from_system_frame();
+                    self.repair_at(at);
+                    return Outside::Stopped;
+                }
+                Left::Call => {}
+                Left::Stopped => {
+                    self.stats.leave_async += 1;
+                    self.from_system_frame();
+                    self.repair_at(site);
+                    return Outside::Stopped;
+                }
+                Left::Trap => {
+                    self.stats.leave_fault += 1;
+                    self.from_system_frame();
+                    self.repair_at(site);
+                    return Outside::Interpret;
+                }
+            }
+            self.memo.see(self.process.generation());
+            let exit = match self.memo.exit(site) {
+                Some(exit) => *exit,
+                None => match self.place(site) {
+                    Some(Place::Exit(exit)) => {
+                        self.memo.learn_exit(site, exit);
+                        exit
+                    }
+                    Some(Place::Miss) => {
+                        self.stats.leave_miss += 1;
+                        self.from_system_frame();
+                        self.state.eip = target as u32;
+                        return Outside::Connect(Connect::Table);
+                    }
+                    place => unreachable!("translated code left at {site:#x}: {place:?}"),
+                },
+            };
+            let outside = match exit.kind {
+                ExitKind::Access { size, write, again, fix } => {
+                    self.stats.leave_access += 1;
+                    let admitted = self.mmu.admit(Gva(address as u32), size.into(), write);
+                    if let (Ok(true), Some(again)) = (admitted, again) {
+                        offset = (site - arena.base()) as u32 - exit.site + again;
+                        continue;
+                    }
+                    self.from_system_frame();
+                    apply(fix, &mut self.state);
+                    self.state.eip = exit.eip;
+                    match admitted {
+                        Err(fault) => Outside::Fault(fault),
+                        Ok(_) => Outside::Interpret,
+                    }
+                }
+                ExitKind::Changed => {
+                    self.stats.leave_changed += 1;
+                    self.from_system_frame();
+                    self.state.eip = exit.eip;
+                    self.process.cache().retire_at(site);
+                    self.process.dropped();
+                    Outside::Connect(Connect::Changed { site })
+                }
+                ExitKind::Link { target, .. } => {
+                    self.stats.leave_link += 1;
+                    self.from_system_frame();
+                    self.state.eip = target;
+                    Outside::Connect(Connect::Jump { site })
+                }
+                ExitKind::Interpret | ExitKind::SoftInt { .. } => {
+                    self.stats.leave_interpret += 1;
+                    self.from_system_frame();
+                    self.state.eip = exit.eip;
+                    Outside::Interpret
+                }
+            };
+            return outside;
+        }
+    }
+
+    /// What left with a call that returns to host address `site`.
+    fn place(&self, site: u64) -> Option<Place> {
+        self.process.cache().place(site, true)
+    }
+
+    /// Makes the state that of the guest instruction whose code host address `at` is in.
+    fn repair_at(&mut self, at: u64) {
+        match self.process.cache().place(at, false) {
+            Some(Place::Inside(mark)) => {
+                self.state.eip = mark.eip;
+                apply(mark.fix, &mut self.state);
+            }
+            place => unreachable!("translated code at {at:#x}: {place:?}"),
+        }
+    }
+
+    /// Hands the guest's registers to translated code. At CPL 0 the interrupt flag goes apart.
+    fn to_system_frame(&mut self) {
+        let state = &mut self.state;
+        // An instruction breakpoint that RF would hold off doesn't exist while code is translated; the next instruction clears it.
+        state.eflags &= !eflags::RF;
+        let apart = if state.cpl == 3 { 0 } else { eflags::IF };
+        let awaited = self.system.as_ref().is_some_and(|s| s.window_wanted);
+        let frame = self.frame.as_mut().expect("translating").regs();
+        frame.gpr = state.gpr;
+        frame.flags = state.eflags;
+        frame.system_flags = state.eflags & !(eflags::LIVE | apart);
+        frame.interrupt_flag = state.eflags & apart;
+        frame.interrupt_awaited = if awaited { eflags::IF } else { 0 };
+        for (to, from) in frame.selector.iter_mut().zip(&state.seg) {
+            *to = from.selector;
+        }
+        frame.seg_base = [state.segment(Seg::Fs).base, state.segment(Seg::Gs).base];
+        if self.fx_home == Home::State {
+            fx::to_host(&state.fx, frame);
+        }
+        self.fx_home = Home::Host;
+    }
+
+    /// Takes the guest's registers back; EIP follows from where it left.
+    fn from_system_frame(&mut self) {
+        let state = &mut self.state;
+        let frame = self.frame.as_mut().expect("translating").regs();
+        state.gpr = frame.gpr;
+        let mut flags = (state.eflags & !eflags::LIVE) | (frame.flags & eflags::LIVE);
+        if state.cpl != 3 {
+            flags = flags & !eflags::IF | frame.interrupt_flag;
+        }
+        state.eflags = flags;
+    }
+
+    /// Executes the instruction at EIP on the interpreter. `None`: go on.
+    fn step_system(&mut self) -> Option<Exit> {
+        let at = Gva(self.state.eip);
+        // Code pages are watched for writes; what lies on two pages isn't kept.
+        let whole = at.page_offset() <= PAGE_SIZE - MAX_INSN_LEN as u32;
+        self.mmu.sync(&self.state);
+        let code = |page| self.process.physical().is_some_and(|m| m.is_code(page));
+        let watched = whole && self.mmu.code_page(at).is_ok_and(code);
+        let (home, frame, process) = (&mut self.fx_home, &mut self.frame, &self.process);
+        let stop = self.interp.step_after(
+            &mut self.state,
+            &mut self.mmu,
+            &mut self.platform,
+            watched,
+            |state: &mut xlat86_arch::CpuState, fx: bool| {
+                if fx {
+                    fx::bring(home, &mut state.fx, frame, process);
+                    *home = Home::State;
+                }
+            },
+        );
+        self.settle(stop)
+    }
+
+    /// Executes some instructions on the interpreter, whose mode isn't translated.
+    fn interpret_stretch(&mut self) -> Option<Exit> {
+        self.fx_mut();
+        let stop =
+            with_pending(|flag| self.interp.run(&mut self.state, &mut self.mmu, &mut self.platform, flag, STRETCH));
+        match stop {
+            Stop::Budget => None,
+            stop => self.settle(stop),
+        }
+    }
+
+    /// Has the instruction just executed made something possible that [`Vcpu::attend`] has to see to?
+    fn must_attend(&self) -> bool {
+        let awaited = self.system.as_ref().is_some_and(|s| s.window_wanted || s.nmi_pending);
+        awaited || self.state.halted
+    }
+}
+
+fn next_page(eip: u32) -> Gva {
+    Gva(eip).page_base().wrapping_add(PAGE_SIZE)
+}
+
+/// Can all of the 4 GB from this segment's base be read and written without a check?
+fn is_open(s: &Segment) -> bool {
+    s.attr.present() && s.attr.readable() && s.attr.writable() && s.limit == u32::MAX && !s.attr.expand_down()
+}
+
+/// Guest code as the translator reads it, through the guest's page tables.
+struct PagedCode<'a> {
+    mmu: &'a mut Mmu,
+    cache: &'a Cache,
+    key: CodeKey,
+    mode: Mode,
+    pages: Vec<u32>,
+}
+
+impl Source for PagedCode<'_> {
+    fn peek(&mut self, eip: u32, to: &mut [u8]) -> usize {
+        let in_page = (PAGE_SIZE - eip % PAGE_SIZE) as usize;
+        let n = in_page.min(to.len());
+        match self.mmu.fetch(Gva(eip), &mut to[..n]) {
+            Ok(Some(n)) => n,
+            Ok(None) | Err(_) => 0,
+        }
+    }
+
+    fn depend(&mut self, eip: u32) {
+        if let Ok(page) = self.mmu.code_page(Gva(eip))
+            && !self.pages.contains(&page)
+        {
+            self.pages.push(page);
+        }
+    }
+
+    fn is_volatile(&self, _eip: u32) -> bool {
+        // Every write of the guest or its devices is noticed.
+        false
+    }
+
+    fn known(&self, eip: u32) -> bool {
+        (eip ^ self.key.eip()) >> 12 == 0 && self.cache.starts_at(CodeKey::new(eip, self.key.page(), self.mode))
+    }
+}
