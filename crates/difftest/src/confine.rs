@@ -105,8 +105,7 @@ impl Check<'_> {
     }
 
     fn decode(&self, at: u32) -> Option<Instruction> {
-        let mut decoder =
-            Decoder::with_ip(64, self.s.code.get(at as usize..)?, u64::from(at), DecoderOptions::NONE);
+        let mut decoder = Decoder::with_ip(64, self.s.code.get(at as usize..)?, u64::from(at), DecoderOptions::NONE);
         let i = decoder.decode();
         (!i.is_invalid()).then_some(i)
     }
@@ -171,7 +170,10 @@ impl Check<'_> {
                 self.bad(i, "a register that 32-bit code doesn't have");
             }
             let Some(n) = gpr(r).filter(|_| is_write(u.access())) else { continue };
-            let stack = matches!(i.mnemonic(), Mnemonic::Push | Mnemonic::Pop | Mnemonic::Pushfq | Mnemonic::Popfq | Mnemonic::Call | Mnemonic::Ret);
+            let stack = matches!(
+                i.mnemonic(),
+                Mnemonic::Push | Mnemonic::Pop | Mnemonic::Pushfq | Mnemonic::Popfq | Mnemonic::Call | Mnemonic::Ret
+            );
             if PINNED.contains(&n) || n == RSP && !stack {
                 self.bad(i, "writes a pinned register");
             }
@@ -213,14 +215,16 @@ impl Check<'_> {
             && is_table_entry(load)
             && lea.code() == Code::Lea_r64_m
             && lea.op0_register() == Register::R10
-            && (lea.memory_base(), lea.memory_index(), lea.memory_displacement64())
-                == (Register::R13, Register::R10, 0)
+            && (lea.memory_base(), lea.memory_index(), lea.memory_displacement64()) == (Register::R13, Register::R10, 0)
             && lea.memory_index_scale() == 1
     }
 
     fn memory(&mut self, i: &Instruction) {
         let used: Vec<_> = self.info.info(i).used_memory().to_vec();
-        let stack = matches!(i.mnemonic(), Mnemonic::Push | Mnemonic::Pop | Mnemonic::Pushfq | Mnemonic::Popfq | Mnemonic::Call | Mnemonic::Ret);
+        let stack = matches!(
+            i.mnemonic(),
+            Mnemonic::Push | Mnemonic::Pop | Mnemonic::Pushfq | Mnemonic::Popfq | Mnemonic::Call | Mnemonic::Ret
+        );
         for m in used.iter().filter(|m| m.access() != OpAccess::NoMemAccess) {
             if stack && m.base() == Register::RSP {
                 continue;
@@ -241,9 +245,7 @@ impl Check<'_> {
             let size = i.memory_size().size() as u64;
             let end = i.ip_rel_memory_address().checked_add(size);
             let overlaps = |x: &Instruction| x.ip() < end.unwrap_or(0) && x.next_ip() > i.ip_rel_memory_address();
-            return !write
-                && end.is_some_and(|e| e <= self.s.code.len() as u64)
-                && !self.insns.values().any(overlaps);
+            return !write && end.is_some_and(|e| e <= self.s.code.len() as u64) && !self.insns.values().any(overlaps);
         }
         let frame = i.memory_base() == Register::R14
             && i.memory_index() == Register::None
@@ -256,7 +258,10 @@ impl Check<'_> {
         let narrow = |r: Register| r == Register::None || r.is_gpr32();
         let implicit = i.op_kinds().all(|k| {
             use OpKind as K;
-            !matches!(k, K::MemorySegRSI | K::MemorySegRDI | K::MemoryESRDI | K::MemorySegSI | K::MemorySegDI | K::MemoryESDI)
+            !matches!(
+                k,
+                K::MemorySegRSI | K::MemorySegRDI | K::MemoryESRDI | K::MemorySegSI | K::MemorySegDI | K::MemoryESDI
+            )
         });
         let (base, index) = (i.memory_base(), i.memory_index());
         let addressed = !explicit
@@ -281,8 +286,7 @@ impl Check<'_> {
             }
         }
         for (eip, from, to) in ranges {
-            let inside: Vec<Instruction> =
-                all.iter().filter(|i| (from..to).contains(&i.ip32())).copied().collect();
+            let inside: Vec<Instruction> = all.iter().filter(|i| (from..to).contains(&i.ip32())).copied().collect();
             self.one_guest_instruction(eip, from, to, &inside);
         }
     }
@@ -304,19 +308,26 @@ impl Check<'_> {
         for i in inside {
             let Some(mut v) = states.remove(&i.ip32()) else { continue };
             // The callee is known to load its return address into a register and to return.
-            let thunk = guest.iced.is_call_near() && i.code() == Code::Mov_r32_imm32 && i.immediate32() == guest.next_eip();
+            let thunk =
+                guest.iced.is_call_near() && i.code() == Code::Mov_r32_imm32 && i.immediate32() == guest.next_eip();
             if !thunk {
                 v.execute(i, &mut self.info);
             }
             let direct = i.op0_kind() == OpKind::NearBranch64;
             let target = direct.then(|| i.near_branch_target() as u32).filter(|_| !self.stub(i));
-            let falls = !matches!(i.flow_control(), FlowControl::UnconditionalBranch | FlowControl::IndirectBranch | FlowControl::Return) && !is_leave(i);
+            let falls = !matches!(
+                i.flow_control(),
+                FlowControl::UnconditionalBranch | FlowControl::IndirectBranch | FlowControl::Return
+            ) && !is_leave(i);
             let out = (direct || !falls) && !target.is_some_and(|t| (from..to).contains(&t));
             if out || falls && i.next_ip32() >= to {
                 let touched: Vec<usize> =
                     GUEST.into_iter().filter(|r| !may.contains(r) && v.0[*r] != Value::Original(*r as u8)).collect();
                 if !touched.is_empty() {
-                    self.bad(i, &format!("leaves host registers {touched:?} changed, which {} doesn't write", guest.iced));
+                    self.bad(
+                        i,
+                        &format!("leaves host registers {touched:?} changed, which {} doesn't write", guest.iced),
+                    );
                 }
             }
             for next in target.into_iter().chain(falls.then_some(i.next_ip32())).filter(|t| (from..to).contains(t)) {
@@ -370,7 +381,8 @@ fn is_harmless(i: &Instruction) -> bool {
             | M::Swapgs
     );
     let vex = i.encoding() != iced_x86::EncodingKind::Legacy && !matches!(i.mnemonic(), M::Pext | M::Pdep);
-    let segment = i.op_kinds().enumerate().any(|(n, k)| k == OpKind::Register && i.op_register(n as u32).is_segment_register());
+    let segment =
+        i.op_kinds().enumerate().any(|(n, k)| k == OpKind::Register && i.op_register(n as u32).is_segment_register());
     !(system || vex || segment || i.is_privileged())
 }
 
@@ -475,7 +487,10 @@ pub fn check_input(input: &[u8]) {
     let mut source = Bytes { eip, bytes: &bytes, volatile: bit(6) };
     let mut at = eip;
     while at < eip + code.len() as u32 {
-        let Some(unit) = xlat86_translator::translate(at, Mode::USER32, CpuModel::MAX.features, &config, &mut source) else { return };
+        let Some(unit) = xlat86_translator::translate(at, Mode::USER32, CpuModel::MAX.features, &config, &mut source)
+        else {
+            return;
+        };
         let guest = &bytes[(at - eip) as usize..];
         let found = violations(&Subject::new(&unit, guest, &config));
         assert!(found.is_empty(), "{config:?}\n{:02x?}\n{}", &guest[..unit.len as usize], found.join("\n"));

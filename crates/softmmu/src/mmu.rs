@@ -300,6 +300,25 @@ impl Mmu {
         }
     }
 
+    /// Copies `len` bytes from `from` to `to`, or nothing (false): a shortcut for accesses element by element, upwards, that neither fault nor
+    /// have to be noticed, within one page each.
+    #[must_use]
+    pub fn copy_plain(&mut self, to: Gva, from: Gva, len: usize) -> bool {
+        match &mut self.memory {
+            Translated(p) if self.journal.is_none() => p.data().copy(to.0, from.0, len),
+            _ => false,
+        }
+    }
+
+    /// Fills the `len` bytes at `to` with `v`, or nothing (false): as [`Mmu::copy_plain`].
+    #[must_use]
+    pub fn fill_plain<T: Scalar>(&mut self, to: Gva, v: T, len: usize) -> bool {
+        match &mut self.memory {
+            Translated(p) if self.journal.is_none() => p.data().fill_memory(to.0, v, len),
+            _ => false,
+        }
+    }
+
     /// Reads for an observer: with supervisor rights, no effect on guest or devices. False when not all of it is there.
     #[must_use]
     pub fn peek_bytes(&mut self, addr: Gva, to: &mut [u8]) -> bool {

@@ -298,6 +298,11 @@ impl Paged {
         self.view
     }
 
+    /// The TLB of the current view.
+    pub(crate) fn data(&self) -> &Tlb {
+        &self.views[self.view as usize].data
+    }
+
     #[inline(always)]
     pub(crate) fn read<T: Scalar>(&mut self, view: View, addr: Gva) -> Result<T, Fault> {
         match self.views[view as usize].data.read(addr.0) {
