@@ -39,6 +39,9 @@ pub(crate) struct Run {
     /// A descriptor for this program's own file
     #[arg(long, hide = true)]
     self_fd: Option<i32>,
+    /// A descriptor with seccomp filters
+    #[arg(long, hide = true)]
+    seccomp_fd: Option<i32>,
     /// Set an environment variable of the program
     #[arg(short = 'E', long = "env", value_name = "VAR=VALUE")]
     env: Vec<OsString>,
@@ -120,6 +123,7 @@ impl Run {
             root: self.root.clone(),
             as_root: self.as_root,
             self_fd: self.self_fd,
+            seccomp_fd: self.seccomp_fd,
             trace_syscalls: self.trace.contains(&Trace::Syscall),
             trace_file: self.trace_file.clone(),
             stats: self.stats.map(Stats::form),

@@ -10,6 +10,7 @@
 #![allow(clippy::unsafe_removed_from_name)]
 
 pub mod abi;
+mod bpf;
 mod elf;
 mod guest;
 mod host_unsafe;
@@ -21,6 +22,7 @@ mod proc_files;
 mod program;
 mod ranges;
 mod root;
+mod seccomp;
 mod shared;
 mod signal;
 mod stack;
@@ -43,6 +45,7 @@ mod task;
 mod trace;
 mod vdso;
 
+pub use elf::{Bad, check_headers};
 pub use load::{Failure, Invocation, run};
 pub use options::{Options, StatsForm};
 

@@ -7,6 +7,7 @@ use crate::mm::{ET_DYN_BASE, Mm};
 use crate::options::Options;
 use crate::program::{self, GuestProgram, Program, Refused};
 use crate::root::{self, CannotEnter, Keep};
+use crate::seccomp::Seccomp;
 use crate::shared::Shared;
 use crate::signal::{Actions, ThreadSignals};
 use crate::stack::Contents;
@@ -18,7 +19,7 @@ use std::ffi::{CStr, CString};
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 use syscalls::{Errno, Sysno};
-use xlat86_arch::{CpuModel, CpuState, PAGE_SIZE, Reg};
+use xlat86_arch::{CpuModel, CpuState, PAGE_MASK, PAGE_SIZE, Reg};
 use xlat86_softmmu::FlatSpace;
 use xlat86_vcpu::{Process, Vcpu};
 
@@ -151,12 +152,20 @@ fn load(
     let auxv = auxv(options.config.model, &main, loader.as_ref(), vdso_base, entry.vsyscall);
     let placed = contents(&argv, &envp, execfn, auxv).place(&mem).map_err(memory("the initial stack"))?;
 
+    host::describe_process((main.phdr & !PAGE_MASK, main.end), placed.esp, placed.args, placed.env);
+
     let mut vcpu = Vcpu::new(&process)?;
     let state = vcpu.state_mut();
     *state = CpuState::linux_user();
     state.eip = loader.as_ref().map_or(main.entry, |l| l.entry);
     state.set_reg(Reg::Esp, placed.esp);
 
+    let inherited = match options.seccomp_fd.map(Seccomp::restore) {
+        None => Seccomp::default(),
+        Some(Some(filters)) => filters,
+        // Running without them would be worse.
+        Some(None) => return Err(Failure::Memory { what: "the seccomp filters", errno: Errno::EINVAL }),
+    };
     let shared = Arc::new(Shared {
         options,
         sysroot,
@@ -167,9 +176,12 @@ fn load(
         vdso: entry,
         started: Instant::now(),
         threads: Default::default(),
+        seccomp: Default::default(),
         process,
     });
+    let seccomp = shared.seccomp.add(&inherited);
     Ok(Task {
+        seccomp,
         vcpu,
         mem,
         mm,

@@ -114,6 +114,11 @@ impl Mm {
         &self.space
     }
 
+    /// Bytes mapped.
+    pub fn mapped(&self) -> u64 {
+        self.lock().used.len() * u64::from(PAGE_SIZE)
+    }
+
     /// Takes the lock. Held across fork, so that the child finds the map consistent.
     pub fn lock(&self) -> MutexGuard<'_, Map> {
         self.map.lock().unwrap_or_else(|e| e.into_inner())

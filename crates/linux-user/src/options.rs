@@ -23,6 +23,8 @@ pub struct Options {
     pub as_root: bool,
     /// `--self-fd`: a descriptor for the emulator's own file, from the emulator that executed this one.
     pub self_fd: Option<i32>,
+    /// `--seccomp-fd`: a descriptor with the seccomp filters that execve keeps.
+    pub seccomp_fd: Option<i32>,
     /// `--trace syscall`.
     pub trace_syscalls: bool,
     /// Where the trace goes; standard error if not given.

@@ -177,6 +177,14 @@ impl Task {
         self.deliver(sig, info, true);
     }
 
+    /// Delivers the SIGSYS of a filter.
+    pub(crate) fn force_sigsys(&mut self, errno: u32, call_addr: u32, nr: u32, arch: u32) {
+        const SYS_SECCOMP: u32 = 1;
+        let mut info = Siginfo { signo: libc::SIGSYS as u32, errno, code: SYS_SECCOMP, ..Siginfo::default() };
+        info.fields[..3].copy_from_slice(&[call_addr, nr, arch]);
+        self.deliver(libc::SIGSYS, info, true);
+    }
+
     fn deliver(&mut self, sig: i32, info: Siginfo, forced: bool) {
         let Some(i) = (sig as usize).checked_sub(1).filter(|&i| i < NSIG) else { return };
         let action = self.actions().0[i];

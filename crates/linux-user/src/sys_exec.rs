@@ -6,6 +6,7 @@
 
 use crate::host_unsafe::{self as host, Arg};
 use crate::program::{self, Program};
+use crate::seccomp;
 use crate::task::Task;
 use crate::{Stop, SysResult};
 use std::ffi::{CString, OsString};
@@ -68,7 +69,9 @@ fn exec(t: &mut Task, path: CString, argv: u32, envp: u32) -> SysResult {
     let e = match program {
         Program::Host { path, argv } => host::execve(&path, &argv, &envp),
         Program::Guest(_) => {
-            let args = again(t, &path, argv)?;
+            // Closed here when execve fails.
+            let filters = t.seccomp.save()?;
+            let args = again(t, &path, argv, filters.as_ref().map(seccomp::number))?;
             t.shared.keep.execute(&args, &envp)
         }
     };
@@ -76,7 +79,7 @@ fn exec(t: &mut Task, path: CString, argv: u32, envp: u32) -> SysResult {
 }
 
 /// The command line that starts this emulator again on `path`.
-fn again(t: &Task, path: &CString, argv: Vec<CString>) -> Result<Vec<CString>, Errno> {
+fn again(t: &Task, path: &CString, argv: Vec<CString>, filters: Option<i32>) -> Result<Vec<CString>, Errno> {
     let mut argv = argv.into_iter();
     let c = |s: &str| CString::new(s).map_err(|_| Errno::EINVAL);
     let mut args = vec![c("xlat86")?, c("run")?, c("--inner")?];
@@ -85,6 +88,9 @@ fn again(t: &Task, path: &CString, argv: Vec<CString>) -> Result<Vec<CString>, E
     }
     if let Some(fd) = t.shared.keep.fd() {
         args.extend([c("--self-fd")?, c(&fd.to_string())?]);
+    }
+    if let Some(fd) = filters {
+        args.extend([c("--seccomp-fd")?, c(&fd.to_string())?]);
     }
     args.extend([c("--argv0")?, argv.next().unwrap_or_default(), c("--")?, path.clone()]);
     args.extend(argv);

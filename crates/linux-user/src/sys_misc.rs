@@ -3,6 +3,7 @@
 use crate::SysResult;
 use crate::abi::{HostSysinfo, Sysinfo, UserDesc, Utsname};
 use crate::host_unsafe::{self as host, Arg};
+use crate::seccomp;
 use crate::sys_fd::read_iovecs;
 use crate::task::{TLS_FIRST, Task};
 use syscalls::{Errno, Sysno};
@@ -163,8 +164,7 @@ fn prctl_option(op: u32) -> Result<Option_, Errno> {
         | libc::PR_SET_THP_DISABLE
         | libc::PR_GET_THP_DISABLE
         | libc::PR_CAP_AMBIENT
-        | libc::PR_SET_PTRACER
-        | libc::PR_GET_SECCOMP => Pass,
+        | libc::PR_SET_PTRACER => Pass,
         // PR_SET_VMA names mappings: no effect on the program.
         0x5356_4d41 => Pass,
         _ => return Err(Errno::EINVAL),
@@ -172,20 +172,17 @@ fn prctl_option(op: u32) -> Result<Option_, Errno> {
 }
 
 pub(crate) fn prctl(t: &mut Task, a: [u32; 6]) -> SysResult {
+    match a[0] as i32 {
+        libc::PR_GET_SECCOMP => return seccomp::prctl_get(t),
+        libc::PR_SET_SECCOMP => return seccomp::prctl_set(t, a[1], a[2]),
+        _ => {}
+    }
     match prctl_option(a[0])? {
         Option_::Out(n) => t.mem.prepare_write(a[1], n),
         Option_::Pass => {}
     }
     let args: Vec<Arg<'_>> = a[..5].iter().map(|&v| Arg::uint(v)).collect();
     t.host_blocking(Sysno::prctl, &args)
-}
-
-pub(crate) fn seccomp(t: &mut Task, a: [u32; 6]) -> SysResult {
-    const GET_ACTION_AVAIL: u32 = 2;
-    if a[0] != GET_ACTION_AVAIL {
-        return Err(Errno::EINVAL.into());
-    }
-    t.host_blocking(Sysno::seccomp, &[Arg::uint(a[0]), Arg::uint(a[1]), Arg::uint(a[2])])
 }
 
 pub(crate) fn ptrace(t: &mut Task, a: [u32; 6]) -> SysResult {

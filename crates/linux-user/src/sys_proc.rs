@@ -264,6 +264,7 @@ fn create_thread(t: &mut Task, new: New) -> SysResult {
     let fx = *t.vcpu.fx();
     let (mem, mm, shared, sighand) = (t.mem.clone(), t.mm.clone(), t.shared.clone(), t.sighand.clone());
     let (blocked, tls) = (t.signals.blocked, t.tls);
+    let seccomp = t.shared.seccomp.add(&t.seccomp);
     let (tell, told) = mpsc::sync_channel::<Result<u32, Errno>>(1);
     // The child waits until its parent runs again: a real-time child would otherwise keep its parent from returning.
     let (go, wait_for_go) = mpsc::sync_channel::<()>(1);
@@ -288,6 +289,7 @@ fn create_thread(t: &mut Task, new: New) -> SysResult {
             tls,
             clear_tid: 0,
             robust_list: 0,
+            seccomp,
             is_main: false,
             ended: None,
         };

@@ -5,8 +5,8 @@
 //! memory the kernel will write. All other rows name the function that answers.
 
 use crate::{
-    Stop, SysResult, root, sys_exec, sys_fd, sys_file, sys_futex, sys_id, sys_ipc, sys_misc, sys_mm, sys_net, sys_poll,
-    sys_proc, sys_signal, sys_time, task::Task,
+    Stop, SysResult, root, seccomp, sys_exec, sys_fd, sys_file, sys_futex, sys_id, sys_ipc, sys_misc, sys_mm, sys_net,
+    sys_poll, sys_proc, sys_signal, sys_time, task::Task,
 };
 use Kind::*;
 use syscalls::{Errno, Sysno};
@@ -322,7 +322,7 @@ pub static TABLE: &[Row] = &[
     no(169, "nfsservctl", GONE),
     here(170, "setresgid", &[I, I, I], sys_id::setresgid16),
     here(171, "getresgid", &[X, X, X], sys_id::getresgid16),
-    part(172, "prctl", &[I, X, X, X, X], "options that act on the address space or on seccomp filters are refused", sys_misc::prctl),
+    part(172, "prctl", &[I, X, X, X, X], "options that act on the address space are refused", sys_misc::prctl),
     here(173, "rt_sigreturn", &[], sys_signal::rt_sigreturn),
     here(174, "rt_sigaction", &[Sig, X, X, U], sys_signal::rt_sigaction),
     here(175, "rt_sigprocmask", &[I, X, X, U], sys_signal::rt_sigprocmask),
@@ -500,7 +500,7 @@ pub static TABLE: &[Row] = &[
     host(351, "sched_setattr", &[I, X, X], Sysno::sched_setattr),
     host(352, "sched_getattr", &[I, OutBuf, U, X], Sysno::sched_getattr),
     host(353, "renameat2", &[At, Path, At, Path, X], Sysno::renameat2),
-    part(354, "seccomp", &[I, X, X], "only the questions (GET_ACTION_AVAIL) are answered; a filter would see x86-64 numbers", sys_misc::seccomp),
+    part(354, "seccomp", &[I, X, X], "no user notification (NEW_LISTENER)", seccomp::seccomp),
     host(355, "getrandom", &[OutBuf, U, X], Sysno::getrandom),
     host(356, "memfd_create", &[Str, X], Sysno::memfd_create),
     no(357, "bpf", KERNEL),

@@ -3,6 +3,7 @@
 use crate::guest::Guest;
 use crate::host_unsafe::{self as host, Arg};
 use crate::mm::Mm;
+use crate::seccomp::Seccomp;
 use crate::shared::Shared;
 use crate::signal::{Actions, ThreadSignals};
 use crate::table::{self, Kind};
@@ -40,6 +41,8 @@ pub struct Task {
     pub robust_list: u32,
     /// False for threads that the guest started.
     pub is_main: bool,
+    /// The filters that its system calls pass.
+    pub seccomp: Arc<Seccomp>,
     /// Set when the thread is to end.
     pub ended: Option<i32>,
 }
@@ -101,9 +104,10 @@ impl Task {
         let args = [Reg::Ebx, Reg::Ecx, Reg::Edx, Reg::Esi, Reg::Edi, Reg::Ebp].map(|r| s.reg(r));
         let row = table::row(nr);
         let traced = self.shared.trace.as_ref().map(|_| crate::trace::begin(self, nr, row, args));
-        let result = match row {
-            Some(row) => row.run(self, args),
-            None => Err(Stop::Errno(Errno::ENOSYS)),
+        let result = match (self.filter_call(nr, args), row) {
+            (Some(filtered), _) => filtered,
+            (None, Some(row)) => row.run(self, args),
+            (None, None) => Err(Stop::Errno(Errno::ENOSYS)),
         };
         if let Some(call) = traced {
             call.end(self, &result);

@@ -340,7 +340,17 @@ impl Vcpu {
                 }
             },
         );
+        self.note_step();
         self.settle(stop)
+    }
+
+    fn note_step(&mut self) {
+        let code = self.interp.stepped() as usize;
+        let stepped = &mut self.system_mut().stepped;
+        if stepped.len() <= code {
+            stepped.resize(code + 1, 0);
+        }
+        stepped[code] += 1;
     }
 
     /// Executes some instructions on the interpreter, whose mode isn't translated.

@@ -160,6 +160,7 @@ impl Vcpu {
         let mut stats = core::mem::take(&mut self.stats);
         let interpreted = self.interp.retired();
         stats.interpreted = interpreted - self.interpreted_published;
+        stats.most_interpreted = self.most_interpreted();
         self.interpreted_published = interpreted;
         if let Some(f) = &mut self.frame {
             stats.return_mismatches = core::mem::take(&mut f.regs().mismatches);
