@@ -31,7 +31,8 @@ fn registers(s: &CpuState) -> BTreeMap<String, u32> {
     general.chain(selectors).chain(control).chain(rest).map(|(n, v)| (n.to_owned(), v)).collect()
 }
 
-fn describe_registers(s: &CpuState) -> String {
+/// The CPU's registers, for people.
+pub(crate) fn describe_registers(s: &CpuState) -> String {
     let mut t = String::new();
     let line = |t: &mut String, items: &[(&str, u32)]| {
         for (i, (name, v)) in items.iter().enumerate() {

@@ -19,7 +19,7 @@ use xlat86_host::Frame;
 /// EFLAGS bits outside the host's flags register that POPF changes at CPL 3.
 const POPF_SYSTEM: u32 = eflags::TF | eflags::NT | eflags::AC | eflags::ID;
 
-/// Plain and x87 instructions that the interpreter executes.
+/// Plain and x87 instructions that the interpreter executes, guest memory being reached in the way of `form`.
 pub(crate) fn needs_interpreter(insn: &Insn, form: AddressForm) -> bool {
     let i = &insn.iced;
     match i.mnemonic() {
