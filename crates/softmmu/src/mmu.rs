@@ -74,6 +74,12 @@ impl Mmu {
         if let Translated(p) = &self.memory { p.stats } else { MmuStats::default() }
     }
 
+    /// Takes the counters, which start again at 0.
+    #[must_use]
+    pub fn take_stats(&mut self) -> (MmuStats, ShadowStats) {
+        if let Translated(p) = &mut self.memory { p.take_stats() } else { Default::default() }
+    }
+
     // --- What decides about translations. User programs have none: these do nothing for them.
 
     /// Takes over what `cpu` says about paging, privilege and breakpoints. Called after every change of CR0, CR3, CR4, EFER, CPL
