@@ -66,6 +66,7 @@ static void worker(u32 limit)
             if (nr == 163) a[4] = 0x20000000 + (next() & 0x1ffff000);
             if (nr == 192) a[3] |= next() % 2 ? 0x10 : 0;
             break;
+        case 355: a[1] &= 0xffff; break; /* fills gigabytes where it can */
         case 397: a[1] = 0x20000000 + (next() & 0x1ffff000); break;
         }
         shared->nr = nr;
@@ -105,8 +106,8 @@ void start(u32 *sp)
         for (u32 still = 0, before = shared->calls; !SYS(wait4, pid, &status, 1, 0);) {
             SYS(nanosleep, ((u32[]){ 0, 10000000 }), 0);
             if (shared->calls != before) { before = shared->calls; still = 0; continue; }
-            if (++still < 150) continue;
-            if (runs(pid)) { spinning++; puts_("spins in call "); dec(shared->nr); put('\n'); } else blocked++;
+            if (++still < 150 || (runs(pid) && still < 1000)) continue;
+            if (still >= 1000) { spinning++; puts_("spins in call "); dec(shared->nr); put('\n'); } else blocked++;
             SYS(kill, pid, 9);
             SYS(wait4, pid, &status, 0, 0);
             status = 0;

@@ -71,6 +71,16 @@ fn signals_and_their_frames() {
     same("./signals");
 }
 
+#[test]
+fn tracers_and_tracees() {
+    same("./trace");
+}
+
+#[test]
+fn seccomp_filters() {
+    same("./seccomp");
+}
+
 /// Each way in which code changes, on every engine whatever `XLAT86_ENGINE` says.
 #[test]
 fn changing_code() {

@@ -47,7 +47,8 @@ impl Rng {
 }
 
 /// May `insn` run unprivileged, away from the kernel, with no effect beyond registers and memory?
-fn tame(insn: &Insn, units: Units) -> bool {
+#[must_use]
+pub fn is_tame(insn: &Insn, units: Units) -> bool {
     use Mnemonic as M;
     let m = insn.iced.mnemonic();
     let kind = match insn.kind {
@@ -115,7 +116,7 @@ impl Generator {
         bytes.extend((0..24).map(|_| rng.bits() as u8));
         let decode = |bytes: &[u8]| decode_insn(bytes, AT, Mode::USER32, CpuModel::MAX.features);
         let insn = decode(&bytes)?;
-        if !tame(&insn, units) {
+        if !is_tame(&insn, units) {
             return None;
         }
         bytes.truncate(insn.len());

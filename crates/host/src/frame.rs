@@ -46,6 +46,8 @@ pub struct Frame {
     pub interrupt_awaited: u32,
     /// Keeps a register during the code of one instruction.
     pub spill: u32,
+    /// Keeps the host's flags during the code of one instruction.
+    pub spilled_flags: u64,
     /// Host stack pointer of the code that entered.
     pub(crate) host_sp: u64,
     /// XMM0 to XMM7.
@@ -91,6 +93,7 @@ impl Frame {
             interrupt_flag: 0,
             interrupt_awaited: 0,
             spill: 0,
+            spilled_flags: 0,
             host_sp: 0,
             xmm: [0; 8],
         }))

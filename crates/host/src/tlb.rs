@@ -140,6 +140,29 @@ impl Tlb {
         self.hit(gva, T::SIZE, |e| e.write).map(|p| unsafe { ram::compare_exchange(p, old, new) })
     }
 
+    /// Copies `len` bytes from `from` to `to`, each range within a page, as if byte by byte upwards would give the same: false, with nothing copied, when
+    /// the ranges overlap so that it wouldn't, or the TLB doesn't have both pages.
+    #[must_use]
+    pub fn copy(&self, to: u32, from: u32, len: usize) -> bool {
+        let (Some(to), Some(from)) = (self.hit(to, len, |t| t.write), self.hit(from, len, |t| t.read)) else {
+            return false;
+        };
+        if (to as u64).wrapping_sub(from as u64) < len as u64 || (from as u64).wrapping_sub(to as u64) < len as u64 {
+            return false;
+        }
+        // SAFETY: as above, for the whole ranges; they don't overlap.
+        unsafe { ram::copy(to, from, len) };
+        true
+    }
+
+    /// Writes `v` over and over into the `len` bytes (a multiple of its size) at `to`, which are within a page; false, with nothing written,
+    /// when the TLB doesn't have it.
+    #[must_use]
+    pub fn fill_memory<T: Scalar>(&self, to: u32, v: T, len: usize) -> bool {
+        // SAFETY: as above.
+        self.hit(to, len, |t| t.write).map(|to| unsafe { ram::fill(to, v, len / T::SIZE) }).is_some()
+    }
+
     /// True when the page of `gva` may be written without further ado.
     #[must_use]
     pub fn writable(&self, gva: u32) -> bool {

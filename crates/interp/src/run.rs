@@ -5,6 +5,7 @@ use crate::ctx::{Ctx, Exec};
 use crate::op::Op;
 use crate::system::debug::{debug_exception, with_hits};
 use crate::{Event, Platform, Stop};
+use iced_x86::Code;
 use std::sync::atomic::AtomicBool;
 use xlat86_arch::eflags::{IF, RF};
 use xlat86_arch::{CpuModel, CpuState, Fault, Mode, Vector};
@@ -19,6 +20,8 @@ pub struct Interp {
     cache: Cache,
     model: &'static CpuModel,
     retired: u64,
+    /// The latest instruction that was stepped over.
+    stepped: Code,
     /// Stop when interrupts could be delivered.
     window: bool,
 }
@@ -27,7 +30,13 @@ impl Interp {
     /// An interpreter of CPU `model`.
     #[must_use]
     pub fn new(model: &'static CpuModel) -> Self {
-        Interp { cache: Cache::new(), model, retired: 0, window: false }
+        Interp { cache: Cache::new(), model, retired: 0, stepped: Code::INVALID, window: false }
+    }
+
+    /// The latest instruction that [`Interp::step`] executed or tried to.
+    #[must_use]
+    pub fn stepped(&self) -> Code {
+        self.stepped
     }
 
     /// Instructions completed so far. A repeated string instruction counts once.
@@ -112,6 +121,7 @@ impl Interp {
         let mut ctx = Ctx::new(cpu, mmu, platform, self.model, &never);
         match self.cache.one(&mut ctx, watched) {
             Ok(op) => {
+                self.stepped = op.code;
                 before(ctx.cpu, unit_of(op.code) != Unit::Integer);
                 let (done, result) = execute(&mut ctx, &[op]);
                 self.retired += done;

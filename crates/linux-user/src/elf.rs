@@ -281,6 +281,18 @@ fn read_exact(file: &File, to: &mut [u8], at: u32, short: &'static str) -> Resul
     })
 }
 
+/// Are the headers of `file` those of an i386 program?
+///
+/// # Errors
+/// What is wrong with them.
+pub fn check_headers(file: &File) -> Result<(), Bad> {
+    let head = head(file).map_err(Bad::Read)?;
+    let image = Image::read(file, &head)?;
+    let (first, size) = image.extent();
+    debug_assert!(u64::from(first) + u64::from(size) <= u64::from(TASK_SIZE) + u64::from(PAGE_SIZE));
+    Ok(())
+}
+
 /// The first [`HEAD`] bytes of `file`, fewer if it is shorter.
 pub(crate) fn head(file: &File) -> Result<Vec<u8>, Errno> {
     let mut buf = vec![0; HEAD];
@@ -339,6 +351,15 @@ mod tests {
         // p_memsz below p_filesz, then p_vaddr beyond the space.
         assert!(matches!(with(52 + 21, 0).unwrap_err(), Bad::Damaged(_)));
         assert!(matches!(with(52 + 11, 0xff).map(|_| ()), Ok(()) | Err(Bad::Damaged(_))));
+    }
+
+    #[test]
+    fn corpus_holds() {
+        let directory = concat!(env!("CARGO_MANIFEST_DIR"), "/../../fuzz/corpus/elf");
+        let files = std::fs::read_dir(directory).unwrap().map(|e| {
+            let _ = check_headers(&File::open(e.unwrap().path()).unwrap());
+        });
+        assert!(files.count() >= 8);
     }
 
     #[test]

@@ -7,6 +7,7 @@ use crate::mm::{ET_DYN_BASE, Mm};
 use crate::options::Options;
 use crate::program::{self, GuestProgram, Program, Refused};
 use crate::root::{self, CannotEnter, Keep};
+use crate::seccomp::Seccomp;
 use crate::shared::Shared;
 use crate::signal::{Actions, ThreadSignals};
 use crate::stack::Contents;
@@ -18,7 +19,7 @@ use std::ffi::{CStr, CString};
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 use syscalls::{Errno, Sysno};
-use xlat86_arch::{CpuModel, CpuState, PAGE_SIZE, Reg};
+use xlat86_arch::{CpuModel, CpuState, PAGE_MASK, PAGE_SIZE, Reg};
 use xlat86_softmmu::FlatSpace;
 use xlat86_vcpu::{Process, Vcpu};
 
@@ -109,6 +110,9 @@ pub fn run(options: Options, invocation: Invocation, inner: bool) -> Result<i32,
     }
     let mut task = load(options, keep, sysroot, trace, program, &path, envp)?;
     host::inherited::restore();
+    if let Some(options) = task.shared.options.traced {
+        task.trace_exec(options);
+    }
     let status = task.run();
     task.end_main_thread(status)
 }
@@ -126,6 +130,10 @@ fn load(
     let space = Arc::new(FlatSpace::new(window));
     let process = Process::new(space.clone(), options.config.clone())?;
     let mm = Arc::new(Mm::new(process.clone(), space));
+    if let Some([soft_as, hard_as, soft_data, hard_data]) = options.memory_limits {
+        mm.limit(0, Some([soft_as, hard_as]));
+        mm.limit(1, Some([soft_data, hard_data]));
+    }
     let mem = Guest::new(window, process.clone());
     let memory = |what| move |errno| Failure::Memory { what, errno };
 
@@ -151,12 +159,20 @@ fn load(
     let auxv = auxv(options.config.model, &main, loader.as_ref(), vdso_base, entry.vsyscall);
     let placed = contents(&argv, &envp, execfn, auxv).place(&mem).map_err(memory("the initial stack"))?;
 
+    host::describe_process((main.phdr & !PAGE_MASK, main.end), &placed);
+
     let mut vcpu = Vcpu::new(&process)?;
     let state = vcpu.state_mut();
     *state = CpuState::linux_user();
     state.eip = loader.as_ref().map_or(main.entry, |l| l.entry);
     state.set_reg(Reg::Esp, placed.esp);
 
+    let inherited = match options.seccomp_fd.map(Seccomp::restore) {
+        None => Seccomp::default(),
+        Some(Some(filters)) => filters,
+        // Running without them would be worse.
+        Some(None) => return Err(Failure::Memory { what: "the seccomp filters", errno: Errno::EINVAL }),
+    };
     let shared = Arc::new(Shared {
         options,
         sysroot,
@@ -167,9 +183,17 @@ fn load(
         vdso: entry,
         started: Instant::now(),
         threads: Default::default(),
+        seccomp: Default::default(),
+        traced: Default::default(),
+        tracees: Default::default(),
         process,
     });
+    let seccomp = shared.seccomp.add(&inherited);
     Ok(Task {
+        seccomp,
+        trace: None,
+        trace_on_exec: false,
+        in_vfork: false,
         vcpu,
         mem,
         mm,

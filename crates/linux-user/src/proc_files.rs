@@ -1,12 +1,14 @@
-//! Files of /proc/self that must describe the guest, not the emulator: maps, cmdline and auxv are answered from a
-//! memory file with the guest's contents.
+//! Files of /proc that must describe the guest, not the emulator: they are answered from a memory file with the
+//! guest's contents. What other processes see is the host kernel's own doing: it was told at the start where the guest's
+//! arguments and environment are ([`host::describe_process`]).
 
 use crate::host_unsafe::{self as host, Arg};
 use crate::shared::Shared;
+use crate::signal::{SIG_DFL, SIG_IGN};
 use crate::task::Task;
 use std::fmt::Write;
 use syscalls::{Errno, Sysno};
-use xlat86_arch::{Gva, PAGE_SIZE};
+use xlat86_arch::{Features, Gva, PAGE_SIZE};
 
 /// Opens the guest's version of a file of /proc/self, if `path` names one.
 pub(crate) fn open(t: &Task, path: u32, flags: u32) -> Result<Option<u32>, Errno> {
@@ -15,18 +17,123 @@ pub(crate) fn open(t: &Task, path: u32, flags: u32) -> Result<Option<u32>, Errno
         return Ok(None);
     }
     let path = t.mem.path(path)?;
-    let is = |name| Shared::is_proc_self(&path, name);
-    let contents = if is("maps") {
-        maps(t)?.into_bytes()
-    } else if is("cmdline") {
-        region(t, t.shared.placed.args)
-    } else if is("auxv") {
-        let (at, len) = t.shared.placed.auxv;
-        region(t, (at, at + len))
-    } else {
-        return Ok(None);
+    let file = FILES.iter().find(|(name, _)| Shared::is_proc_self(&path, name)).map(|f| f.1);
+    let file = file.or((path.as_bytes() == b"/proc/cpuinfo").then_some(cpuinfo as File));
+    match file {
+        // An empty file would be wrong where the host hides /proc: then its own answer stands.
+        Some(file) => memory_file(&file(t)?, flags).map(Some),
+        None => Ok(None),
+    }
+}
+
+type File = fn(&Task) -> Result<Vec<u8>, Errno>;
+
+/// The files of /proc/self.
+const FILES: [(&str, File); 6] = [
+    ("maps", |t| maps(t).map(String::into_bytes)),
+    ("cmdline", |t| Ok(region(t, t.shared.placed.args))),
+    ("auxv", |t| Ok(region(t, (t.shared.placed.auxv.0, t.shared.placed.auxv.0 + t.shared.placed.auxv.1)))),
+    ("stat", stat),
+    ("statm", statm),
+    ("status", status),
+];
+
+fn host_file(path: &str) -> Result<String, Errno> {
+    let bytes = std::fs::read(path).map_err(|e| Errno::new(e.raw_os_error().unwrap_or(libc::EIO)))?;
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
+}
+
+/// The host's line with the guest's virtual size (field 23, in bytes).
+fn stat(t: &Task) -> Result<Vec<u8>, Errno> {
+    let line = host_file("/proc/self/stat")?;
+    // The name, field 2, may hold blanks and parentheses.
+    let (name, rest) = line.rsplit_once(')').ok_or(Errno::EIO)?;
+    let mut fields: Vec<String> = rest.split(' ').map(String::from).collect();
+    if let Some(size) = fields.get_mut(23 - 2) {
+        *size = t.mm.mapped().to_string();
+    }
+    Ok(format!("{name}){}", fields.join(" ")).into_bytes())
+}
+
+/// The host's line with the guest's virtual size (the first field, in pages).
+fn statm(t: &Task) -> Result<Vec<u8>, Errno> {
+    let line = host_file("/proc/self/statm")?;
+    let (_, rest) = line.split_once(' ').ok_or(Errno::EIO)?;
+    Ok(format!("{} {rest}", t.mm.mapped() / u64::from(PAGE_SIZE)).into_bytes())
+}
+
+/// The host's text with the guest's sizes and signals.
+fn status(t: &Task) -> Result<Vec<u8>, Errno> {
+    let actions = t.actions().clone();
+    let signals = |wanted: fn(u32) -> bool| {
+        actions.0.iter().enumerate().filter(|(_, a)| wanted(a.handler)).fold(0u64, |m, (i, _)| m | 1 << i)
     };
-    memory_file(&contents, flags).map(Some)
+    let size = format!("{:8} kB", t.mm.mapped() / 1024);
+    let replaced = [
+        ("VmPeak:", size.clone()),
+        ("VmSize:", size),
+        ("SigBlk:", format!("{:016x}", t.signals.blocked)),
+        ("SigIgn:", format!("{:016x}", signals(|h| h == SIG_IGN))),
+        ("SigCgt:", format!("{:016x}", signals(|h| h != SIG_IGN && h != SIG_DFL))),
+    ];
+    let mut out = String::new();
+    for line in host_file("/proc/self/status")?.lines() {
+        match replaced.iter().find(|(key, _)| line.starts_with(key)) {
+            Some((key, value)) => writeln!(out, "{key}\t{value}"),
+            None => writeln!(out, "{line}"),
+        }
+        .map_err(|_| Errno::ENOMEM)?;
+    }
+    Ok(out.into_bytes())
+}
+
+/// The host's CPUs, each of the guest's model.
+fn cpuinfo(t: &Task) -> Result<Vec<u8>, Errno> {
+    let model = t.shared.options.config.model;
+    let signature = model.cpuid(1, 0)[0];
+    let features = Features::TABLE.iter().filter(|row| model.features.contains(row.0)).map(|row| row.1);
+    let brand: Vec<u8> = (0x8000_0002..=0x8000_0004)
+        .flat_map(|leaf| model.cpuid(leaf, 0))
+        .flat_map(u32::to_le_bytes)
+        .take_while(|&b| b != 0)
+        .collect();
+    let (family, extended) = (signature >> 8 & 15, signature >> 16 & 15);
+    let replaced = [
+        ("vendor_id", "GenuineIntel".to_string()),
+        ("cpu family", family.to_string()),
+        ("model\t", (extended << 4 | signature >> 4 & 15).to_string()),
+        ("model name", String::from_utf8_lossy(&brand).trim().to_string()),
+        ("stepping", (signature & 15).to_string()),
+        ("flags", features.collect::<Vec<_>>().join(" ")),
+    ];
+    let mut out = String::new();
+    for line in host_file("/proc/cpuinfo")?.lines() {
+        let found = replaced.iter().find(|(key, _)| line.starts_with(key));
+        match (found, line.split_once(": ").or(line.split_once(':'))) {
+            (Some((_, value)), Some((key, _))) => writeln!(out, "{key}: {value}"),
+            // The host CPU's microcode, bugs and sizes say nothing about the guest's.
+            (None, Some((key, _))) if HOST_ONLY.contains(&key.trim()) => Ok(()),
+            _ => writeln!(out, "{line}"),
+        }
+        .map_err(|_| Errno::ENOMEM)?;
+    }
+    Ok(out.into_bytes())
+}
+
+/// Lines of /proc/cpuinfo that a guest's CPU doesn't have.
+const HOST_ONLY: [&str; 5] = ["microcode", "bugs", "TLB size", "power management", "vmx flags"];
+
+/// Has a file just been opened for writing that is some thread's memory as /proc shows it? Through it a guest could write
+/// to the emulator's memory and behind the back of its own write protection.
+pub(crate) fn is_memory(fd: u32) -> bool {
+    const PROC_SUPER_MAGIC: i64 = 0x9fa0;
+    let mut fs = crate::abi::HostStatfs::default();
+    if host::call(Sysno::fstatfs, &[Arg::int(fd), Arg::output(&mut fs)]).is_err()
+        || i64::from(fs.typ) != PROC_SUPER_MAGIC
+    {
+        return false;
+    }
+    std::fs::read_link(format!("/proc/self/fd/{fd}")).is_ok_and(|p| p.file_name().is_some_and(|n| n == "mem"))
 }
 
 fn region(t: &Task, (from, to): (u32, u32)) -> Vec<u8> {

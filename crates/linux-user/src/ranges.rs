@@ -14,6 +14,11 @@ pub(crate) struct RangeSet {
 }
 
 impl RangeSet {
+    /// How many values it holds.
+    pub(crate) fn len(&self) -> u64 {
+        self.ranges.iter().map(|(&s, &e)| u64::from(e - s)).sum()
+    }
+
     /// Adds `r`, merging it with what it overlaps or touches.
     pub(crate) fn insert(&mut self, r: Range<u32>) {
         if r.is_empty() {

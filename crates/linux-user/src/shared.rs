@@ -39,6 +39,12 @@ pub struct Shared {
     pub vdso: Vdso,
     /// When the program started.
     pub started: Instant,
+    /// Every thread's seccomp state.
+    pub seccomp: crate::seccomp::Threads,
+    /// Is any thread traced? Then the host reports every signal here, whatever the guest does with it.
+    pub traced: std::sync::atomic::AtomicBool,
+    /// What this process traces.
+    pub tracees: crate::tracer::Tracees,
     /// Guest threads besides the main one.
     pub threads: std::sync::atomic::AtomicUsize,
     /// The engine, for its statistics.
@@ -58,11 +64,16 @@ impl Shared {
 
     /// Is `path` /proc/self/`name`, by any of its names?
     pub fn is_proc_self(path: &CStr, name: &str) -> bool {
-        let Some(rest) = path.to_bytes().strip_prefix(b"/proc/") else { return false };
-        let pid = std::process::id().to_string();
-        [b"self".as_slice(), b"thread-self", pid.as_bytes()]
-            .iter()
-            .any(|p| rest.strip_prefix(*p).and_then(|r| r.strip_prefix(b"/")) == Some(name.as_bytes()))
+        let Some(rest) = path.to_str().ok().and_then(|p| p.strip_prefix("/proc/")) else { return false };
+        let Some((who, mut file)) = rest.split_once('/') else { return false };
+        if who != "self" && who != "thread-self" && who.parse() != Ok(std::process::id()) {
+            return false;
+        }
+        // /proc/self/task/TID/...
+        if let Some((_, of_task)) = file.strip_prefix("task/").and_then(|f| f.split_once('/')) {
+            file = of_task;
+        }
+        file == name
     }
 
     /// Where a lookup of `path` leads if not there.

@@ -36,6 +36,8 @@ pub struct Placed {
     pub auxv: (u32, u32),
     /// The argument strings, start and end (for /proc/self/cmdline).
     pub args: (u32, u32),
+    /// The environment strings, start and end.
+    pub env: (u32, u32),
 }
 
 /// AT_PLATFORM of every 32-bit x86 process.
@@ -89,6 +91,11 @@ impl Contents<'_> {
         words.extend(self.auxv.iter().flat_map(|&(k, v)| [k, v]));
         let esp = (random - 4 * words.len() as u32) & !15;
         guest.write(esp, words.as_slice())?;
-        Ok(Placed { esp, auxv: (esp + 4 * auxv_index, 8 * self.auxv.len() as u32), args: (args_start, args_end) })
+        Ok(Placed {
+            esp,
+            auxv: (esp + 4 * auxv_index, 8 * self.auxv.len() as u32),
+            args: (args_start, args_end),
+            env: (args_end, execfn),
+        })
     }
 }

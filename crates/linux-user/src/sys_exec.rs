@@ -6,7 +6,9 @@
 
 use crate::host_unsafe::{self as host, Arg};
 use crate::program::{self, Program};
+use crate::seccomp;
 use crate::task::Task;
+use crate::tracee;
 use crate::{Stop, SysResult};
 use std::ffi::{CString, OsString};
 use std::os::unix::ffi::OsStringExt;
@@ -68,7 +70,15 @@ fn exec(t: &mut Task, path: CString, argv: u32, envp: u32) -> SysResult {
     let e = match program {
         Program::Host { path, argv } => host::execve(&path, &argv, &envp),
         Program::Guest(_) => {
-            let args = again(t, &path, argv)?;
+            // Closed here when execve fails.
+            let filters = t.seccomp.save()?;
+            let args = again(t, &path, argv, filters.as_ref().map(seccomp::number))?;
+            if t.trace_on_exec {
+                host::call(Sysno::ptrace, &[Arg::NULL, Arg::NULL, Arg::NULL, Arg::NULL])?;
+            }
+            if t.traced() {
+                tracee::before_exec(t);
+            }
             t.shared.keep.execute(&args, &envp)
         }
     };
@@ -76,7 +86,7 @@ fn exec(t: &mut Task, path: CString, argv: u32, envp: u32) -> SysResult {
 }
 
 /// The command line that starts this emulator again on `path`.
-fn again(t: &Task, path: &CString, argv: Vec<CString>) -> Result<Vec<CString>, Errno> {
+fn again(t: &Task, path: &CString, argv: Vec<CString>, filters: Option<i32>) -> Result<Vec<CString>, Errno> {
     let mut argv = argv.into_iter();
     let c = |s: &str| CString::new(s).map_err(|_| Errno::EINVAL);
     let mut args = vec![c("xlat86")?, c("run")?, c("--inner")?];
@@ -85,6 +95,20 @@ fn again(t: &Task, path: &CString, argv: Vec<CString>) -> Result<Vec<CString>, E
     }
     if let Some(fd) = t.shared.keep.fd() {
         args.extend([c("--self-fd")?, c(&fd.to_string())?]);
+    }
+    if t.traced() || t.trace_on_exec {
+        let options = t.trace.as_ref().map_or(0, |b| b.options);
+        args.extend([c("--traced")?, c(&options.to_string())?]);
+    }
+    let limits = [t.mm.limit(0, None), t.mm.limit(1, None)].concat();
+    if limits.iter().any(|&l| l != u64::MAX) {
+        args.push(c("--memory-limits")?);
+        for l in limits {
+            args.push(c(&l.to_string())?);
+        }
+    }
+    if let Some(fd) = filters {
+        args.extend([c("--seccomp-fd")?, c(&fd.to_string())?]);
     }
     args.extend([c("--argv0")?, argv.next().unwrap_or_default(), c("--")?, path.clone()]);
     args.extend(argv);

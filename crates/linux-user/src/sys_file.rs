@@ -36,6 +36,10 @@ fn open_at(t: &mut Task, dir: u32, path: u32, flags: u32, mode: u32) -> SysResul
     }
     let fd =
         t.host_blocking(Sysno::openat, &[Arg::int(dir), path_arg(&found, path), Arg::uint(flags), Arg::uint(mode)])?;
+    if !only_reads(flags) && proc_files::is_memory(fd) {
+        let _ = host::call(Sysno::close, &[Arg::int(fd)]);
+        return Err(Errno::EACCES.into());
+    }
     if small && too_large(fd) {
         let _ = host::call(Sysno::close, &[Arg::int(fd)]);
         return Err(Errno::EOVERFLOW.into());

@@ -3,6 +3,7 @@
 use crate::SysResult;
 use crate::abi::{HostSysinfo, Sysinfo, UserDesc, Utsname};
 use crate::host_unsafe::{self as host, Arg};
+use crate::seccomp;
 use crate::sys_fd::read_iovecs;
 use crate::task::{TLS_FIRST, Task};
 use syscalls::{Errno, Sysno};
@@ -97,7 +98,7 @@ const LDT_ENTRIES: u32 = 8192;
 pub(crate) fn modify_ldt(t: &mut Task, a: [u32; 6]) -> SysResult {
     match a[0] {
         0 => {
-            let bytes: Vec<u8> = t.vcpu.ldt_mut().iter().flat_map(|d| d.to_le_bytes()).collect();
+            let bytes: Vec<u8> = t.vcpu.ldt().entries().iter().flat_map(|d| d.to_le_bytes()).collect();
             let n = bytes.len().min(a[2] as usize);
             t.mem.write_bytes(a[1], &bytes[..n])?;
             Ok(n as u32)
@@ -118,12 +119,7 @@ pub(crate) fn modify_ldt(t: &mut Task, a: [u32; 6]) -> SysResult {
                 // The old form knows no `useable`, which would set AVL.
                 d.flags &= !(1 << 6);
             }
-            let ldt = t.vcpu.ldt_mut();
-            let i = d.entry as usize;
-            if ldt.len() <= i {
-                ldt.resize(i + 1, 0);
-            }
-            ldt[i] = if clear { 0 } else { d.descriptor() };
+            t.vcpu.ldt().set(d.entry as usize, if clear { 0 } else { d.descriptor() });
             Ok(0)
         }
         _ => Err(Errno::ENOSYS.into()),
@@ -163,8 +159,7 @@ fn prctl_option(op: u32) -> Result<Option_, Errno> {
         | libc::PR_SET_THP_DISABLE
         | libc::PR_GET_THP_DISABLE
         | libc::PR_CAP_AMBIENT
-        | libc::PR_SET_PTRACER
-        | libc::PR_GET_SECCOMP => Pass,
+        | libc::PR_SET_PTRACER => Pass,
         // PR_SET_VMA names mappings: no effect on the program.
         0x5356_4d41 => Pass,
         _ => return Err(Errno::EINVAL),
@@ -172,29 +167,17 @@ fn prctl_option(op: u32) -> Result<Option_, Errno> {
 }
 
 pub(crate) fn prctl(t: &mut Task, a: [u32; 6]) -> SysResult {
+    match a[0] as i32 {
+        libc::PR_GET_SECCOMP => return seccomp::prctl_get(t),
+        libc::PR_SET_SECCOMP => return seccomp::prctl_set(t, a[1], a[2]),
+        _ => {}
+    }
     match prctl_option(a[0])? {
         Option_::Out(n) => t.mem.prepare_write(a[1], n),
         Option_::Pass => {}
     }
     let args: Vec<Arg<'_>> = a[..5].iter().map(|&v| Arg::uint(v)).collect();
     t.host_blocking(Sysno::prctl, &args)
-}
-
-pub(crate) fn seccomp(t: &mut Task, a: [u32; 6]) -> SysResult {
-    const GET_ACTION_AVAIL: u32 = 2;
-    if a[0] != GET_ACTION_AVAIL {
-        return Err(Errno::EINVAL.into());
-    }
-    t.host_blocking(Sysno::seccomp, &[Arg::uint(a[0]), Arg::uint(a[1]), Arg::uint(a[2])])
-}
-
-pub(crate) fn ptrace(t: &mut Task, a: [u32; 6]) -> SysResult {
-    let _ = t;
-    const TRACEME: u32 = 0;
-    if a[0] != TRACEME {
-        return Err(Errno::EPERM.into());
-    }
-    Ok(host::call(Sysno::ptrace, &[Arg::NULL, Arg::NULL, Arg::NULL, Arg::NULL])? as u32)
 }
 
 pub(crate) fn keyctl(t: &mut Task, a: [u32; 6]) -> SysResult {

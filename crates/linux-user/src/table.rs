@@ -5,8 +5,8 @@
 //! memory the kernel will write. All other rows name the function that answers.
 
 use crate::{
-    Stop, SysResult, root, sys_exec, sys_fd, sys_file, sys_futex, sys_id, sys_ipc, sys_misc, sys_mm, sys_net, sys_poll,
-    sys_proc, sys_signal, sys_time, task::Task,
+    Stop, SysResult, root, seccomp, sys_exec, sys_fd, sys_file, sys_futex, sys_id, sys_ipc, sys_misc, sys_mm, sys_net,
+    sys_poll, sys_proc, sys_signal, sys_time, task::Task, tracer,
 };
 use Kind::*;
 use syscalls::{Errno, Sysno};
@@ -114,6 +114,7 @@ pub fn row(nr: u32) -> Option<&'static Row> {
 const GONE: &str = "not implemented by Linux itself";
 const KERNEL: &str = "acts on the running kernel, not on a process";
 const AIO: &str = "its shared ring buffer has a 64-bit layout; programs fall back to other interfaces";
+const VM: &str = "CLONE_VM only with CLONE_THREAD or CLONE_VFORK, else EINVAL";
 const LATER: &str = "not implemented yet";
 
 impl Row {
@@ -176,7 +177,7 @@ pub static TABLE: &[Row] = &[
     here(23, "setuid", &[U], sys_id::setuid16),
     here(24, "getuid", &[], sys_id::getuid16),
     here(25, "stime", &[X], sys_time::stime),
-    part(26, "ptrace", &[I, I, X, X], "PTRACE_TRACEME only: the tracee would be the emulator", sys_misc::ptrace),
+    part(26, "ptrace", &[I, I, X, X], "tracees are children that ask for it and what those create: no ATTACH, SEIZE, GET_SYSCALL_INFO; no read watchpoints", tracer::ptrace),
     host(27, "alarm", &[U], Sysno::alarm),
     here(28, "oldfstat", &[Fd, X], sys_file::oldfstat),
     host(29, "pause", &[], Sysno::pause),
@@ -270,10 +271,10 @@ pub static TABLE: &[Row] = &[
     here(117, "ipc", &[U, X, X, X, X, X], sys_ipc::ipc),
     host(118, "fsync", &[Fd], Sysno::fsync),
     here(119, "sigreturn", &[], sys_signal::sigreturn),
-    here(120, "clone", &[Bits(CLONE), X, X, X, X], sys_proc::clone),
+    part(120, "clone", &[Bits(CLONE), X, X, X, X], VM, sys_proc::clone),
     host(121, "setdomainname", &[InBuf, U], Sysno::setdomainname),
     here(122, "uname", &[X], sys_misc::uname),
-    part(123, "modify_ldt", &[I, X, U], "the table is the thread's, not the process's", sys_misc::modify_ldt),
+    here(123, "modify_ldt", &[I, X, U], sys_misc::modify_ldt),
     here(124, "adjtimex", &[X], sys_time::adjtimex),
     here(125, "mprotect", &[X, U, Bits(PROT)], sys_mm::mprotect),
     here(126, "sigprocmask", &[I, X, X], sys_signal::sigprocmask),
@@ -322,7 +323,7 @@ pub static TABLE: &[Row] = &[
     no(169, "nfsservctl", GONE),
     here(170, "setresgid", &[I, I, I], sys_id::setresgid16),
     here(171, "getresgid", &[X, X, X], sys_id::getresgid16),
-    part(172, "prctl", &[I, X, X, X, X], "options that act on the address space or on seccomp filters are refused", sys_misc::prctl),
+    part(172, "prctl", &[I, X, X, X, X], "options that act on the address space are refused", sys_misc::prctl),
     here(173, "rt_sigreturn", &[], sys_signal::rt_sigreturn),
     here(174, "rt_sigaction", &[Sig, X, X, U], sys_signal::rt_sigaction),
     here(175, "rt_sigprocmask", &[I, X, X, U], sys_signal::rt_sigprocmask),
@@ -500,7 +501,7 @@ pub static TABLE: &[Row] = &[
     host(351, "sched_setattr", &[I, X, X], Sysno::sched_setattr),
     host(352, "sched_getattr", &[I, OutBuf, U, X], Sysno::sched_getattr),
     host(353, "renameat2", &[At, Path, At, Path, X], Sysno::renameat2),
-    part(354, "seccomp", &[I, X, X], "only the questions (GET_ACTION_AVAIL) are answered; a filter would see x86-64 numbers", sys_misc::seccomp),
+    part(354, "seccomp", &[I, X, X], "no user notification (NEW_LISTENER)", seccomp::seccomp),
     host(355, "getrandom", &[OutBuf, U, X], Sysno::getrandom),
     host(356, "memfd_create", &[Str, X], Sysno::memfd_create),
     no(357, "bpf", KERNEL),
@@ -574,7 +575,7 @@ pub static TABLE: &[Row] = &[
     host(432, "fsmount", &[Fd, X, X], Sysno::fsmount),
     host(433, "fspick", &[At, Path, X], Sysno::fspick),
     host(434, "pidfd_open", &[I, X], Sysno::pidfd_open),
-    here(435, "clone3", &[X, U], sys_proc::clone3),
+    part(435, "clone3", &[X, U], VM, sys_proc::clone3),
     here(436, "close_range", &[U, U, X], root::close_range),
     here(437, "openat2", &[At, Path, X, U], sys_file::openat2),
     host(438, "pidfd_getfd", &[Fd, Fd, X], Sysno::pidfd_getfd),

@@ -427,6 +427,13 @@ impl Cache {
         unit::mark_at(&u.marks, at).map(|m| Place::Inside(*m))
     }
 
+    /// Arena offset of the start of the guest instruction in whose code host address `site` is, where the registers are still as they were there.
+    pub fn boundary_at(&self, site: u64) -> Option<u32> {
+        let offset = u32::try_from(site.checked_sub(self.arena.base())?).ok().filter(|&o| o >= STUBS_SIZE as u32)?;
+        let u = self.unit(self.unit_at(offset)?);
+        unit::mark_at(&u.marks, offset - u.base).filter(|m| m.boundary).map(|m| u.base + m.host)
+    }
+
     /// Patches the jump that left at `site` to go to the translation of its target, if there is one.
     pub fn chain(&mut self, site: u64) {
         if !self.chaining {

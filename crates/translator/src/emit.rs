@@ -126,8 +126,11 @@ pub(crate) fn emit(
     let (mut next, mut end) = (Next::FallThrough, eip);
     for (i, insn) in insns.iter().enumerate() {
         e.at = i;
-        if targets.contains(&insn.eip()) || insns.get(i + 1).is_some_and(|n| n.iced.is_jcc_short_or_near()) {
-            // Jumps find ESP in R12; and nothing may come between a compare and its jump.
+        let before_jcc = insns.get(i + 1).is_some_and(|n| n.iced.is_jcc_short_or_near());
+        let restarts = e.looks_up() && insn.kind == Kind::String && string::is_repeated(insn);
+        if targets.contains(&insn.eip()) || before_jcc || restarts {
+            // Jumps find ESP in R12, as does an instruction that goes on from its own start; and nothing may come between a compare and
+            // its jump.
             e.sync_esp();
         }
         if loop_heads.contains(&insn.eip()) {
@@ -210,7 +213,7 @@ impl Emitter<'_> {
             if crate::legacy::emit(self, insn, bytes) {
                 return Next::FallThrough;
             }
-            if sensitive::needs_interpreter(insn, self.looks_up()) {
+            if sensitive::needs_interpreter(insn, self.config.address_form) {
                 return self.interpret(insn);
             }
         }

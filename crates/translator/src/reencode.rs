@@ -163,6 +163,10 @@ pub(crate) fn reencode(em: &mut Emitter<'_>, insn: &Insn, bytes: &[u8]) -> Optio
         imm: parts.imm,
     };
     if md == 3 {
+        if insn.iced.op_kinds().any(is_implicit_memory) {
+            // MASKMOVQ and MASKMOVDQU store at EDI.
+            buf.push(0x67);
+        }
         e.rm = Rm::Reg(rename(shape.rm, rm));
         // Both high: no REX. One high and the other in R12: not one of the 8-bit registers can be, but MOVZX ESP, AH can.
         if is_high_byte(shape.rm, rm) && e.reg >= 8 {

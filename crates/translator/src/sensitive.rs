@@ -5,6 +5,7 @@
 //! At CPL 0 the interrupt flag is a word of the frame, so that CLI, STI and POPF are stores; whoever waits for the flag to be set leaves
 //! a word there that makes STI and POPF leave instead.
 
+use crate::config::AddressForm;
 use crate::emit::{Emitter, Next};
 use crate::operand::{self, R8, R11};
 use crate::unit::ExitKind;
@@ -18,8 +19,8 @@ use xlat86_host::Frame;
 /// EFLAGS bits outside the host's flags register that POPF changes at CPL 3.
 const POPF_SYSTEM: u32 = eflags::TF | eflags::NT | eflags::AC | eflags::ID;
 
-/// Plain and x87 instructions that the interpreter executes; `checked`: every access to memory is.
-pub(crate) fn needs_interpreter(insn: &Insn, checked: bool) -> bool {
+/// Plain and x87 instructions that the interpreter executes, guest memory being reached in the way of `form`.
+pub(crate) fn needs_interpreter(insn: &Insn, form: AddressForm) -> bool {
     let i = &insn.iced;
     match i.mnemonic() {
         // Not in 64-bit mode, and too rare to expand.
@@ -33,7 +34,7 @@ pub(crate) fn needs_interpreter(insn: &Insn, checked: bool) -> bool {
         Mnemonic::Cmpxchg => i.op0_kind() == OpKind::Memory && i.op1_register() == Register::AH,
         // Implicit memory operands can't take a computed address.
         Mnemonic::Xlatb | Mnemonic::Maskmovq | Mnemonic::Maskmovdqu => {
-            checked
+            form != AddressForm::Low
                 || matches!(i.segment_prefix(), Register::FS | Register::GS)
                 || i.op_kinds().any(|k| matches!(k, OpKind::MemorySegDI))
                 || i.memory_base() == Register::BX

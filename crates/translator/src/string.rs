@@ -1,11 +1,18 @@
 //! String instructions: the host's own, at its own speed.
 //!
 //! With the address-size prefix they use ESI, EDI and ECX, wrap at 4 GB and are restartable per iteration, exactly
-//! as in 32-bit mode.
+//! as in 32-bit mode. Where accesses are checked, ESI and EDI become host addresses for the time of the instruction; a repeated one goes on
+//! page by page, each part an instruction that could have been interrupted there.
 
 use crate::config::AddressForm;
 use crate::emit::{Emitter, Next};
+use crate::operand::HostMem;
+use crate::reencode::Parts;
+use crate::shape::shape_of;
+use crate::tlb::{Access, FLAGS, SPILL};
+use dynasmrt::{DynasmApi, dynasm};
 use iced_x86::{OpKind, Register};
+use xlat86_arch::{Reg, eflags};
 use xlat86_decoder::Insn;
 
 /// Emits a string instruction.
@@ -15,8 +22,193 @@ pub(crate) fn emit(e: &mut Emitter<'_>, insn: &Insn, bytes: &[u8]) -> Next {
     let based = matches!(i.segment_prefix(), Register::FS | Register::GS);
     // 16-bit indexes and a source in a segment with a base are rare; ES:EDI can't be overridden, so in the GS form no string instruction reaches its
     // destination.
-    if narrow || based || e.config.address_form != AddressForm::Low {
+    if narrow || based || e.config.address_form == AddressForm::Gs {
         return e.interpret(insn);
     }
-    e.plain(insn, bytes)
+    if !e.looks_up() {
+        return e.plain(insn, bytes);
+    }
+    let s = Shape::new(&Parts::new(insn, shape_of(insn.code()), bytes));
+    if !is_repeated(insn) {
+        once(e, s);
+    } else if s.uses_di {
+        repeated(e, insn, s);
+    } else {
+        // LODS, of which nobody wants but the last.
+        return e.interpret(insn);
+    }
+    Next::FallThrough
+}
+
+/// Does `insn` have a repeat prefix?
+pub(crate) fn is_repeated(insn: &Insn) -> bool {
+    insn.iced.has_rep_prefix() || insn.iced.has_repne_prefix()
+}
+
+/// What a string instruction does.
+#[derive(Clone, Copy)]
+struct Shape {
+    opcode: u8,
+    /// log2 of the element's size in bytes.
+    scale: u8,
+    /// Takes elements from ESI.
+    uses_si: bool,
+    /// Accesses elements at EDI.
+    uses_di: bool,
+    writes: bool,
+    /// Sets flags, on which a repetition may end.
+    compares: bool,
+}
+
+impl Shape {
+    fn new(parts: &Parts<'_>) -> Shape {
+        let opcode = parts.opcode[0];
+        let scale = match (opcode & 1, parts.p66) {
+            (0, _) => 0,
+            (_, true) => 1,
+            (_, false) => 2,
+        };
+        // MOVS, CMPS, STOS, LODS, SCAS.
+        let (uses_si, uses_di, writes, compares) = match opcode & !1 {
+            0xa4 => (true, true, true, false),
+            0xa6 => (true, true, false, true),
+            0xaa => (false, true, true, false),
+            0xac => (true, false, false, false),
+            _ => (false, true, false, true),
+        };
+        Shape { opcode, scale, uses_si, uses_di, writes, compares }
+    }
+
+    fn source(self) -> Access {
+        Access { size: 1 << self.scale, write: false }
+    }
+
+    fn destination(self) -> Access {
+        Access { write: self.writes, ..self.source() }
+    }
+
+    /// The host's instruction, on RSI and RDI.
+    fn execute(self, e: &mut Emitter<'_>, prefix: Option<u8>) {
+        e.buf.bytes.extend((self.scale == 1).then_some(0x66));
+        e.buf.bytes.extend(prefix);
+        e.buf.bytes.push(self.opcode);
+    }
+}
+
+const ESI: HostMem = HostMem::at(Reg::Esi as u8, 0);
+const EDI: HostMem = HostMem::at(Reg::Edi as u8, 0);
+
+/// One element. The host does the arithmetic on the addresses, by its direction flag.
+fn once(e: &mut Emitter<'_>, s: Shape) {
+    match (s.uses_si, s.uses_di) {
+        (true, true) => {
+            e.reach(EDI, s.destination());
+            dynasm!(e.buf ; .arch x64 ; lea r11, [r8 + r9]);
+            e.reach_beside(ESI, s.source());
+            dynasm!(e.buf ; .arch x64 ; mov r10d, edi ; lea rsi, [r8 + r9] ; mov rdi, r11);
+            s.execute(e, None);
+            // Back: by the addend, and by how far it has come.
+            dynasm!(e.buf ; .arch x64
+                ; not r9
+                ; lea esi, [rsi + r9 + 1]
+                ; not r11
+                ; lea rdi, [rdi + r11 + 1]
+                ; lea edi, [rdi + r10]
+            );
+        }
+        (true, false) => {
+            e.reach(ESI, s.source());
+            dynasm!(e.buf ; .arch x64 ; lea rsi, [r8 + r9]);
+            s.execute(e, None);
+            dynasm!(e.buf ; .arch x64 ; not r9 ; lea esi, [rsi + r9 + 1]);
+        }
+        _ => {
+            e.reach(EDI, s.destination());
+            dynasm!(e.buf ; .arch x64 ; lea rdi, [r8 + r9]);
+            s.execute(e, None);
+            dynasm!(e.buf ; .arch x64 ; not r9 ; lea edi, [rdi + r9 + 1]);
+        }
+    }
+}
+
+/// ECX elements upwards: as many as lie in the pages that ESI and EDI are in, then on from the start.
+fn repeated(e: &mut Emitter<'_>, insn: &Insn, s: Shape) {
+    let start = e.buf.pos();
+    // jecxz over a jump over the jump to the end
+    e.buf.bytes.extend_from_slice(&[0x67, 0xe3, 2, 0xeb, 5, 0xe9, 0, 0, 0, 0]);
+    let end = e.buf.pos() - 4;
+    dynasm!(e.buf ; .arch x64
+        ; pushfq
+        ; pop QWORD [r14 + FLAGS]
+        ; test DWORD [r14 + FLAGS], eflags::DF as i32
+    );
+    // Downwards is rare.
+    e.buf.bytes.extend_from_slice(&[0x74, 0]);
+    let from = e.buf.pos();
+    restore_flags(e);
+    e.interpret(insn);
+    e.buf.bytes[from - 1] = (e.buf.pos() - from) as u8;
+
+    e.reach_clobbering(EDI, s.destination());
+    dynasm!(e.buf ; .arch x64 ; lea r11, [r8 + r9]);
+    if s.uses_si {
+        e.reach_clobbering(ESI, s.source());
+        dynasm!(e.buf ; .arch x64 ; lea r9, [r8 + r9]);
+    }
+    let scale = s.scale as i8;
+    let up_to_page_end = |e: &mut Emitter<'_>, r: Reg| {
+        dynasm!(e.buf ; .arch x64
+            ; mov r8d, Rd(r as u8)
+            ; not r8d
+            ; and r8d, 0xfff
+            ; add r8d, 1
+            ; shr r8d, scale
+            ; cmp r8d, r10d
+            ; cmovb r10d, r8d
+        );
+    };
+    dynasm!(e.buf ; .arch x64 ; mov r10d, ecx);
+    up_to_page_end(e, Reg::Edi);
+    if s.uses_si {
+        up_to_page_end(e, Reg::Esi);
+    }
+    // Those of the next parts are kept; ESI and EDI become host addresses.
+    dynasm!(e.buf ; .arch x64
+        ; sub ecx, r10d
+        ; mov [r14 + SPILL], ecx
+        ; mov ecx, r10d
+        ; mov r10d, edi
+        ; sub r10, r11
+        ; mov rdi, r11
+    );
+    if s.uses_si {
+        dynasm!(e.buf ; .arch x64 ; mov r8d, esi ; sub r8, r9 ; mov rsi, r9);
+    }
+    s.execute(e, Some(if insn.iced.has_repne_prefix() { 0xf2 } else { 0xf3 }));
+    if s.uses_si {
+        dynasm!(e.buf ; .arch x64 ; lea esi, [rsi + r8]);
+    }
+    dynasm!(e.buf ; .arch x64 ; lea edi, [rdi + r10] ; mov r8d, [r14 + SPILL] ; lea ecx, [rcx + r8]);
+    let found = if s.compares {
+        // Found, or found different: the end.
+        let opcode = if insn.iced.has_repne_prefix() { 0x74 } else { 0x75 };
+        e.buf.bytes.extend_from_slice(&[opcode, 0]);
+        Some(e.buf.pos())
+    } else {
+        restore_flags(e);
+        None
+    };
+    let back = (start as i64 - (e.buf.pos() as i64 + 8)) as i32;
+    e.buf.bytes.extend_from_slice(&[0x67, 0xe3, 5, 0xe9]);
+    e.buf.bytes.extend_from_slice(&back.to_le_bytes());
+    if let Some(from) = found {
+        e.buf.bytes[from - 1] = (e.buf.pos() - from) as u8;
+    }
+    let distance = (e.buf.pos() - end - 4) as u32;
+    e.buf.set32(end, distance);
+    e.settle();
+}
+
+fn restore_flags(e: &mut Emitter<'_>) {
+    dynasm!(e.buf ; .arch x64 ; push QWORD [r14 + FLAGS] ; popfq);
 }

@@ -52,8 +52,8 @@ pub(crate) struct Slow {
     access: Access,
     /// What has to be added to R12.
     esp: i32,
-    /// Where ECX has been put, if anywhere.
-    ecx: Option<Saved>,
+    /// Where what has to be restored has been put, if anything has.
+    saved: Option<Saved>,
     /// The instruction may be started again from its boundary: R12 is what it was there.
     again: bool,
 }
@@ -63,6 +63,8 @@ pub(crate) struct Slow {
 enum Saved {
     R11,
     Frame,
+    /// Nothing: the flags may be clobbered, because the frame has them.
+    Flags,
 }
 
 impl Emitter<'_> {
@@ -75,6 +77,11 @@ impl Emitter<'_> {
     /// The same, leaving R11 alone.
     pub(crate) fn reach_beside(&mut self, mem: HostMem, access: Access) -> Rm {
         self.reach_with(mem, access, Saved::Frame)
+    }
+
+    /// The same where the flags are in the frame.
+    pub(crate) fn reach_clobbering(&mut self, mem: HostMem, access: Access) -> Rm {
+        self.reach_with(mem, access, Saved::Flags)
     }
 
     fn reach_with(&mut self, mem: HostMem, access: Access, save: Saved) -> Rm {
@@ -93,7 +100,7 @@ impl Emitter<'_> {
         let view = if self.mode.has(Mode::USER) { TlbView::User } else { TlbView::Supervisor };
         let tags = if access.write { view.write_tags() } else { view.read_tags() };
         let last = access.size as i32 - 1;
-        let free = self.flags_are_dead_here();
+        let free = save == Saved::Flags || self.flags_are_dead_here();
         if mem != HostMem::at(R8, 0) {
             operand::lea(&mut self.buf, R8, &mem);
         }
@@ -106,11 +113,11 @@ impl Emitter<'_> {
                 dynasm!(self.buf ; .arch x64 ; shr r10d, 12 ; cmp r10d, [r14 + r9 * 8 + tags]);
             }
             self.buf.bytes.extend_from_slice(&[0x0f, 0x85]);
-            self.slow_way(access, None);
+            self.slow_way(access, (save == Saved::Flags).then_some(save));
         } else {
             match save {
                 Saved::R11 => dynasm!(self.buf ; .arch x64 ; mov r11d, ecx),
-                Saved::Frame => dynasm!(self.buf ; .arch x64 ; mov [r14 + SPILL], ecx),
+                Saved::Frame | Saved::Flags => dynasm!(self.buf ; .arch x64 ; mov [r14 + SPILL], ecx),
             }
             dynasm!(self.buf ; .arch x64 ; mov ecx, 12 ; shrx r9d, r8d, ecx);
             operand::lea(&mut self.buf, R10, &HostMem::at(R8, last));
@@ -123,17 +130,17 @@ impl Emitter<'_> {
             // jrcxz over the jump to the slow way
             self.buf.bytes.extend_from_slice(&[0xe3, 5, 0xe9]);
             self.slow_way(access, Some(save));
-            restore_ecx(self, save);
+            restore(self, save);
         }
         dynasm!(self.buf ; .arch x64 ; mov r9, [r14 + r9 * 8 + view.addends()]);
         HostMem { base: Some(R8), index: Some((R9, 0)), disp: 0 }
     }
 
     /// Appends the displacement of a jump to the slow way.
-    fn slow_way(&mut self, access: Access, ecx: Option<Saved>) {
+    fn slow_way(&mut self, access: Access, saved: Option<Saved>) {
         let (patch, eip) = (self.buf.pos(), self.insns[self.at].eip());
         let again = self.boundary_esp() == self.esp;
-        self.slow.push(Slow { patch, eip, access, esp: self.esp, ecx, again });
+        self.slow.push(Slow { patch, eip, access, esp: self.esp, saved, again });
         self.buf.bytes.extend_from_slice(&[0; 4]);
     }
 
@@ -142,8 +149,8 @@ impl Emitter<'_> {
         for s in core::mem::take(&mut self.slow) {
             let to = self.buf.pos();
             self.buf.set32(s.patch, (to - s.patch - 4) as u32);
-            if let Some(save) = s.ecx {
-                restore_ecx(self, save);
+            if let Some(save) = s.saved {
+                restore(self, save);
             }
             stubs::leave(&mut self.buf);
             let again = self.boundary_of(s.eip).filter(|_| s.again);
@@ -172,11 +179,14 @@ impl Emitter<'_> {
     }
 }
 
-const SPILL: i32 = offset_of!(Frame, spill) as i32;
+/// Offsets in the frame of room for a register and for the flags.
+pub(crate) const SPILL: i32 = offset_of!(Frame, spill) as i32;
+pub(crate) const FLAGS: i32 = offset_of!(Frame, spilled_flags) as i32;
 
-fn restore_ecx(e: &mut Emitter<'_>, from: Saved) {
+fn restore(e: &mut Emitter<'_>, from: Saved) {
     match from {
         Saved::R11 => dynasm!(e.buf ; .arch x64 ; mov ecx, r11d),
         Saved::Frame => dynasm!(e.buf ; .arch x64 ; mov ecx, [r14 + SPILL]),
+        Saved::Flags => dynasm!(e.buf ; .arch x64 ; push QWORD [r14 + FLAGS] ; popfq),
     }
 }

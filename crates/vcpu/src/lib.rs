@@ -25,7 +25,7 @@ mod world;
 
 pub use config::{Config, Engine, MmuMode};
 pub use exit::{Error, Exit};
-pub use platform::Io;
+pub use platform::{Io, Ldt};
 pub use process::Process;
 pub use stats::Stats;
 pub use system::Kicker;

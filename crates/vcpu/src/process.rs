@@ -289,6 +289,9 @@ impl Process {
     ) -> Option<(Unit, Duration)> {
         let started = Instant::now();
         let mut config = self.config.translator;
+        if mode.has(Mode::WINDOW) {
+            config.address_form = AddressForm::Gs;
+        }
         let unit = loop {
             let unit = translate(eip, mode, self.config.model.features, &config, source)?;
             if unit.code.len() <= cache.largest_unit() {

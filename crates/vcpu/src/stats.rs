@@ -1,5 +1,6 @@
 //! What running has cost.
 
+use iced_x86::Code;
 use std::fmt;
 use xlat86_translator::CacheStats;
 
@@ -34,6 +35,8 @@ pub struct Stats {
     pub code_writes: u64,
     /// Blocks compared in lockstep.
     pub lockstep_blocks: u64,
+    /// What a system's CPU left translated code for most, to have it interpreted, and how often.
+    pub most_interpreted: [Option<(Code, u64)>; 16],
 }
 
 impl Stats {
@@ -52,6 +55,9 @@ impl Stats {
         self.interpreted += o.interpreted;
         self.code_writes += o.code_writes;
         self.lockstep_blocks += o.lockstep_blocks;
+        if o.most_interpreted[0].is_some() {
+            self.most_interpreted = o.most_interpreted;
+        }
     }
 }
 
@@ -126,6 +132,9 @@ impl fmt::Display for Stats {
         ];
         for (name, value) in rows {
             writeln!(f, "{name:<44}{value:>16}")?;
+        }
+        for (code, n) in self.most_interpreted.iter().flatten() {
+            writeln!(f, "{:<44}{n:>16}", format!("interpreted: {code:?}"))?;
         }
         Ok(())
     }

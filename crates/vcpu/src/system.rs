@@ -1,10 +1,12 @@
 //! A CPU that carries a whole system: events go through the guest's IDT, and others make it stop.
 
 pub(crate) mod spaces;
+pub(crate) mod window;
 
 use crate::platform::{Io, Surroundings};
 use crate::vcpu::Resolution;
 use crate::{Engine, Error, Exit, Process, Vcpu};
+use iced_x86::Code;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, ThreadId};
@@ -54,6 +56,9 @@ pub(crate) struct System {
     pub(crate) nmi_pending: bool,
     pub(crate) window_wanted: bool,
     pub(crate) spaces: spaces::Spaces,
+    pub(crate) windows: window::Windows,
+    /// How often each instruction was stepped over, by its code.
+    pub(crate) stepped: Vec<u64>,
     /// The changes of physical memory that have been attended to.
     memory_seen: u64,
 }
@@ -79,11 +84,13 @@ impl Vcpu {
             window_wanted: false,
             memory_seen: memory.changes(),
             spaces: spaces::Spaces::new(),
+            windows: window::Windows::default(),
+            stepped: Vec::new(),
         };
         Self::made(process, state, mmu, Surroundings::system(io), Some(system), Some(tlb))
     }
 
-    fn system_mut(&mut self) -> &mut System {
+    pub(crate) fn system_mut(&mut self) -> &mut System {
         self.system.as_mut().expect("a system's CPU")
     }
 
@@ -117,6 +124,14 @@ impl Vcpu {
     pub fn nmi(&mut self) {
         self.system_mut().nmi_pending = true;
         signals::kick_self();
+    }
+
+    /// What was stepped over most.
+    pub(crate) fn most_interpreted(&self) -> [Option<(Code, u64)>; 16] {
+        let stepped = self.system.as_ref().map_or(&[][..], |s| &s.stepped);
+        let mut all: Vec<_> = Code::values().zip(stepped.iter().copied()).filter(|c| c.1 != 0).collect();
+        all.sort_by_key(|c| core::cmp::Reverse(c.1));
+        core::array::from_fn(|i| all.get(i).copied())
     }
 
     /// Reads guest memory as a debugger does, at linear address `gva`: nothing changes. False when not all of it is mapped memory.

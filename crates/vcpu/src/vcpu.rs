@@ -2,6 +2,7 @@
 
 use crate::fx::{self, Home};
 use crate::memo::Memo;
+use crate::platform::Ldt;
 use crate::platform::Surroundings;
 use crate::system::System;
 use crate::world::Member;
@@ -139,8 +140,14 @@ impl Vcpu {
     }
 
     /// The local descriptor table.
-    pub fn ldt_mut(&mut self) -> &mut Vec<u64> {
-        &mut self.platform.ldt
+    #[must_use]
+    pub fn ldt(&self) -> &Ldt {
+        &self.platform.ldt
+    }
+
+    /// Gives this CPU the table of another.
+    pub fn set_ldt(&mut self, ldt: Ldt) {
+        self.platform.ldt = ldt;
     }
 
     /// The descriptor table's entry `index`, 0 when empty.
@@ -160,6 +167,7 @@ impl Vcpu {
         let mut stats = core::mem::take(&mut self.stats);
         let interpreted = self.interp.retired();
         stats.interpreted = interpreted - self.interpreted_published;
+        stats.most_interpreted = self.most_interpreted();
         self.interpreted_published = interpreted;
         if let Some(f) = &mut self.frame {
             stats.return_mismatches = core::mem::take(&mut f.regs().mismatches);
@@ -208,6 +216,12 @@ impl Vcpu {
             self.changes_seen = now;
             self.interp.flush();
         }
+    }
+
+    /// Executes one instruction of a user program, without what waits for it outside. `None`: it completed.
+    pub fn single_step(&mut self) -> Option<Exit> {
+        self.see_changes();
+        self.interpret_one()
     }
 
     /// Executes one instruction on the interpreter. `None`: it completed.
