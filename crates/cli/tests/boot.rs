@@ -104,6 +104,70 @@ fn debian_kernels_boot_run_and_power_off() {
     }
 }
 
+/// Types at a guest's serial console, and waits for what it says.
+struct Typist {
+    child: Child,
+    stdin: std::process::ChildStdin,
+    shown: mpsc::Receiver<Vec<u8>>,
+    text: String,
+}
+
+impl Typist {
+    fn new(mut command: Command) -> Typist {
+        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let (stdin, mut output) = (child.stdin.take().unwrap(), child.stdout.take().unwrap());
+        let (sender, shown) = mpsc::channel();
+        std::thread::spawn(move || {
+            let mut piece = [0; 4096];
+            while let Ok(n @ 1..) = output.read(&mut piece) {
+                if sender.send(piece[..n].to_vec()).is_err() {
+                    return;
+                }
+            }
+        });
+        Typist { child, stdin, shown, text: String::new() }
+    }
+
+    /// What was shown up to and with `what`, typing `keys` first.
+    fn answer(&mut self, keys: &str, what: &str) -> String {
+        self.stdin.write_all(keys.as_bytes()).unwrap();
+        loop {
+            if let Some(at) = self.text.find(what) {
+                let rest = self.text.split_off(at + what.len());
+                return std::mem::replace(&mut self.text, rest);
+            }
+            let piece = self.shown.recv_timeout(LIMIT).unwrap_or_else(|_| panic!("no {what} in {}", self.text));
+            self.text += &String::from_utf8_lossy(&piece);
+        }
+    }
+}
+
+#[test]
+#[ignore = "needs testdata/kernels/debian, which root has to run, and a minute"]
+fn debian_boots_to_a_login_and_shuts_down() {
+    let kernels = testdata().join("kernels");
+    let file = |name: &str| kernels.join(name).to_str().unwrap().to_owned();
+    let mut typist = Typist::new(boot(&[
+        "--kernel",
+        &file("out/vmlinuz-686"),
+        "--initrd",
+        &file("out/initrd-686.img"),
+        "--append",
+        "console=ttyS0 quiet xlat86.root=/dev/vda",
+        "--snapshot",
+        "--disk",
+        &file("disk/debian.img"),
+    ]));
+    typist.answer("", "login:");
+    typist.answer("root\n", "assword:");
+    typist.answer("xlat86\n", "# ");
+    // The quotes keep the echo from being taken for the answer.
+    let state = typist.answer("systemctl is-system-running --wait; echo en''d\n", "end");
+    assert!(state.contains("running\r\n"), "{state}");
+    typist.answer("systemctl poweroff\n", "Powering off");
+    assert_eq!(finish(typist.child).status.code(), Some(0));
+}
+
 #[test]
 fn test_kernels_print_and_exit_with_a_status() {
     // mov dx, 0xe9; mov al, 'o'; out dx, al; mov al, 'k'; out dx, al; mov al, 0x10; out 0xf4, al
