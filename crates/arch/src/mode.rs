@@ -29,6 +29,8 @@ impl Mode {
     pub const FS_OPEN: u16 = 1 << 9;
     /// The same of GS.
     pub const GS_OPEN: u16 = 1 << 10;
+    /// Memory is reached through a window in which pages appear where the guest sees them. Set by whoever translates.
+    pub const WINDOW: u16 = 1 << 11;
 
     /// A Linux user program: flat 32-bit protected mode at CPL 3.
     pub const USER32: Mode =
@@ -49,7 +51,7 @@ impl Mode {
 
 impl core::fmt::Debug for Mode {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        let names = ["code32", "stack32", "user", "flat", "pe", "pg", "vm86", "tf", "fpu-off", "fs", "gs"];
+        let names = ["code32", "stack32", "user", "flat", "pe", "pg", "vm86", "tf", "fpu-off", "fs", "gs", "window"];
         let set = names.iter().enumerate().filter(|(i, _)| self.0 >> i & 1 == 1).map(|(_, n)| *n);
         f.write_str(&set.collect::<Vec<_>>().join("+"))
     }

@@ -189,11 +189,36 @@ pub(crate) unsafe fn compare_exchange<T: Scalar>(p: *mut u8, old: T, new: T) -> 
 ///
 /// # Safety
 /// Both sides are valid for `len` bytes and don't overlap.
-unsafe fn copy(to: *mut u8, from: *const u8, len: usize) {
+pub(crate) unsafe fn copy(to: *mut u8, from: *const u8, len: usize) {
     // SAFETY: the caller's contract; the direction flag is clear in Rust code.
     unsafe {
         asm!("rep movsb", inout("rcx") len => _, inout("rdi") to => _, inout("rsi") from => _,
              options(nostack, preserves_flags));
+    }
+}
+
+/// Stores `v` `count` times in a row.
+///
+/// # Safety
+/// As for [`store`], for all of them.
+pub(crate) unsafe fn fill<T: Scalar>(to: *mut u8, v: T, count: usize) {
+    let v = v.to_u64();
+    // SAFETY: the caller's contract; the direction flag is clear in Rust code.
+    unsafe {
+        match T::SIZE {
+            1 => {
+                asm!("rep stosb", inout("rcx") count => _, inout("rdi") to => _, in("rax") v, options(nostack, preserves_flags))
+            }
+            2 => {
+                asm!("rep stosw", inout("rcx") count => _, inout("rdi") to => _, in("rax") v, options(nostack, preserves_flags))
+            }
+            4 => {
+                asm!("rep stosd", inout("rcx") count => _, inout("rdi") to => _, in("rax") v, options(nostack, preserves_flags))
+            }
+            _ => {
+                asm!("rep stosq", inout("rcx") count => _, inout("rdi") to => _, in("rax") v, options(nostack, preserves_flags))
+            }
+        }
     }
 }
 

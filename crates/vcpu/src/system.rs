@@ -1,6 +1,7 @@
 //! A CPU that carries a whole system: events go through the guest's IDT, and others make it stop.
 
 pub(crate) mod spaces;
+pub(crate) mod window;
 
 use crate::platform::{Io, Surroundings};
 use crate::vcpu::Resolution;
@@ -55,6 +56,7 @@ pub(crate) struct System {
     pub(crate) nmi_pending: bool,
     pub(crate) window_wanted: bool,
     pub(crate) spaces: spaces::Spaces,
+    pub(crate) windows: window::Windows,
     /// How often each instruction was stepped over, by its code.
     pub(crate) stepped: Vec<u64>,
     /// The changes of physical memory that have been attended to.
@@ -82,6 +84,7 @@ impl Vcpu {
             window_wanted: false,
             memory_seen: memory.changes(),
             spaces: spaces::Spaces::new(),
+            windows: window::Windows::default(),
             stepped: Vec::new(),
         };
         Self::made(process, state, mmu, Surroundings::system(io), Some(system), Some(tlb))

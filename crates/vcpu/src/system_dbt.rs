@@ -9,6 +9,7 @@ use crate::fx;
 use crate::fx::Home;
 use crate::process::Connect;
 use crate::system::spaces::Spaces;
+use crate::system::window::WindowFault;
 use crate::{Exit, Vcpu};
 use xlat86_arch::{Fault, Gva, Mode, PAGE_SIZE, Seg, Segment, cr0, eflags};
 use xlat86_decoder::MAX_INSN_LEN;
@@ -53,8 +54,9 @@ impl Vcpu {
                 Outside::Interpret
             } else {
                 let Some(mode) = self.translatable_mode() else { return self.interpret_stretch() };
+                let mode = self.choose_reach(mode);
                 match self.system_code(mode, connect.take()) {
-                    Some(offset) => self.enter_system(offset),
+                    Some(offset) => self.timed(mode, |cpu| cpu.enter_system(offset)),
                     None => Outside::Interpret,
                 }
             };
@@ -203,8 +205,17 @@ impl Vcpu {
                     self.repair_at(site);
                     return Outside::Stopped;
                 }
+                Left::Trap if self.process.cache().mismatched(site) => {
+                    self.from_system_frame();
+                    self.returned_elsewhere(target);
+                    return Outside::Connect(Connect::Table);
+                }
                 Left::Trap => {
                     self.stats.leave_fault += 1;
+                    if let WindowFault::Again(at) = self.after_window_fault(site) {
+                        offset = at;
+                        continue;
+                    }
                     self.from_system_frame();
                     self.repair_at(site);
                     return Outside::Interpret;

@@ -159,7 +159,8 @@ impl Vcpu {
     /// Counters of this CPU.
     #[must_use]
     pub fn stats(&self) -> Stats {
-        Stats { interpreted: self.interp.retired(), ..self.stats }
+        let (mmu, shadow) = (self.mmu.stats(), self.mmu.shadow_stats());
+        Stats { interpreted: self.interp.retired(), mmu, shadow, ..self.stats }
     }
 
     /// Adds the counters of this CPU to its process's, so that they show there.
@@ -168,9 +169,10 @@ impl Vcpu {
         let interpreted = self.interp.retired();
         stats.interpreted = interpreted - self.interpreted_published;
         stats.most_interpreted = self.most_interpreted();
+        (stats.mmu, stats.shadow) = self.mmu.take_stats();
         self.interpreted_published = interpreted;
         if let Some(f) = &mut self.frame {
-            stats.return_mismatches = core::mem::take(&mut f.regs().mismatches);
+            stats.return_mismatches += core::mem::take(&mut f.regs().mismatches);
         }
         self.process.stats.lock().unwrap_or_else(std::sync::PoisonError::into_inner).add(&stats);
     }
@@ -253,8 +255,10 @@ impl Vcpu {
     /// Is the page of the instruction at `eip` write-protected for being code? Nobody lifts that while this CPU is inside.
     fn is_watched(&self, eip: u32) -> bool {
         let at = Gva(eip);
-        let code = self.process.space().page(at).is_code() && self.process.world.is_inside(&self.me);
-        code && at.page_offset() as usize <= PAGE_SIZE as usize - MAX_INSN_LEN
+        let inside = self.system.is_none() && self.process.world.is_inside(&self.me);
+        inside
+            && self.process.space().page(at).is_code()
+            && at.page_offset() as usize <= PAGE_SIZE as usize - MAX_INSN_LEN
     }
 
     fn after_interpreter(&mut self, stop: Stop) -> Option<Exit> {

@@ -11,7 +11,7 @@ use crate::table::{Row, all, any, one};
 use crate::width::Width;
 use iced_x86::{Code, Mnemonic::*};
 use xlat86_arch::eflags::{DF, ZF};
-use xlat86_arch::{Mode, Reg, Seg};
+use xlat86_arch::{Gva, Mode, Reg, Seg};
 
 /// Iterations between two looks at the interrupt flag.
 const PATIENCE: u32 = 1024;
@@ -82,8 +82,55 @@ impl Ctx<'_> {
     }
 }
 
+/// Iterations worth doing at once.
+const BULK: u32 = 8;
+
+impl Ctx<'_> {
+    /// Elements of width `T` that a repeated instruction may move at once, upwards, without leaving the page of any of the linear addresses `at`; 0
+    /// where each has to be looked at.
+    fn bulk<T: Width>(&self, op: &Op, at: &[u32]) -> u32 {
+        let each = self.mode.has(Mode::TRAP) || self.debugging || self.flag(DF) || op.mem.addr16;
+        let room = at.iter().map(|a| (0x1000 - (a & 0xfff)) / T::SIZE as u32);
+        // The last one remains.
+        let n = room.min().unwrap_or(0).min(self.cpu.reg(Reg::Ecx).saturating_sub(1));
+        if each || n < BULK { 0 } else { n }
+    }
+
+    /// Moves ECX on by `n` iterations and `regs` by as many elements of width `T`.
+    fn advance_bulk<T: Width>(&mut self, regs: &[Reg], n: u32) {
+        self.cpu.set_reg(Reg::Ecx, self.cpu.reg(Reg::Ecx) - n);
+        for &r in regs {
+            self.cpu.set_reg(r, self.cpu.reg(r).wrapping_add(n * T::SIZE as u32));
+        }
+    }
+}
+
+/// Pages at a time where nothing stands against it; what remains is done by element.
+fn movs_bulk<T: Width>(ctx: &mut Ctx<'_>, op: &Op) {
+    while op.rep && ctx.is_plain(op.mem.seg, false) && ctx.is_plain(Seg::Es, true) && !ctx.interrupted() {
+        let (from, to) = (ctx.source_offset(op), ctx.destination_offset(op));
+        let n = ctx.bulk::<T>(op, &[from, to]);
+        if n == 0 || !ctx.mmu.copy_plain(Gva(to), Gva(from), n as usize * T::SIZE) {
+            return;
+        }
+        ctx.advance_bulk::<T>(&[Reg::Esi, Reg::Edi], n);
+    }
+}
+
+fn stos_bulk<T: Width>(ctx: &mut Ctx<'_>, op: &Op, v: T) {
+    while op.rep && ctx.is_plain(Seg::Es, true) && !ctx.interrupted() {
+        let to = ctx.destination_offset(op);
+        let n = ctx.bulk::<T>(op, &[to]);
+        if n == 0 || !ctx.mmu.fill_plain(Gva(to), v, n as usize * T::SIZE) {
+            return;
+        }
+        ctx.advance_bulk::<T>(&[Reg::Edi], n);
+    }
+}
+
 fn movs<T: Width>(ctx: &mut Ctx<'_>, op: &Op) -> Exec {
     ctx.repeat(op, false, |ctx| {
+        movs_bulk::<T>(ctx, op);
         let v: T = ctx.read(op.mem.seg, ctx.source_offset(op))?;
         ctx.write(Seg::Es, ctx.destination_offset(op), v)?;
         let step = ctx.step::<T>();
@@ -96,6 +143,7 @@ fn movs<T: Width>(ctx: &mut Ctx<'_>, op: &Op) -> Exec {
 fn stos<T: Width>(ctx: &mut Ctx<'_>, op: &Op) -> Exec {
     let v = T::low(ctx.gpr::<T>(0));
     ctx.repeat(op, false, |ctx| {
+        stos_bulk::<T>(ctx, op, v);
         ctx.write(Seg::Es, ctx.destination_offset(op), v)?;
         let step = ctx.step::<T>();
         ctx.advance(op, Reg::Edi, step);
