@@ -74,6 +74,12 @@ impl Mmu {
         if let Translated(p) = &self.memory { p.stats } else { MmuStats::default() }
     }
 
+    /// Takes the counters, which start again at 0.
+    #[must_use]
+    pub fn take_stats(&mut self) -> (MmuStats, ShadowStats) {
+        if let Translated(p) = &mut self.memory { p.take_stats() } else { Default::default() }
+    }
+
     // --- What decides about translations. User programs have none: these do nothing for them.
 
     /// Takes over what `cpu` says about paging, privilege and breakpoints. Called after every change of CR0, CR3, CR4, EFER, CPL
@@ -291,6 +297,20 @@ impl Mmu {
             Flat(v) => v.write_bytes(addr, from),
             Translated(p) => p.write_bytes(p.view(), addr, from),
         }
+    }
+
+    /// Faults where the protection of translated code, and nothing else, is in the way of a write of `len` bytes at `addr`. For instructions that
+    /// write in several steps: after the first it would be too late to lift it and start again, since they may write over themselves.
+    pub fn probe_guard(&mut self, addr: Gva, len: u32) -> Result<(), Fault> {
+        let Flat(v) = &mut self.memory else { return Ok(()) };
+        let guarded = |at: Gva| {
+            let page = v.space.page(at);
+            page.is_code() && page.prot().write
+        };
+        if guarded(addr) || guarded(addr.wrapping_add(len - 1)) {
+            return v.probe_write(addr, len);
+        }
+        Ok(())
     }
 
     /// Faults as a write of `len` bytes at `addr` would, without writing.

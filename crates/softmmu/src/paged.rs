@@ -59,6 +59,15 @@ pub struct MmuStats {
     pub mmio: u64,
 }
 
+impl core::ops::AddAssign for MmuStats {
+    fn add_assign(&mut self, o: Self) {
+        self.fills += o.fills;
+        self.page_faults += o.page_faults;
+        self.flushes += o.flushes;
+        self.mmio += o.mmio;
+    }
+}
+
 /// Which translations have been forgotten: whoever derived something from them has to look again.
 #[derive(Clone, Default, Debug, PartialEq, Eq)]
 pub struct Forgotten {
@@ -294,6 +303,10 @@ impl Paged {
     /// See [`crate::Mmu::heat`].
     pub(crate) fn heat(&mut self, ticks: u64) -> bool {
         self.shadow.heat(self.regs.cr3, ticks)
+    }
+
+    pub(crate) fn take_stats(&mut self) -> (MmuStats, ShadowStats) {
+        (core::mem::take(&mut self.stats), core::mem::take(&mut self.shadow.stats))
     }
 
     pub(crate) fn shadow_stats(&self) -> ShadowStats {

@@ -43,6 +43,17 @@ pub struct ShadowStats {
     pub dropped: u64,
 }
 
+impl core::ops::AddAssign for ShadowStats {
+    fn add_assign(&mut self, o: Self) {
+        self.windows += o.windows;
+        self.mapped += o.mapped;
+        self.unmapped += o.unmapped;
+        self.resyncs += o.resyncs;
+        self.changed_tables += o.changed_tables;
+        self.dropped += o.dropped;
+    }
+}
+
 /// A page table that pages were mapped from, as it was then.
 struct Snapshot {
     /// Its physical address.

@@ -159,7 +159,8 @@ impl Vcpu {
     /// Counters of this CPU.
     #[must_use]
     pub fn stats(&self) -> Stats {
-        Stats { interpreted: self.interp.retired(), ..self.stats }
+        let (mmu, shadow) = (self.mmu.stats(), self.mmu.shadow_stats());
+        Stats { interpreted: self.interp.retired(), mmu, shadow, ..self.stats }
     }
 
     /// Adds the counters of this CPU to its process's, so that they show there.
@@ -168,6 +169,7 @@ impl Vcpu {
         let interpreted = self.interp.retired();
         stats.interpreted = interpreted - self.interpreted_published;
         stats.most_interpreted = self.most_interpreted();
+        (stats.mmu, stats.shadow) = self.mmu.take_stats();
         self.interpreted_published = interpreted;
         if let Some(f) = &mut self.frame {
             stats.return_mismatches += core::mem::take(&mut f.regs().mismatches);

@@ -103,4 +103,4 @@ macro_rules! images {
     )* };
 }
 
-images!(hello, exceptions, pages, rings);
+images!(hello, exceptions, pages, rings, debug, smc, tasks, v86);
