@@ -160,3 +160,17 @@ fn a_call_that_overwrites_its_thunk_is_exact_on_a_hot_page() {
         assert_eq!((cpu.state().eip, cpu.state().reg(Reg::Esp)), (thunk, thunk + 1), "{engine:?}");
     }
 }
+
+/// In the middle of a block, an access through a segment with a limit: translated code leaves there to the interpreter.
+#[test]
+fn a_limited_segment_is_no_difference() {
+    // mov byte [DATA+100h],0aah; push 7; movzx eax,byte fs:[100h]; push eax; pop edx; int 0x80
+    let code = [0xc6, 0x05, 0, 1, 0, 2, 0xaa, 0x6a, 7, 0x64, 0x0f, 0xb6, 0x05, 0, 1, 0, 0, 0x50, 0x5a, 0xcd, 0x80];
+    both(&code, |cpu| {
+        let data = cpu.state().seg[3];
+        cpu.state_mut().seg[4] = xlat86_arch::Segment { base: DATA, limit: 0xfff, ..data };
+        assert_eq!(cpu.run(), Exit::SoftInt(0x80));
+        let state = cpu.state();
+        assert_eq!((state.reg(Reg::Edx), state.reg(Reg::Esp)), (0xaa, STACK_TOP - 4));
+    });
+}
