@@ -96,7 +96,6 @@ impl Machine {
     }
 
     /// Gives `bytes` to the console that the terminal is; from any thread.
-    #[must_use]
     pub fn keyboard(&self) -> impl Fn(&[u8]) + Send + use<> {
         let (input, bell) = (self.input.clone(), self.bell.clone());
         move |bytes| {
