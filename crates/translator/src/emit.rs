@@ -163,9 +163,15 @@ pub(crate) fn emit(
 
 impl Emitter<'_> {
     fn insn(&mut self, insn: &Insn, bytes: &[u8]) -> Next {
-        // A code segment can't be written to, but host operands have no segments: rare, so the interpreter looks into it.
+        // A code segment can't be written to, but host operands have no segments: rare, so the interpreter looks into it. Reads are
+        // told apart where kernels make them, and it is known that they may.
         let nop = insn.iced.mnemonic() == Mnemonic::Nop;
-        if insn.iced.memory_segment() == Register::CS && insn.kind != Kind::Branch && !nop {
+        let write = || shape_of(insn.code()).access(&insn.iced).write;
+        if insn.iced.memory_segment() == Register::CS
+            && insn.kind != Kind::Branch
+            && !nop
+            && !(self.config.paged && !write())
+        {
             return self.interpret(insn);
         }
         if self.mode.has(Mode::FPU_OFF) && unit_of(insn.code()) != FpUnit::Integer {

@@ -55,6 +55,7 @@ pub(crate) struct System {
     pub(crate) nmi_pending: bool,
     pub(crate) window_wanted: bool,
     pub(crate) spaces: spaces::Spaces,
+    pub(crate) memo: crate::quick::Memo,
     /// How often each instruction was stepped over, by its code.
     pub(crate) stepped: Vec<u64>,
     /// The changes of physical memory that have been attended to.
@@ -82,6 +83,7 @@ impl Vcpu {
             window_wanted: false,
             memory_seen: memory.changes(),
             spaces: spaces::Spaces::new(),
+            memo: crate::quick::Memo::new(),
             stepped: Vec::new(),
         };
         Self::made(process, state, mmu, Surroundings::system(io), Some(system), Some(tlb))
