@@ -29,8 +29,11 @@ impl CodeKey {
     /// The code at `eip` on physical page number `page` (20 bits) under `mode`.
     #[must_use]
     pub fn new(eip: u32, page: u32, mode: Mode) -> Self {
-        debug_assert!(page < 1 << 20 && mode.0 < 1 << 12);
-        CodeKey(u64::from(eip) | u64::from(page) << 32 | u64::from(mode.0) << 52)
+        // Twelve bits do: code for virtual-8086 mode isn't translated, so its bit is free for another.
+        debug_assert!(page < 1 << 20 && mode.0 & Mode::VM86 == 0);
+        let careful = if mode.has(Mode::CAREFUL) { Mode::VM86 } else { 0 };
+        let mode = mode.0 & !Mode::CAREFUL | careful;
+        CodeKey(u64::from(eip) | u64::from(page) << 32 | u64::from(mode) << 52)
     }
 
     /// The code at `eip` in a guest without page tables of its own.
@@ -52,7 +55,14 @@ impl CodeKey {
     }
 
     const fn mode(self) -> Mode {
-        Mode((self.0 >> 52) as u16)
+        let bits = (self.0 >> 52) as u16;
+        if bits & Mode::VM86 != 0 { Mode(bits & !Mode::VM86 | Mode::CAREFUL) } else { Mode(bits) }
+    }
+
+    /// The same code, translated with each access checked by itself.
+    #[must_use]
+    const fn careful(self) -> Self {
+        CodeKey(self.0 | (Mode::VM86 as u64) << 52)
     }
 
     /// The code at `eip`, which is on the same page.
@@ -436,9 +446,13 @@ impl Cache {
         let Some(from) = self.unit_at(offset - 1) else { return };
         let u = self.unit(from);
         let Ok(exit) = u.exits.binary_search_by_key(&(offset - u.base), |x| x.site) else { return };
-        let ExitKind::Link { target, patch } = u.exits[exit].kind else { return };
+        let (to, patch) = match u.exits[exit].kind {
+            ExitKind::Link { target, patch } if self.paged => (u.key.beside(target), patch),
+            ExitKind::Link { target, patch } => (CodeKey::flat(target, u.key.mode()), patch),
+            ExitKind::Careful { target, patch, .. } => (u.key.beside(target).careful(), patch),
+            _ => return,
+        };
         let patch = u.base + patch;
-        let to = if self.paged { u.key.beside(target) } else { CodeKey::flat(target, u.key.mode()) };
         let Some((to, offset)) = self.find(to) else { return };
         if self.unit(from).linked[exit].is_some() {
             return;
@@ -454,7 +468,9 @@ impl Cache {
         let u = self.unit_mut(link.from);
         u.linked[link.exit] = None;
         let Exit { site, kind, .. } = u.exits[link.exit];
-        let ExitKind::Link { patch, .. } = kind else { unreachable!("only links are chained") };
+        let (ExitKind::Link { patch, .. } | ExitKind::Careful { patch, .. }) = kind else {
+            unreachable!("only links are chained")
+        };
         let patch = u.base + patch;
         let leave = u.base + site - stubs::LEAVE_SIZE;
         self.arena.patch(patch as usize, leave.wrapping_sub(patch + 4));

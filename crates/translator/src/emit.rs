@@ -9,6 +9,7 @@ use crate::buf::CodeBuf;
 use crate::checked::{self, Constant, Snapshot};
 use crate::esp;
 use crate::flags;
+use crate::group::Groups;
 use crate::operand;
 use crate::reencode::reencode;
 use crate::shape::shape_of;
@@ -64,6 +65,8 @@ pub(crate) struct Emitter<'a> {
     jumps: Vec<PendingJump>,
     /// Slow ways of checked accesses.
     pub(crate) slow: Vec<Slow>,
+    /// Look-ups that accesses share.
+    pub(crate) groups: Groups,
     /// Code before this offset holds displacements that are settled already: it can't be moved.
     settled: usize,
     /// The unit checks itself: see [`crate::checked`].
@@ -117,12 +120,16 @@ pub(crate) fn emit(
         fixups: Vec::new(),
         jumps: Vec::with_capacity(8),
         slow: Vec::new(),
+        groups: Groups::default(),
         settled: 0,
         checked,
         constants: Vec::new(),
     };
     e.buf.bytes.reserve(bytes.len() * 3 + 64);
     let (targets, loop_heads) = branch::targets(insns);
+    if config.extended {
+        e.groups.targets.clone_from(&targets);
+    }
     let (mut next, mut end) = (Next::FallThrough, eip);
     for (i, insn) in insns.iter().enumerate() {
         e.at = i;
@@ -133,6 +140,9 @@ pub(crate) fn emit(
             // its jump.
             e.sync_esp();
         }
+        if targets.contains(&insn.eip()) {
+            e.groups.drop_all();
+        }
         if loop_heads.contains(&insn.eip()) {
             e.align_loop_head();
         }
@@ -141,7 +151,13 @@ pub(crate) fn emit(
             checked::compare(&mut e, snapshot);
         }
         let from = insn.eip().wrapping_sub(eip) as usize;
+        let exits = e.exits.len();
         next = e.insn(insn, &bytes[from..from + insn.len()]);
+        e.groups.after(insn, i);
+        if e.exits.len() != exits {
+            // Whatever was executed outside may have changed mappings.
+            e.groups.drop_all();
+        }
         if !config.extended && i > 0 && e.take_back_leave() {
             // What leaves stands alone, so that everything before it can be replayed.
             (end, next) = (insn.eip(), Next::FallThrough);
@@ -214,6 +230,8 @@ impl Emitter<'_> {
                 return Next::FallThrough;
             }
             self.sync_esp();
+            // It may be changed in a way that isn't followed.
+            self.groups.drop_esp();
         }
         if !shape_of(insn.code()).direct {
             if crate::legacy::emit(self, insn, bytes) {
@@ -224,7 +242,7 @@ impl Emitter<'_> {
             }
         }
         if let Some((at, r)) = reencode(self, insn, bytes) {
-            let fix = Fix { esp: self.esp, swapped: Some(r) };
+            let fix = Fix { esp: self.esp, swapped: Some(r), pinned: false };
             self.marks.push(Mark { host: at as u32, eip: insn.eip(), fix, boundary: false, exact: false });
         }
         Next::FallThrough
@@ -311,8 +329,9 @@ impl Emitter<'_> {
     /// From here on, code belongs to the guest instruction at `eip`.
     fn mark(&mut self, eip: u32) {
         let host = self.buf.pos() as u32;
-        let fix = Fix { esp: self.esp, swapped: None };
-        let exact = self.at >= self.stale_until;
+        let pinned = self.groups.pinned(self.at);
+        let fix = Fix { esp: self.esp, swapped: None, pinned };
+        let exact = self.at >= self.stale_until && !pinned;
         self.marks.push(Mark { host, eip, fix, boundary: true, exact });
     }
 

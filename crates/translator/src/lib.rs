@@ -17,6 +17,7 @@ mod config;
 mod emit;
 mod esp;
 mod flags;
+mod group;
 mod legacy;
 mod listing;
 mod operand;
