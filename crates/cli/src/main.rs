@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 mod bench;
+mod binfmt;
 mod boot;
 mod engine;
 mod run;
@@ -29,6 +30,8 @@ enum Command {
     Bench(bench::Bench),
     /// Compare this emulator with the CPU it runs on
     Verify(verify::Verify),
+    /// Start xlat86 by itself for i386 programs (binfmt_misc)
+    Binfmt(binfmt::Binfmt),
 }
 
 fn main() -> ExitCode {
@@ -44,10 +47,11 @@ fn main() -> ExitCode {
         );
         std::process::exit(xlat86_linux_user::EXIT_BUG);
     }));
-    match Cli::parse().command {
+    match Cli::parse_from(binfmt::invoked(std::env::args_os().collect())).command {
         Command::Run(run) => run.run(),
         Command::Boot(boot) => boot.run(),
         Command::Bench(bench) => bench.run(),
         Command::Verify(verify) => verify.run(),
+        Command::Binfmt(binfmt) => binfmt.run(),
     }
 }

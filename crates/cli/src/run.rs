@@ -10,7 +10,7 @@ use std::process::ExitCode;
 use xlat86_linux_user::{Invocation, Options, StatsForm};
 
 /// Status of a shell that can't execute what it was told to.
-const CANNOT_EXECUTE: u8 = 126;
+pub(crate) const CANNOT_EXECUTE: u8 = 126;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -42,6 +42,12 @@ pub(crate) struct Run {
     /// A descriptor with seccomp filters
     #[arg(long, hide = true)]
     seccomp_fd: Option<i32>,
+    /// Traced by another guest process, with these options
+    #[arg(long, hide = true)]
+    traced: Option<u32>,
+    /// RLIMIT_AS and RLIMIT_DATA
+    #[arg(long, hide = true, num_args = 4)]
+    memory_limits: Option<Vec<u64>>,
     /// Set an environment variable of the program
     #[arg(short = 'E', long = "env", value_name = "VAR=VALUE")]
     env: Vec<OsString>,
@@ -123,6 +129,8 @@ impl Run {
             root: self.root.clone(),
             as_root: self.as_root,
             self_fd: self.self_fd,
+            memory_limits: self.memory_limits.as_ref().and_then(|v| v.as_slice().try_into().ok()),
+            traced: self.traced,
             seccomp_fd: self.seccomp_fd,
             trace_syscalls: self.trace.contains(&Trace::Syscall),
             trace_file: self.trace_file.clone(),

@@ -72,6 +72,11 @@ fn signals_and_their_frames() {
 }
 
 #[test]
+fn tracers_and_tracees() {
+    same("./trace");
+}
+
+#[test]
 fn seccomp_filters() {
     same("./seccomp");
 }

@@ -30,6 +30,25 @@ impl Platform for Bare {
     }
 }
 
+/// As [`Bare`], but interrupts go through the vector table, and ports give what open ones do.
+pub(crate) struct Real;
+
+impl Platform for Real {
+    fn port_in(&mut self, port: u16, size: u8) -> u32 {
+        Bare.port_in(port, size)
+    }
+    fn port_out(&mut self, _: u16, _: u8, _: u32) {}
+    fn tsc(&mut self) -> u64 {
+        0
+    }
+    fn x87(&mut self, op: HostMath, a: [u8; 10], b: [u8; 10], fcw: u16) -> ([u8; 10], [u8; 10], u16) {
+        Bare.x87(op, a, b, fcw)
+    }
+    fn approx(&mut self, rsqrt: bool, x: f32) -> f32 {
+        Bare.approx(rsqrt, x)
+    }
+}
+
 /// Executes on the interpreter.
 pub struct Reference {
     interp: Interp,

@@ -16,7 +16,7 @@ pub const fn bit(sig: i32) -> u64 {
 
 /// What one emulator thread sends another to make it leave translated code. Nothing else uses this number: the hardware it
 /// was meant for never was.
-pub(crate) const KICK: i32 = libc::SIGSTKFLT;
+pub const KICK: i32 = libc::SIGSTKFLT;
 
 const fn blockable() -> u64 {
     let mut mask = u64::MAX & !bit(KICK);
@@ -127,10 +127,7 @@ unsafe fn change_mask(new: *const u64) -> u64 {
 /// Makes thread `tid` of process `pid`, which shares this memory, stop running guest code soon: it leaves at the next guest instruction boundary. If it is
 /// doing something else it will notice before it next enters.
 pub fn kick(pid: i32, tid: i32) {
-    static ONCE: std::sync::Once = std::sync::Once::new();
-    ONCE.call_once(|| {
-        trap::install(KICK, trap::kick_handler(), libc::SA_RESTART).expect("handler for the kick signal");
-    });
+    expect_kicks();
     // SAFETY: a signal to a thread in this memory, with a handler installed. A thread that has ended is no matter.
     unsafe { libc::syscall(libc::SYS_tgkill, pid, tid, KICK) };
 }
@@ -143,6 +140,14 @@ pub fn kick_self() {
 /// Says that the current thread has attended to its kicks: they no longer keep it from running guest code. Waiting signals still do.
 pub fn attended() {
     slot::lower();
+}
+
+/// Makes sure that this process survives a kick.
+pub fn expect_kicks() {
+    static ONCE: std::sync::Once = std::sync::Once::new();
+    ONCE.call_once(|| {
+        trap::install(KICK, trap::kick_handler(), libc::SA_RESTART).expect("handler for the kick signal");
+    });
 }
 
 /// The kernel's id of the current process.

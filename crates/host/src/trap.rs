@@ -195,7 +195,12 @@ extern "C" fn on_async(_sig: i32, info: *mut libc::siginfo_t, uc: *mut libc::c_v
 }
 
 /// Another thread wants this one out of translated code; no signal to deliver, so none to hold back.
-extern "C" fn on_kick(_sig: i32, _info: *mut libc::siginfo_t, uc: *mut libc::c_void) {
+extern "C" fn on_kick(sig: i32, info: *mut libc::siginfo_t, uc: *mut libc::c_void) {
+    // SAFETY: the kernel passes a valid siginfo.
+    if unsafe { (*info).si_code } == libc::SI_QUEUE {
+        // With a message for the embedder.
+        return on_async(sig, info, uc);
+    }
     // SAFETY: the kernel passes a valid ucontext.
     let uc = unsafe { &mut *uc.cast::<libc::ucontext_t>() };
     slot::raise();

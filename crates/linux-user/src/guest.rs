@@ -45,6 +45,16 @@ impl Guest {
         }
     }
 
+    /// Is some page of `addr..addr + len` one that the guest may write, but is protected because of its translations?
+    pub fn guards_code(&self, addr: u32, len: u32) -> bool {
+        let last = addr.saturating_add(len.saturating_sub(1));
+        let guarded = |page: u32| {
+            let p = self.process.space().page(Gva(page << 12));
+            p.is_code() && p.prot().write
+        };
+        len != 0 && (addr >> 12..=last >> 12).any(guarded)
+    }
+
     /// Fills `to` from guest memory.
     pub fn read_bytes(&self, addr: u32, to: &mut [u8]) -> Result<(), Errno> {
         in_range(addr, to.len())?;

@@ -164,19 +164,61 @@ pub(crate) fn shm_detach(addr: u32) -> Result<(), Errno> {
     raw(Sysno::shmdt, [addr.into(), 0, 0, 0, 0, 0]).map(drop)
 }
 
+/// Sends this thread the signal that shows `block` to whoever traces this process; `info` makes its siginfo from the
+/// block's address. Back when the tracer lets the thread go on; it may have written to the block, and only there.
+pub(crate) fn announce<T: FromBytes + IntoBytes>(block: &mut T, info: fn(u64) -> crate::abi::HostSiginfo) {
+    let info = info(Arg::output(block).0);
+    let (pid, tid) = (std::process::id(), xlat86_host::signals::thread_id() as u32);
+    let sig = Arg::int(xlat86_host::signals::KICK as u32);
+    let _ = call(Sysno::rt_tgsigqueueinfo, &[Arg::int(pid), Arg::int(tid), sig, Arg::input(&info)]);
+}
+
+/// Reads memory of another process.
+pub(crate) fn peer_read(pid: u32, at: u64, to: &mut [u8]) -> Result<(), Errno> {
+    let len = to.len() as u64;
+    peer(Sysno::process_vm_readv, pid, at, Arg::output(to).0, len)
+}
+
+/// Writes memory of another process. Only a tracer's: of the block that the other has shown it.
+pub(crate) fn peer_write(pid: u32, at: u64, from: &[u8]) -> Result<(), Errno> {
+    peer(Sysno::process_vm_writev, pid, at, Arg::input(from).0, from.len() as u64)
+}
+
+fn peer(nr: Sysno, pid: u32, at: u64, local: u64, len: u64) -> Result<(), Errno> {
+    let (local, remote) = ([local, len], [at, len]);
+    let n = call(nr, &[Arg::int(pid), Arg::input(&local), Arg::uint(1), Arg::input(&remote), Arg::uint(1), Arg::NULL])?;
+    if n == len { Ok(()) } else { Err(Errno::EFAULT) }
+}
+
 /// Tells the host's kernel where a guest's program, stack, arguments and environment are, so that /proc shows every
-/// process those rather than the emulator's. A kernel that can't be told goes on showing the emulator's.
-pub(crate) fn describe_process(code: (u32, u32), stack: u32, args: (u32, u32), env: (u32, u32)) {
+/// process those rather than the emulator's. A kernel that can't be told goes on showing the emulator's. The auxiliary
+/// vector is in guest memory; the kernel takes its 32-bit pairs for 64-bit words, and gives them out as they are.
+pub(crate) fn describe_process(code: (u32, u32), placed: &crate::stack::Placed) {
+    let (args, env, (auxv, auxv_size)) = (placed.args, placed.env, placed.auxv);
     // The emulator's own heap has to stay what it is: field 47 of its stat line, and where the heap ends now.
     let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
     let after_name = stat.rsplit_once(')').map_or("", |s| s.1);
     let Some(start_brk) = after_name.split_whitespace().nth(47 - 3).and_then(|f| f.parse::<u64>().ok()) else { return };
     let Ok(brk) = raw(Sysno::brk, [0; 6]) else { return };
     let (code, args, env) = (wide(code), wide(args), wide(env));
-    // struct prctl_mm_map: code, data, heap, stack, arguments, environment; no auxiliary vector, no other program file.
-    let no_exe = u64::from(u32::MAX) << 32;
-    let map: [u64; 13] =
-        [code.0, code.1, code.0, code.1, start_brk, brk, stack.into(), args.0, args.1, env.0, env.1, 0, no_exe];
+    // struct prctl_mm_map: code, data, heap, stack, arguments, environment; auxiliary vector and its
+    // size, with no other program file.
+    let size_and_no_exe = u64::from(u32::MAX) << 32 | u64::from(auxv_size);
+    let map: [u64; 13] = [
+        code.0,
+        code.1,
+        code.0,
+        code.1,
+        start_brk,
+        brk,
+        placed.esp.into(),
+        args.0,
+        args.1,
+        env.0,
+        env.1,
+        auxv.into(),
+        size_and_no_exe,
+    ];
     // The map's numbers only describe; of them the kernel acts on the heap's alone, and these are its own.
     let args =
         [libc::PR_SET_MM as u64, libc::PR_SET_MM_MAP as u64, map.as_ptr() as u64, size_of_val(&map) as u64, 0, 0];

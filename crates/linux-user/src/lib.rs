@@ -43,6 +43,8 @@ mod sysroot;
 pub mod table;
 mod task;
 mod trace;
+mod tracee;
+mod tracer;
 mod vdso;
 
 pub use elf::{Bad, check_headers};
@@ -50,6 +52,17 @@ pub use load::{Failure, Invocation, run};
 pub use options::{Options, StatsForm};
 
 use syscalls::Errno;
+
+/// Does this program need libraries of the host to start?
+pub fn linked_dynamically() -> bool {
+    host_unsafe::auxv(libc::AT_BASE) != 0
+}
+
+/// Did binfmt_misc start this program for another one, which keeps its own argument 0?
+pub fn started_by_binfmt() -> bool {
+    const AT_FLAGS_PRESERVE_ARGV0: u64 = 1;
+    host_unsafe::auxv(libc::AT_FLAGS) & AT_FLAGS_PRESERVE_ARGV0 != 0
+}
 
 /// Exit status when the emulator itself is at fault (`EX_SOFTWARE`).
 pub const EXIT_BUG: i32 = 70;

@@ -110,6 +110,9 @@ pub fn run(options: Options, invocation: Invocation, inner: bool) -> Result<i32,
     }
     let mut task = load(options, keep, sysroot, trace, program, &path, envp)?;
     host::inherited::restore();
+    if let Some(options) = task.shared.options.traced {
+        task.trace_exec(options);
+    }
     let status = task.run();
     task.end_main_thread(status)
 }
@@ -127,6 +130,10 @@ fn load(
     let space = Arc::new(FlatSpace::new(window));
     let process = Process::new(space.clone(), options.config.clone())?;
     let mm = Arc::new(Mm::new(process.clone(), space));
+    if let Some([soft_as, hard_as, soft_data, hard_data]) = options.memory_limits {
+        mm.limit(0, Some([soft_as, hard_as]));
+        mm.limit(1, Some([soft_data, hard_data]));
+    }
     let mem = Guest::new(window, process.clone());
     let memory = |what| move |errno| Failure::Memory { what, errno };
 
@@ -152,7 +159,7 @@ fn load(
     let auxv = auxv(options.config.model, &main, loader.as_ref(), vdso_base, entry.vsyscall);
     let placed = contents(&argv, &envp, execfn, auxv).place(&mem).map_err(memory("the initial stack"))?;
 
-    host::describe_process((main.phdr & !PAGE_MASK, main.end), placed.esp, placed.args, placed.env);
+    host::describe_process((main.phdr & !PAGE_MASK, main.end), &placed);
 
     let mut vcpu = Vcpu::new(&process)?;
     let state = vcpu.state_mut();
@@ -177,11 +184,16 @@ fn load(
         started: Instant::now(),
         threads: Default::default(),
         seccomp: Default::default(),
+        traced: Default::default(),
+        tracees: Default::default(),
         process,
     });
     let seccomp = shared.seccomp.add(&inherited);
     Ok(Task {
         seccomp,
+        trace: None,
+        trace_on_exec: false,
+        in_vfork: false,
         vcpu,
         mem,
         mm,

@@ -14,7 +14,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use syscalls::Errno;
 use xlat86_arch::{Gva, PAGE_MASK, PAGE_SHIFT, PAGE_SIZE};
 use xlat86_softmmu::{FlatSpace, Prot};
-use xlat86_vcpu::Process;
+use xlat86_vcpu::{FileId, Process};
 
 /// First address a 32-bit process on a 64-bit kernel can't have (`IA32_PAGE_OFFSET`).
 pub(crate) const TASK_SIZE: u32 = 0xffff_e000;
@@ -60,8 +60,17 @@ pub struct Map {
     stack: Range<u32>,
     /// The vDSO image.
     vdso: Range<u32>,
+    /// What setrlimit allows: RLIMIT_AS and RLIMIT_DATA (of which only the heap is counted), soft and hard.
+    limits: [[u64; 2]; 2],
     /// READ_IMPLIES_EXEC: every readable mapping is executable.
     read_implies_exec: bool,
+}
+
+impl Map {
+    /// Does the limit on the address space allow `len` more bytes?
+    fn may_grow(&self, len: u32) -> bool {
+        self.limits[0][0] == u64::MAX || self.used.len() * u64::from(PAGE_SIZE) + u64::from(len) <= self.limits[0][0]
+    }
 }
 
 /// A mapping request, with lengths already in bytes as the guest gave them.
@@ -104,6 +113,7 @@ impl Mm {
             brk: 0,
             stack: 0..0,
             vdso: 0..0,
+            limits: [[u64::MAX; 2]; 2],
             read_implies_exec: false,
         };
         Mm { process, space, map: Mutex::new(map) }
@@ -112,6 +122,13 @@ impl Mm {
     /// The page table with the guest's protections.
     pub fn space(&self) -> &FlatSpace {
         &self.space
+    }
+
+    /// The soft and hard limits on memory, RLIMIT_AS (0) or RLIMIT_DATA (1), which is this address space's business: the
+    /// host's would bind the emulator too. Sets it to `new` if given; gives what it was.
+    pub fn limit(&self, which: usize, new: Option<[u64; 2]>) -> [u64; 2] {
+        let limit = &mut self.lock().limits[which];
+        std::mem::replace(limit, new.unwrap_or(*limit))
     }
 
     /// Bytes mapped.
@@ -168,6 +185,9 @@ impl Mm {
         }
         let len = page_len(r.len).filter(|&l| l <= TASK_SIZE).ok_or(Errno::ENOMEM)?;
         let noreplace = r.flags & host::MAP_FIXED_NOREPLACE != 0;
+        if !m.may_grow(len) {
+            return Err(Errno::ENOMEM);
+        }
         if r.flags & MAP_FIXED != 0 || noreplace {
             if r.addr & PAGE_MASK != 0 {
                 return Err(Errno::EINVAL);
@@ -209,6 +229,9 @@ impl Mm {
         }
         let shared = r.flags & libc::MAP_TYPE as u32 != libc::MAP_PRIVATE as u32;
         self.note(m, addr, len, r.prot, shared);
+        if fd >= 0 && !shared && r.prot & (PROT_EXEC | PROT_WRITE) == PROT_EXEC {
+            self.process.note_file(Gva(addr), len, || file_id(fd), r.offset);
+        }
         let guard = if r.flags & MAP_GROWSDOWN != 0 { GUARD_GAP.min(addr) } else { 0 };
         m.used.insert(pages(addr - guard, len + guard));
         Ok(addr)
@@ -359,7 +382,11 @@ impl Mm {
         if to < m.start_brk || new_end > TASK_SIZE {
             return m.brk;
         }
+        let heap = u64::from(new_end - m.start_brk.min(new_end));
         if new_end > old_end {
+            if !m.may_grow(new_end - old_end) || heap > m.limits[1][0] {
+                return m.brk;
+            }
             let room = new_end.saturating_add(GUARD_GAP).min(TASK_SIZE);
             if !m.used.is_free(pages(old_end, new_end - old_end)) || !stack_gap_free(&m, new_end, room) {
                 return m.brk;
@@ -480,6 +507,14 @@ fn stack_limit() -> u64 {
 fn mmap_base(stack: u64) -> u32 {
     let gap = stack.saturating_add(u64::from(GUARD_GAP)).clamp(128 << 20, u64::from(TASK_SIZE) / 6 * 5) as u32;
     (TASK_SIZE - gap).next_multiple_of(PAGE_SIZE)
+}
+
+/// Which file `fd` is.
+fn file_id(fd: i32) -> Option<FileId> {
+    let mut s = crate::abi::HostStat::default();
+    host::call(syscalls::Sysno::fstat, &[host::Arg::int(fd as u32), host::Arg::output(&mut s)]).ok()?;
+    let times = [s.mtime, s.ctime].map(|[seconds, nanoseconds]| (seconds, nanoseconds));
+    (s.mode & libc::S_IFMT == libc::S_IFREG).then_some(FileId { dev: s.dev, ino: s.ino, size: s.size as u64, times })
 }
 
 /// Is `fd` on a file system mounted noexec?

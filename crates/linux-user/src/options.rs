@@ -25,6 +25,10 @@ pub struct Options {
     pub self_fd: Option<i32>,
     /// `--seccomp-fd`: a descriptor with the seccomp filters that execve keeps.
     pub seccomp_fd: Option<i32>,
+    /// `--traced`: this process is another emulated one's tracee, with these PTRACE_O_ bits.
+    pub traced: Option<u32>,
+    /// `--memory-limits`: soft and hard RLIMIT_AS and RLIMIT_DATA, which execve keeps.
+    pub memory_limits: Option<[u64; 4]>,
     /// `--trace syscall`.
     pub trace_syscalls: bool,
     /// Where the trace goes; standard error if not given.

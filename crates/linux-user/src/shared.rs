@@ -41,6 +41,10 @@ pub struct Shared {
     pub started: Instant,
     /// Every thread's seccomp state.
     pub seccomp: crate::seccomp::Threads,
+    /// Is any thread traced? Then the host reports every signal here, whatever the guest does with it.
+    pub traced: std::sync::atomic::AtomicBool,
+    /// What this process traces.
+    pub tracees: crate::tracer::Tracees,
     /// Guest threads besides the main one.
     pub threads: std::sync::atomic::AtomicUsize,
     /// The engine, for its statistics.
@@ -82,6 +86,7 @@ impl Shared {
 
     /// Last words of a process, before it ends for any reason.
     pub fn at_exit(&self, how: &str, cpu: &mut Vcpu) {
+        self.process.keep_code();
         if let Some(t) = &self.trace {
             t.line(&format!("+++ {how} +++"));
         }

@@ -9,6 +9,7 @@ use crate::abi::{
 };
 use crate::host_unsafe as host;
 use crate::task::Task;
+use crate::tracee;
 use syscalls::Errno;
 use xlat86_arch::{Fault, FxState, PfError, Reg, Seg, Vector, eflags, fcw, mxcsr};
 use xlat86_host::signals;
@@ -39,7 +40,7 @@ const USER32_CS: u32 = 0x23;
 const USER_DS: u32 = 0x2b;
 
 /// EFLAGS bits that sigreturn takes from the frame (`FIX_EFLAGS`).
-const FIX_EFLAGS: u32 = eflags::AC
+pub(crate) const FIX_EFLAGS: u32 = eflags::AC
     | eflags::OF
     | eflags::DF
     | eflags::TF
@@ -186,6 +187,32 @@ impl Task {
     }
 
     fn deliver(&mut self, sig: i32, info: Siginfo, forced: bool) {
+        let (mut sig, mut info) = (sig, info);
+        if sig == signals::KICK && info.errno == tracee::MAGIC {
+            if info.fields[2] != 0 || !self.traced() {
+                // Of a stop that nobody looked at.
+                return signals::set_mask(self.signals.blocked);
+            }
+            (sig, info) = (libc::SIGSTOP, Siginfo { signo: libc::SIGSTOP as u32, ..Siginfo::default() });
+        }
+        if self.traced() {
+            let chosen = self.trace_delivery(sig, &info);
+            if chosen == 0 || matches!(chosen, libc::SIGSTOP | libc::SIGTSTP | libc::SIGTTIN | libc::SIGTTOU) {
+                return signals::set_mask(self.signals.blocked);
+            }
+            if chosen != sig {
+                (sig, info) = (chosen, Siginfo { signo: chosen as u32, ..Siginfo::default() });
+            }
+        }
+        self.take(sig, info, forced);
+    }
+
+    /// Delivers a signal past the tracer.
+    pub(crate) fn deliver_untraced(&mut self, sig: i32, info: Siginfo) {
+        self.take(sig, info, false);
+    }
+
+    fn take(&mut self, sig: i32, info: Siginfo, forced: bool) {
         let Some(i) = (sig as usize).checked_sub(1).filter(|&i| i < NSIG) else { return };
         let action = self.actions().0[i];
         let blocked = self.signals.blocked >> i & 1 != 0;
@@ -445,7 +472,7 @@ impl Task {
 }
 
 /// The 512 bytes of an FXSAVE image.
-fn fx_image(fx: &FxState) -> [u8; 512] {
+pub(crate) fn fx_image(fx: &FxState) -> [u8; 512] {
     let mut b = [0; 512];
     let mut at = 0;
     let mut put = |bytes: &[u8]| {
@@ -468,7 +495,7 @@ fn fx_image(fx: &FxState) -> [u8; 512] {
 }
 
 /// The FNSAVE environment and registers that stand before the FXSAVE image (`convert_from_fxsr`).
-fn fsave_head(fx: &FxState, cs: u32, ds: u32) -> FsaveHead {
+pub(crate) fn fsave_head(fx: &FxState, cs: u32, ds: u32) -> FsaveHead {
     const HIGH: u32 = 0xffff_0000;
     let mut st = [[0; 10]; 8];
     for (to, from) in st.iter_mut().zip(&fx.st) {
@@ -512,7 +539,7 @@ fn full_tags(fx: &FxState) -> u32 {
 }
 
 /// The state to restore: x87 from the FNSAVE part, SSE from the FXSAVE image (`convert_to_fxsr`).
-fn fx_from(head: &FsaveHead, image: &[u8; 512], mxcsr_mask: u32) -> FxState {
+pub(crate) fn fx_from(head: &FsaveHead, image: &[u8; 512], mxcsr_mask: u32) -> FxState {
     let word = |at: usize| u32::from_le_bytes([image[at], image[at + 1], image[at + 2], image[at + 3]]);
     let mut fx = FxState { mxcsr_mask, ..FxState::INIT };
     fx.fcw = head.cw as u16 & !0xe0c0 | fcw::INIT & 0x40;

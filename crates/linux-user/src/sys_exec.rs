@@ -8,6 +8,7 @@ use crate::host_unsafe::{self as host, Arg};
 use crate::program::{self, Program};
 use crate::seccomp;
 use crate::task::Task;
+use crate::tracee;
 use crate::{Stop, SysResult};
 use std::ffi::{CString, OsString};
 use std::os::unix::ffi::OsStringExt;
@@ -72,6 +73,12 @@ fn exec(t: &mut Task, path: CString, argv: u32, envp: u32) -> SysResult {
             // Closed here when execve fails.
             let filters = t.seccomp.save()?;
             let args = again(t, &path, argv, filters.as_ref().map(seccomp::number))?;
+            if t.trace_on_exec {
+                host::call(Sysno::ptrace, &[Arg::NULL, Arg::NULL, Arg::NULL, Arg::NULL])?;
+            }
+            if t.traced() {
+                tracee::before_exec(t);
+            }
             t.shared.keep.execute(&args, &envp)
         }
     };
@@ -88,6 +95,17 @@ fn again(t: &Task, path: &CString, argv: Vec<CString>, filters: Option<i32>) -> 
     }
     if let Some(fd) = t.shared.keep.fd() {
         args.extend([c("--self-fd")?, c(&fd.to_string())?]);
+    }
+    if t.traced() || t.trace_on_exec {
+        let options = t.trace.as_ref().map_or(0, |b| b.options);
+        args.extend([c("--traced")?, c(&options.to_string())?]);
+    }
+    let limits = [t.mm.limit(0, None), t.mm.limit(1, None)].concat();
+    if limits.iter().any(|&l| l != u64::MAX) {
+        args.push(c("--memory-limits")?);
+        for l in limits {
+            args.push(c(&l.to_string())?);
+        }
     }
     if let Some(fd) = filters {
         args.extend([c("--seccomp-fd")?, c(&fd.to_string())?]);

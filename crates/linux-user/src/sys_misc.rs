@@ -98,7 +98,7 @@ const LDT_ENTRIES: u32 = 8192;
 pub(crate) fn modify_ldt(t: &mut Task, a: [u32; 6]) -> SysResult {
     match a[0] {
         0 => {
-            let bytes: Vec<u8> = t.vcpu.ldt_mut().iter().flat_map(|d| d.to_le_bytes()).collect();
+            let bytes: Vec<u8> = t.vcpu.ldt().entries().iter().flat_map(|d| d.to_le_bytes()).collect();
             let n = bytes.len().min(a[2] as usize);
             t.mem.write_bytes(a[1], &bytes[..n])?;
             Ok(n as u32)
@@ -119,12 +119,7 @@ pub(crate) fn modify_ldt(t: &mut Task, a: [u32; 6]) -> SysResult {
                 // The old form knows no `useable`, which would set AVL.
                 d.flags &= !(1 << 6);
             }
-            let ldt = t.vcpu.ldt_mut();
-            let i = d.entry as usize;
-            if ldt.len() <= i {
-                ldt.resize(i + 1, 0);
-            }
-            ldt[i] = if clear { 0 } else { d.descriptor() };
+            t.vcpu.ldt().set(d.entry as usize, if clear { 0 } else { d.descriptor() });
             Ok(0)
         }
         _ => Err(Errno::ENOSYS.into()),
@@ -183,15 +178,6 @@ pub(crate) fn prctl(t: &mut Task, a: [u32; 6]) -> SysResult {
     }
     let args: Vec<Arg<'_>> = a[..5].iter().map(|&v| Arg::uint(v)).collect();
     t.host_blocking(Sysno::prctl, &args)
-}
-
-pub(crate) fn ptrace(t: &mut Task, a: [u32; 6]) -> SysResult {
-    let _ = t;
-    const TRACEME: u32 = 0;
-    if a[0] != TRACEME {
-        return Err(Errno::EPERM.into());
-    }
-    Ok(host::call(Sysno::ptrace, &[Arg::NULL, Arg::NULL, Arg::NULL, Arg::NULL])? as u32)
 }
 
 pub(crate) fn keyctl(t: &mut Task, a: [u32; 6]) -> SysResult {

@@ -4,6 +4,7 @@ use crate::abi::{CloneArgs, HostRlimit, HostRusage, HostSiginfo, Rlimit, Rusage,
 use crate::host_unsafe::{self as host, Arg, Forked};
 use crate::signal::ThreadSignals;
 use crate::task::{TLS_FIRST, Task};
+use crate::tracee;
 use crate::{Stop, SysResult};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, mpsc};
@@ -191,6 +192,8 @@ fn create_fork(t: &mut Task, new: New) -> SysResult {
             t.is_main = true;
             t.shared.threads.store(0, Ordering::Release);
             t.become_child(&new)?;
+            let plain = new.exit_signal == libc::SIGCHLD as u32;
+            t.trace_birth(if plain { tracee::O_FORK } else { tracee::O_CLONE });
             Err(Stop::KeepRegisters)
         }
         Forked::Parent(pid) => {
@@ -217,6 +220,8 @@ fn create_vfork(t: &mut Task, new: New) -> SysResult {
     let (signals, tls, clear_tid, robust_list, is_main) =
         (t.signals.clone(), t.tls, t.clear_tid, t.robust_list, t.is_main);
     let sighand = t.sighand.clone();
+    let trace = t.trace.clone();
+    let was_in_vfork = std::mem::replace(&mut t.in_vfork, true);
     if new.flags & CLONE_SIGHAND == 0 {
         let copy = t.actions().clone();
         t.sighand = Arc::new(Mutex::new(copy));
@@ -231,6 +236,7 @@ fn create_vfork(t: &mut Task, new: New) -> SysResult {
     let flags = (new.flags & !known) as i32 | new.exit_signal as i32;
     let pid = host::vfork(flags, &mut || match t.become_child(&new) {
         Ok(()) => {
+            t.trace_birth(tracee::O_VFORK);
             let status = t.run();
             t.release_futexes();
             status
@@ -241,6 +247,7 @@ fn create_vfork(t: &mut Task, new: New) -> SysResult {
     *t.vcpu.fx_mut() = fx;
     (t.signals, t.tls, t.clear_tid, t.robust_list, t.is_main) = (signals, tls, clear_tid, robust_list, is_main);
     t.sighand = sighand;
+    (t.trace, t.in_vfork, t.trace_on_exec) = (trace, was_in_vfork, false);
     t.ended = None;
     for i in 0..3u16 {
         t.vcpu.set_descriptor(TLS_FIRST + i, t.tls[usize::from(i)]);
@@ -265,6 +272,8 @@ fn create_thread(t: &mut Task, new: New) -> SysResult {
     let (mem, mm, shared, sighand) = (t.mem.clone(), t.mm.clone(), t.shared.clone(), t.sighand.clone());
     let (blocked, tls) = (t.signals.blocked, t.tls);
     let seccomp = t.shared.seccomp.add(&t.seccomp);
+    let ldt = t.vcpu.ldt().clone();
+    let trace = t.trace.clone();
     let (tell, told) = mpsc::sync_channel::<Result<u32, Errno>>(1);
     // The child waits until its parent runs again: a real-time child would otherwise keep its parent from returning.
     let (go, wait_for_go) = mpsc::sync_channel::<()>(1);
@@ -290,9 +299,13 @@ fn create_thread(t: &mut Task, new: New) -> SysResult {
             clear_tid: 0,
             robust_list: 0,
             seccomp,
+            trace,
+            trace_on_exec: false,
+            in_vfork: false,
             is_main: false,
             ended: None,
         };
+        child.vcpu.set_ldt(ldt);
         *child.vcpu.state_mut() = state;
         *child.vcpu.fx_mut() = fx;
         for i in 0..3u16 {
@@ -309,6 +322,7 @@ fn create_thread(t: &mut Task, new: New) -> SysResult {
         let _ = wait_for_go.recv();
         if ready.is_ok() {
             signals::set_mask(blocked);
+            child.trace_birth(tracee::O_CLONE);
             child.run();
         }
         signals::set_mask(u64::MAX);
@@ -341,23 +355,12 @@ pub(crate) fn unshare(t: &mut Task, a: [u32; 6]) -> SysResult {
 
 // --- waiting ---
 
-fn wait(t: &mut Task, pid: u32, status: u32, options: u32, usage: u32) -> SysResult {
-    let mut h = HostRusage::default();
-    t.mem.prepare_write(status, 4);
-    let r =
-        t.host_blocking(Sysno::wait4, &[Arg::int(pid), Arg::uint(status), Arg::uint(options), Arg::output(&mut h)])?;
-    if r != 0 {
-        t.mem.write_opt(usage, &Rusage::from(&h))?;
-    }
-    Ok(r)
-}
-
 pub(crate) fn wait4(t: &mut Task, a: [u32; 6]) -> SysResult {
-    wait(t, a[0], a[1], a[2], a[3])
+    t.wait4(a[0], a[1], a[2], a[3])
 }
 
 pub(crate) fn waitpid(t: &mut Task, a: [u32; 6]) -> SysResult {
-    wait(t, a[0], a[1], a[2], 0)
+    t.wait4(a[0], a[1], a[2], 0)
 }
 
 pub(crate) fn waitid(t: &mut Task, a: [u32; 6]) -> SysResult {
@@ -387,15 +390,35 @@ pub(crate) fn getrusage(t: &mut Task, a: [u32; 6]) -> SysResult {
 const INFINITY: u32 = u32::MAX;
 const OLD_INFINITY: u32 = i32::MAX as u32;
 
-fn limit(what: u32, new: Option<HostRlimit>) -> Result<HostRlimit, Errno> {
-    let mut old = HostRlimit::default();
-    let new = new.as_ref().map_or(Arg::NULL, Arg::input);
-    host::call(Sysno::prlimit64, &[Arg::NULL, Arg::uint(what), new, Arg::output(&mut old)])?;
-    Ok(old)
+/// Limits on memory that [`Mm`](crate::mm::Mm) keeps, by its numbers: the host's would bind the emulator too.
+fn of_memory(what: u32) -> Option<usize> {
+    [libc::RLIMIT_AS, libc::RLIMIT_DATA].iter().position(|&l| l == what)
+}
+
+/// Sets a limit of this process if `new` is given; gives what it was.
+fn limit(t: &Task, what: u32, new: Option<HostRlimit>) -> Result<HostRlimit, Errno> {
+    let Some(which) = of_memory(what) else {
+        let mut old = HostRlimit::default();
+        let new = new.as_ref().map_or(Arg::NULL, Arg::input);
+        host::call(Sysno::prlimit64, &[Arg::NULL, Arg::uint(what), new, Arg::output(&mut old)])?;
+        return Ok(old);
+    };
+    let [_, hard] = t.mm.limit(which, None);
+    if let Some(n) = new {
+        if n.cur > n.max {
+            return Err(Errno::EINVAL);
+        }
+        let root = host::call(Sysno::geteuid, &[])? == 0;
+        if n.max > hard && !root {
+            return Err(Errno::EPERM);
+        }
+    }
+    let [cur, max] = t.mm.limit(which, new.map(|n| [n.cur, n.max]));
+    Ok(HostRlimit { cur, max })
 }
 
 fn get_limit(t: &mut Task, a: [u32; 6], infinity: u32) -> SysResult {
-    let l = limit(a[0], None)?;
+    let l = limit(t, a[0], None)?;
     let narrow = |v: u64| u32::try_from(v).unwrap_or(infinity).min(infinity);
     t.mem.write(a[1], &Rlimit { cur: narrow(l.cur), max: narrow(l.max) })?;
     Ok(0)
@@ -412,33 +435,24 @@ pub(crate) fn old_getrlimit(t: &mut Task, a: [u32; 6]) -> SysResult {
 pub(crate) fn setrlimit(t: &mut Task, a: [u32; 6]) -> SysResult {
     let l: Rlimit = t.mem.read(a[1])?;
     let wide = |v: u32| if v == INFINITY { u64::MAX } else { v.into() };
-    set_limit(a[0], HostRlimit { cur: wide(l.cur), max: wide(l.max) })?;
+    limit(t, a[0], Some(HostRlimit { cur: wide(l.cur), max: wide(l.max) }))?;
     Ok(0)
 }
 
-/// A limit on memory would be the emulator's too, and leave it none: such a one is taken, but not carried out.
-fn set_limit(what: u32, new: HostRlimit) -> Result<(), Errno> {
-    if new.cur > new.max {
-        return Err(Errno::EINVAL);
-    }
-    if matches!(what, libc::RLIMIT_AS | libc::RLIMIT_DATA) {
-        return Ok(());
-    }
-    limit(what, Some(new)).map(drop)
-}
-
 pub(crate) fn prlimit64(t: &mut Task, a: [u32; 6]) -> SysResult {
-    let new: Option<[u64; 2]> = match a[2] {
-        0 => None,
-        at => Some([t.mem.read(at)?, t.mem.read(at.wrapping_add(8))?]),
-    };
-    if let Some([cur, max]) = new
-        && matches!(a[1], libc::RLIMIT_AS | libc::RLIMIT_DATA)
-    {
-        set_limit(a[1], HostRlimit { cur, max })?;
-        let old = limit(a[1], None)?;
+    let own = a[0] == 0 || a[0] == std::process::id();
+    if own && of_memory(a[1]).is_some() {
+        let new: Option<[u64; 2]> = match a[2] {
+            0 => None,
+            at => Some([t.mem.read(at)?, t.mem.read(at.wrapping_add(8))?]),
+        };
+        let old = limit(t, a[1], new.map(|[cur, max]| HostRlimit { cur, max }))?;
         t.mem.write_opt(a[3], &old)?;
         return Ok(0);
+    }
+    if of_memory(a[1]).is_some() && a[2] != 0 {
+        // Another process's: it would be its emulator's.
+        return Err(Errno::EPERM.into());
     }
     t.mem.prepare_write(a[3], 16);
     t.host_blocking(Sysno::prlimit64, &[Arg::int(a[0]), Arg::uint(a[1]), Arg::uint(a[2]), Arg::uint(a[3])])

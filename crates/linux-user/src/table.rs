@@ -6,7 +6,7 @@
 
 use crate::{
     Stop, SysResult, root, seccomp, sys_exec, sys_fd, sys_file, sys_futex, sys_id, sys_ipc, sys_misc, sys_mm, sys_net,
-    sys_poll, sys_proc, sys_signal, sys_time, task::Task,
+    sys_poll, sys_proc, sys_signal, sys_time, task::Task, tracer,
 };
 use Kind::*;
 use syscalls::{Errno, Sysno};
@@ -114,6 +114,7 @@ pub fn row(nr: u32) -> Option<&'static Row> {
 const GONE: &str = "not implemented by Linux itself";
 const KERNEL: &str = "acts on the running kernel, not on a process";
 const AIO: &str = "its shared ring buffer has a 64-bit layout; programs fall back to other interfaces";
+const VM: &str = "CLONE_VM only with CLONE_THREAD or CLONE_VFORK, else EINVAL";
 const LATER: &str = "not implemented yet";
 
 impl Row {
@@ -176,7 +177,7 @@ pub static TABLE: &[Row] = &[
     here(23, "setuid", &[U], sys_id::setuid16),
     here(24, "getuid", &[], sys_id::getuid16),
     here(25, "stime", &[X], sys_time::stime),
-    part(26, "ptrace", &[I, I, X, X], "PTRACE_TRACEME only: the tracee would be the emulator", sys_misc::ptrace),
+    part(26, "ptrace", &[I, I, X, X], "tracees are children that ask for it and what those create: no ATTACH, SEIZE, GET_SYSCALL_INFO; no read watchpoints", tracer::ptrace),
     host(27, "alarm", &[U], Sysno::alarm),
     here(28, "oldfstat", &[Fd, X], sys_file::oldfstat),
     host(29, "pause", &[], Sysno::pause),
@@ -270,10 +271,10 @@ pub static TABLE: &[Row] = &[
     here(117, "ipc", &[U, X, X, X, X, X], sys_ipc::ipc),
     host(118, "fsync", &[Fd], Sysno::fsync),
     here(119, "sigreturn", &[], sys_signal::sigreturn),
-    here(120, "clone", &[Bits(CLONE), X, X, X, X], sys_proc::clone),
+    part(120, "clone", &[Bits(CLONE), X, X, X, X], VM, sys_proc::clone),
     host(121, "setdomainname", &[InBuf, U], Sysno::setdomainname),
     here(122, "uname", &[X], sys_misc::uname),
-    part(123, "modify_ldt", &[I, X, U], "the table is the thread's, not the process's", sys_misc::modify_ldt),
+    here(123, "modify_ldt", &[I, X, U], sys_misc::modify_ldt),
     here(124, "adjtimex", &[X], sys_time::adjtimex),
     here(125, "mprotect", &[X, U, Bits(PROT)], sys_mm::mprotect),
     here(126, "sigprocmask", &[I, X, X], sys_signal::sigprocmask),
@@ -574,7 +575,7 @@ pub static TABLE: &[Row] = &[
     host(432, "fsmount", &[Fd, X, X], Sysno::fsmount),
     host(433, "fspick", &[At, Path, X], Sysno::fspick),
     host(434, "pidfd_open", &[I, X], Sysno::pidfd_open),
-    here(435, "clone3", &[X, U], sys_proc::clone3),
+    part(435, "clone3", &[X, U], VM, sys_proc::clone3),
     here(436, "close_range", &[U, U, X], root::close_range),
     here(437, "openat2", &[At, Path, X, U], sys_file::openat2),
     host(438, "pidfd_getfd", &[Fd, Fd, X], Sysno::pidfd_getfd),

@@ -7,6 +7,7 @@ use crate::seccomp::Seccomp;
 use crate::shared::Shared;
 use crate::signal::{Actions, ThreadSignals};
 use crate::table::{self, Kind};
+use crate::tracee::Block;
 use crate::{Stop, SysResult};
 use std::ffi::CString;
 use std::sync::{Arc, Mutex};
@@ -16,6 +17,10 @@ use xlat86_vcpu::{Exit, Vcpu};
 
 /// First of the three GDT entries for thread-local storage on a 64-bit kernel.
 pub(crate) const TLS_FIRST: u16 = 12;
+/// What a tracer sees as the result of a call that will be restarted.
+const ERESTARTSYS: u32 = -512i32 as u32;
+/// How often memory that a call writes is prepared again because other threads translate code there.
+const PREPARATIONS: u32 = 64;
 /// INT 80h: `cd 80`.
 const INT80_LEN: u32 = 2;
 
@@ -43,6 +48,12 @@ pub struct Task {
     pub is_main: bool,
     /// The filters that its system calls pass.
     pub seccomp: Arc<Seccomp>,
+    /// What the tracer sees; `None` when there is none.
+    pub trace: Option<Box<Block>>,
+    /// PTRACE_TRACEME was asked for where it can be had only with the next execve.
+    pub trace_on_exec: bool,
+    /// Between vfork and execve, with the parent's memory.
+    pub in_vfork: bool,
     /// Set when the thread is to end.
     pub ended: Option<i32>,
 }
@@ -51,15 +62,17 @@ impl Task {
     /// Runs the guest until this thread ends; gives its status.
     pub fn run(&mut self) -> i32 {
         loop {
-            match self.vcpu.run() {
-                Exit::SoftInt(0x80) => self.system_call(),
-                Exit::SoftInt(n) => self.soft_int(n),
-                Exit::Fault(f) => self.deliver_fault(&f),
-                Exit::Interrupted => {}
-                // CPL 3 can't halt; the instruction faults before.
-                Exit::Halt | Exit::InterruptWindow | Exit::Shutdown => self.deliver_fault(&Fault::gp(0)),
-                Exit::Unimplemented(what) => self.unimplemented(&what),
-                Exit::Diverged(report) => self.diverged(&report),
+            if self.stepping() {
+                let before = self.watched();
+                if let Some(exit) = self.vcpu.single_step() {
+                    self.follow(exit);
+                }
+                if self.ended.is_none() {
+                    self.after_step(before);
+                }
+            } else {
+                let exit = self.vcpu.run();
+                self.follow(exit);
             }
             if crate::signal::waiting() {
                 self.deliver_pending();
@@ -67,6 +80,19 @@ impl Task {
             if let Some(status) = self.ended {
                 return status;
             }
+        }
+    }
+
+    fn follow(&mut self, exit: Exit) {
+        match exit {
+            Exit::SoftInt(0x80) => self.system_call(),
+            Exit::SoftInt(n) => self.soft_int(n),
+            Exit::Fault(f) => self.deliver_fault(&f),
+            Exit::Interrupted => {}
+            // CPL 3 can't halt; the instruction faults before.
+            Exit::Halt | Exit::InterruptWindow | Exit::Shutdown => self.deliver_fault(&Fault::gp(0)),
+            Exit::Unimplemented(what) => self.unimplemented(&what),
+            Exit::Diverged(report) => self.diverged(&report),
         }
     }
 
@@ -99,8 +125,12 @@ impl Task {
     }
 
     fn system_call(&mut self) {
+        let mut nr = self.vcpu.state().reg(Reg::Eax);
+        let asked = nr;
+        if self.traced() {
+            nr = self.trace_entry(nr);
+        }
         let s = self.vcpu.state();
-        let nr = s.reg(Reg::Eax);
         let args = [Reg::Ebx, Reg::Ecx, Reg::Edx, Reg::Esi, Reg::Edi, Reg::Ebp].map(|r| s.reg(r));
         let row = table::row(nr);
         let traced = self.shared.trace.as_ref().map(|_| crate::trace::begin(self, nr, row, args));
@@ -116,9 +146,17 @@ impl Task {
         match result {
             Ok(v) => s.set_reg(Reg::Eax, v),
             Err(Stop::Errno(e)) => s.set_reg(Reg::Eax, (-e.into_raw()) as u32),
+            Err(Stop::Restart) if self.trace.is_some() => s.set_reg(Reg::Eax, ERESTARTSYS),
+            Err(Stop::Restart) | Err(Stop::KeepRegisters) => {}
+        }
+        if self.traced() && self.ended.is_none() {
+            self.trace_call(nr);
+        }
+        if result == Err(Stop::Restart) {
             // The instruction is executed again once the signal has been dealt with.
-            Err(Stop::Restart) => s.eip = s.eip.wrapping_sub(INT80_LEN),
-            Err(Stop::KeepRegisters) => {}
+            let s = self.vcpu.state_mut();
+            s.set_reg(Reg::Eax, asked);
+            s.eip = s.eip.wrapping_sub(INT80_LEN);
         }
     }
 
@@ -134,15 +172,16 @@ impl Task {
     /// Hands a call to the host as its row says.
     pub fn pass(&mut self, nr: Sysno, kinds: &[Kind], regs: [u32; 6]) -> SysResult {
         let mut paths: [Option<CString>; 6] = Default::default();
+        let mut written: [(u32, u32); 6] = [(0, 0); 6];
         let mut reg = 0;
         for (i, kind) in kinds.iter().enumerate() {
             let v = regs[reg];
             let count = regs.get(reg + 1).copied().unwrap_or(0);
             match *kind {
                 Kind::Look | Kind::LookL => paths[i] = self.lookup(v, *kind == Kind::Look)?,
-                Kind::OutBuf => self.mem.prepare_write(v, count),
-                Kind::Out(size) => self.mem.prepare_write(v, size),
-                Kind::OutN(size) => self.mem.prepare_write(v, size.saturating_mul(count)),
+                Kind::OutBuf => written[i] = (v, count),
+                Kind::Out(size) => written[i] = (v, size),
+                Kind::OutN(size) => written[i] = (v, size.saturating_mul(count)),
                 _ => {}
             }
             reg += if *kind == Kind::Off { 2 } else { 1 };
@@ -159,7 +198,17 @@ impl Task {
             };
             reg += if *kind == Kind::Off { 2 } else { 1 };
         }
-        self.host_blocking(nr, &args[..kinds.len()])
+        for _ in 0..PREPARATIONS {
+            for (at, len) in written {
+                self.mem.prepare_write(at, len);
+            }
+            let r = self.host_blocking(nr, &args[..kinds.len()]);
+            // Another thread may have translated code from there meanwhile, and so protected it again.
+            if r != Err(Stop::Errno(Errno::EFAULT)) || !written.iter().any(|&(at, len)| self.mem.guards_code(at, len)) {
+                return r;
+            }
+        }
+        Err(Errno::EFAULT.into())
     }
 
     /// Where a path argument leads when it isn't simply what the guest wrote: into the sysroot, or to a file of
@@ -189,8 +238,8 @@ impl Task {
     pub fn load_segment(&mut self, seg: Seg, selector: u16) {
         let present = |d: u64| d >> 47 & 1 != 0;
         let loaded = match selector >> 3 {
-            i if selector & 4 != 0 => match self.vcpu.ldt_mut().get(usize::from(i)) {
-                Some(&d) if present(d) => Segment::from_descriptor(selector, d),
+            i if selector & 4 != 0 => match self.vcpu.ldt().get(usize::from(i)) {
+                Some(d) if present(d) => Segment::from_descriptor(selector, d),
                 _ => Segment::null(0),
             },
             0 => Segment::null(selector),

@@ -19,6 +19,7 @@ pub mod dev;
 mod doorbell;
 pub mod irq;
 mod machine;
+mod msr;
 pub mod pc;
 pub mod pci;
 pub mod virtio;

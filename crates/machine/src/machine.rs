@@ -164,6 +164,14 @@ impl Io for Ports {
         }
         s.look();
     }
+
+    fn read_msr(&mut self, msr: u32) -> Option<u64> {
+        crate::msr::read(msr)
+    }
+
+    fn write_msr(&mut self, msr: u32, _value: u64) -> Option<()> {
+        crate::msr::write(msr)
+    }
 }
 
 /// A machine that is switched on.
@@ -173,6 +181,7 @@ pub(crate) struct Powered {
     process: Arc<Process>,
     pub(crate) vcpu: Vcpu,
     bell: Doorbell,
+    report: Report,
     pub(crate) input: Input,
     pub(crate) paused: bool,
 }
@@ -190,7 +199,8 @@ impl Powered {
         // The area is RAM in every machine that has a MiB of it; one that hasn't can't boot what looks for tables.
         let rsdp = acpi::write(&memory).unwrap_or(0);
         options.boot.load(&memory, vcpu.state_mut(), rsdp)?;
-        Ok(Powered { shared, memory, process, vcpu, bell: bell.clone(), input: input.clone(), paused: false })
+        let (bell, report, input) = (bell.clone(), options.report.clone(), input.clone());
+        Ok(Powered { shared, memory, process, vcpu, bell, report, input, paused: false })
     }
 
     pub(crate) fn with_pc<T>(&self, f: impl FnOnce(&mut Pc) -> T) -> T {
@@ -224,7 +234,11 @@ impl Powered {
             match exit {
                 Exit::Interrupted | Exit::InterruptWindow => {}
                 Exit::Halt => self.idle(),
-                Exit::Shutdown => self.with_pc(|pc| pc.power.end(End::Reset)),
+                Exit::Shutdown => {
+                    let cpu = crate::debug::describe_registers(self.vcpu.state());
+                    (self.report)(&format!("the guest's CPU has shut down (triple fault):\n{cpu}"));
+                    self.with_pc(|pc| pc.power.end(End::Reset));
+                }
                 Exit::Unimplemented(what) | Exit::Diverged(what) => return Err(Error::Stuck(what)),
                 other @ (Exit::Fault(_) | Exit::SoftInt(_)) => return Err(Error::Stuck(format!("{other:?}"))),
             }
@@ -232,7 +246,7 @@ impl Powered {
     }
 
     /// Lets devices do what is due, and gives the CPU an interrupt if one waits and it can take it.
-    fn interrupts(&mut self) -> Option<Exit> {
+    pub(crate) fn interrupts(&mut self) -> Option<Exit> {
         let mut s = lock(&self.shared);
         s.pc.tick();
         let next = s.pc.deadline().unwrap_or(Nanos::MAX).min(s.pc.clock.now() + HEARTBEAT);

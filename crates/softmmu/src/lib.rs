@@ -10,6 +10,7 @@ mod flat;
 mod mmu;
 mod paged;
 mod phys;
+mod shadow;
 mod user;
 mod walk;
 
@@ -17,5 +18,6 @@ pub use flat::{CodeWrite, FlatSpace, PageState, Prot, Watch};
 pub use mmu::{Mmu, Write};
 pub use paged::{Forgotten, MmuStats};
 pub use phys::{Mmio, NotRam, PhysMemory, Place};
+pub use shadow::ShadowStats;
 pub use walk::{Access, Leaf, Paging};
 pub use xlat86_host::{Scalar, TlbMemory, Window};

@@ -2,7 +2,7 @@
 
 use crate::paged::{Forgotten, Paged, View};
 use crate::user::UserView;
-use crate::{FlatSpace, MmuStats, PhysMemory};
+use crate::{FlatSpace, MmuStats, PhysMemory, ShadowStats};
 use std::sync::Arc;
 use xlat86_arch::{CpuState, Fault, Gva};
 use xlat86_host::{HostFault, Scalar, TlbMemory};
@@ -72,6 +72,12 @@ impl Mmu {
     #[must_use]
     pub fn stats(&self) -> MmuStats {
         if let Translated(p) = &self.memory { p.stats } else { MmuStats::default() }
+    }
+
+    /// Takes the counters, which start again at 0.
+    #[must_use]
+    pub fn take_stats(&mut self) -> (MmuStats, ShadowStats) {
+        if let Translated(p) = &mut self.memory { p.take_stats() } else { Default::default() }
     }
 
     // --- What decides about translations. User programs have none: these do nothing for them.
@@ -146,6 +152,31 @@ impl Mmu {
     /// the fault when the guest may not.
     pub fn admit(&mut self, addr: Gva, size: u32, write: bool) -> Result<bool, Fault> {
         if let Translated(p) = &mut self.memory { p.admit(addr, size, write) } else { Ok(false) }
+    }
+
+    // --- Shadow windows.
+
+    /// Host base of a window in which the current address space's pages appear as CPL 3 may access them, up to date with the guest's page
+    /// tables as far as the guest may expect. `None` where there is none.
+    pub fn window(&mut self) -> Option<u64> {
+        if let Translated(p) = &mut self.memory { p.window() } else { None }
+    }
+
+    /// Answers a host fault at `addr` in that window. True: the access may be tried again. False: it can't be made there. The guest's
+    /// fault when it may not.
+    pub fn map_window(&mut self, addr: Gva, write: bool) -> Result<bool, Fault> {
+        if let Translated(p) = &mut self.memory { p.map_window(addr, write) } else { Ok(false) }
+    }
+
+    /// The current address space has run for `ticks` of the time stamp counter at CPL 3. True when it has for so long that a window pays.
+    pub fn heat(&mut self, ticks: u64) -> bool {
+        if let Translated(p) = &mut self.memory { p.heat(ticks) } else { false }
+    }
+
+    /// What windows have cost.
+    #[must_use]
+    pub fn shadow_stats(&self) -> ShadowStats {
+        if let Translated(p) = &self.memory { p.shadow_stats() } else { ShadowStats::default() }
     }
 
     // --- Recording.
@@ -266,6 +297,20 @@ impl Mmu {
             Flat(v) => v.write_bytes(addr, from),
             Translated(p) => p.write_bytes(p.view(), addr, from),
         }
+    }
+
+    /// Faults where the protection of translated code, and nothing else, is in the way of a write of `len` bytes at `addr`. For instructions that
+    /// write in several steps: after the first it would be too late to lift it and start again, since they may write over themselves.
+    pub fn probe_guard(&mut self, addr: Gva, len: u32) -> Result<(), Fault> {
+        let Flat(v) = &mut self.memory else { return Ok(()) };
+        let guarded = |at: Gva| {
+            let page = v.space.page(at);
+            page.is_code() && page.prot().write
+        };
+        if guarded(addr) || guarded(addr.wrapping_add(len - 1)) {
+            return v.probe_write(addr, len);
+        }
+        Ok(())
     }
 
     /// Faults as a write of `len` bytes at `addr` would, without writing.

@@ -4,6 +4,7 @@
 //! access by physical address. A page is entered for writing only when nothing has to be noticed about writes to it:
 //! it is RAM, its dirty bit is set, nothing is derived from code in it, and no data breakpoint lies in it.
 
+use crate::shadow::{Shadow, ShadowStats};
 use crate::walk::{Access, Leaf, Paging};
 use crate::{PhysMemory, Place};
 use std::sync::Arc;
@@ -58,6 +59,15 @@ pub struct MmuStats {
     pub mmio: u64,
 }
 
+impl core::ops::AddAssign for MmuStats {
+    fn add_assign(&mut self, o: Self) {
+        self.fills += o.fills;
+        self.page_faults += o.page_faults;
+        self.flushes += o.flushes;
+        self.mmio += o.mmio;
+    }
+}
+
 /// Which translations have been forgotten: whoever derived something from them has to look again.
 #[derive(Clone, Default, Debug, PartialEq, Eq)]
 pub struct Forgotten {
@@ -89,6 +99,9 @@ pub(crate) struct Paged {
     forgotten: Forgotten,
     /// `forgotten` says something.
     has_forgotten: bool,
+    /// Which 4 MB regions have had pieces of large pages entered: one INVLPG there invalidates all of the page.
+    large: [u64; 16],
+    shadow: Shadow,
 }
 
 impl Paged {
@@ -109,6 +122,8 @@ impl Paged {
             stats: MmuStats::default(),
             forgotten: Forgotten::default(),
             has_forgotten: false,
+            large: [0; 16],
+            shadow: Shadow::new(memory.clone()),
             memory,
         }
     }
@@ -155,6 +170,13 @@ impl Paged {
             || (old.efer ^ new.efer) & efer::NXE != 0
             || self.a20_mask != self.memory.a20_mask()
             || self.dr != debug;
+        let otherwise = (old.cr0 ^ new.cr0) & cr0::PG != 0
+            || (old.cr4 ^ new.cr4) & (cr4::PSE | cr4::PAE) != 0
+            || (old.efer ^ new.efer) & efer::NXE != 0
+            || self.a20_mask != self.memory.a20_mask();
+        if otherwise {
+            self.shadow.clear();
+        }
         self.a20_mask = self.memory.a20_mask();
         if all {
             self.flush(false);
@@ -194,7 +216,17 @@ impl Paged {
 
     /// INVLPG.
     pub(crate) fn invalidate(&mut self, addr: Gva) {
+        self.shadow.invalidate(self.regs.cr3, addr);
         self.has_forgotten = true;
+        let region = addr.0 >> 22;
+        if self.large[region as usize / 64] >> (region % 64) & 1 != 0 {
+            self.forgotten.all = true;
+            for v in &mut self.views {
+                (0..1024).for_each(|i| v.data.flush_page(region << 22 | i << PAGE_SHIFT));
+                v.code.fill(NO_CODE);
+            }
+            return;
+        }
         if self.forgotten.pages.len() < MAX_FORGOTTEN {
             self.forgotten.pages.push(addr.page());
         } else {
@@ -212,6 +244,7 @@ impl Paged {
     /// Forgets translations; with `keep_global` not those of global pages.
     pub(crate) fn flush(&mut self, keep_global: bool) {
         self.stats.flushes += 1;
+        self.shadow.flush();
         self.has_forgotten = true;
         if keep_global {
             self.forgotten.local = true;
@@ -242,10 +275,42 @@ impl Paged {
 
     fn walk(&mut self, addr: Gva, access: Access) -> Result<Leaf, Fault> {
         self.code_write = None;
-        self.regs.walk(&self.memory, addr, access).map_err(|error| {
+        let leaf = self.regs.walk(&self.memory, addr, access).map_err(|error| {
             self.stats.page_faults += 1;
             Fault::pf(addr, error)
-        })
+        })?;
+        if leaf.size > PAGE_SIZE {
+            let region = addr.0 >> 22;
+            self.large[region as usize / 64] |= 1 << (region % 64);
+        }
+        Ok(leaf)
+    }
+
+    // --- Shadow windows.
+
+    /// Base of the current address space's window for CPL 3, up to date with the guest's page tables. `None` when the host has no room.
+    pub(crate) fn window(&mut self) -> Option<u64> {
+        self.shadow.window(&self.regs)
+    }
+
+    /// Maps the page of `addr` in the current address space's window, for an access at CPL 3. False when that can't be: a device, code about to be
+    /// written, no room; the access's fault when the guest may not.
+    pub(crate) fn map_window(&mut self, addr: Gva, write: bool) -> Result<bool, Fault> {
+        let leaf = self.walk(addr, Access { write, user: true, fetch: false })?;
+        Ok(self.shadow.map(&self.regs, addr, &leaf, write))
+    }
+
+    /// See [`crate::Mmu::heat`].
+    pub(crate) fn heat(&mut self, ticks: u64) -> bool {
+        self.shadow.heat(self.regs.cr3, ticks)
+    }
+
+    pub(crate) fn take_stats(&mut self) -> (MmuStats, ShadowStats) {
+        (core::mem::take(&mut self.stats), core::mem::take(&mut self.shadow.stats))
+    }
+
+    pub(crate) fn shadow_stats(&self) -> ShadowStats {
+        self.shadow.stats
     }
 
     /// Physical address of `addr`, whose page is entered into the TLB where it may be.
@@ -476,6 +541,7 @@ impl Paged {
         match self.memory.place(u64::from(page) << PAGE_SHIFT) {
             Place::Ram(at) => {
                 if self.memory.mark_code(page) {
+                    self.shadow.protect(page);
                     for v in &mut self.views {
                         v.data.protect(at);
                     }

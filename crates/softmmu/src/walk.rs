@@ -60,10 +60,14 @@ pub struct Leaf {
     pub exec: bool,
     /// Survives CR3 loads.
     pub global: bool,
+    /// A is set at every level.
+    pub accessed: bool,
     /// D is set.
     pub dirty: bool,
     /// Size of the page in bytes: 4 KB, 2 MB or 4 MB.
     pub size: u32,
+    /// Physical addresses of the tables whose entries led here, the upper one first; 0 for none.
+    pub tables: [u64; 2],
 }
 
 impl Paging {
@@ -145,7 +149,17 @@ impl Paging {
         let page = u64::from(gva.page_base().0);
         if !self.on() {
             let gpa = page & a20;
-            return Ok(Leaf { gpa, write: true, user: true, exec: true, global: false, dirty: true, size: 4096 });
+            return Ok(Leaf {
+                gpa,
+                write: true,
+                user: true,
+                exec: true,
+                global: false,
+                accessed: true,
+                dirty: true,
+                size: 4096,
+                tables: [0; 2],
+            });
         }
         let (mut table, wide, shifts) = if self.pae() {
             let e = self.pdpte[(gva.0 >> 30) as usize];
@@ -157,10 +171,21 @@ impl Paging {
             (u64::from(self.cr3 & !PAGE_MASK), false, [22, 12])
         };
         let index_mask = if wide { 0x1ff } else { 0x3ff };
-        let mut leaf = Leaf { gpa: 0, write: true, user: true, exec: true, global: false, dirty: false, size: 0 };
+        let mut leaf = Leaf {
+            gpa: 0,
+            write: true,
+            user: true,
+            exec: true,
+            global: false,
+            accessed: true,
+            dirty: false,
+            size: 0,
+            tables: [0; 2],
+        };
         let mut used = [(0, 0); 2];
         for (level, shift) in shifts.into_iter().enumerate() {
             let index = u64::from(gva.0 >> shift) & index_mask;
+            leaf.tables[level] = table & a20;
             let at = (table + index * if wide { 8 } else { 4 }) & a20;
             let e: u64 = if wide { memory.load(at) } else { memory.load::<u32>(at).into() };
             if e & entry::P == 0 {
@@ -173,6 +198,7 @@ impl Paging {
             leaf.write &= e & entry::RW != 0;
             leaf.user &= e & entry::US != 0;
             leaf.exec &= e & entry::XD == 0;
+            leaf.accessed &= e & entry::A != 0 || mark;
             used[level] = (at, e);
             table = e & entry::ADDRESS;
             if last {

@@ -1,7 +1,39 @@
 //! What the host's silicon answers for the interpreter.
 
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use xlat86_host::{Transcendental, approximate, transcendental};
 use xlat86_interp::{HostMath, Platform};
+
+/// A local descriptor table. Threads of one process have the same.
+#[derive(Clone, Debug, Default)]
+pub struct Ldt(Arc<Mutex<Vec<u64>>>);
+
+impl Ldt {
+    /// Entry `index`, if the table is that long.
+    #[must_use]
+    pub fn get(&self, index: usize) -> Option<u64> {
+        self.lock().get(index).copied()
+    }
+
+    /// Sets entry `index`; 0 empties it. Segment registers loaded before keep their hidden parts.
+    pub fn set(&self, index: usize, raw: u64) {
+        let mut table = self.lock();
+        if table.len() <= index {
+            table.resize(index + 1, 0);
+        }
+        table[index] = raw;
+    }
+
+    /// All of it.
+    #[must_use]
+    pub fn entries(&self) -> Vec<u64> {
+        self.lock().clone()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<u64>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
 
 /// What a system's CPU is plugged into.
 pub trait Io {
@@ -37,13 +69,13 @@ pub(crate) struct Surroundings {
     /// Descriptors of the GDT's user-visible entries.
     pub(crate) gdt: [u64; 16],
     /// The process's local descriptor table.
-    pub(crate) ldt: Vec<u64>,
+    pub(crate) ldt: Ldt,
 }
 
 impl Surroundings {
     /// Of a CPU that carries a system.
     pub(crate) fn system(io: Box<dyn Io>) -> Self {
-        Surroundings { io: Some(io), gdt: [0; 16], ldt: Vec::new() }
+        Surroundings { io: Some(io), gdt: [0; 16], ldt: Ldt::default() }
     }
 
     /// Of a user program, with the table a 64-bit Linux kernel gives a 32-bit program: flat code at 0x23 and data at 0x2b.
@@ -51,7 +83,7 @@ impl Surroundings {
         let mut gdt = [0; 16];
         gdt[4] = 0x00cf_fb00_0000_ffff;
         gdt[5] = 0x00cf_f300_0000_ffff;
-        Surroundings { io: None, gdt, ldt: Vec::new() }
+        Surroundings { io: None, gdt, ldt: Ldt::default() }
     }
 }
 
@@ -99,7 +131,10 @@ impl Platform for Surroundings {
         if self.io.is_some() {
             return None;
         }
-        let table: &[u64] = if selector & 4 == 0 { &self.gdt } else { &self.ldt };
+        if selector & 4 != 0 {
+            return Some(self.ldt.get(usize::from(selector >> 3)).filter(|d| *d != 0));
+        }
+        let table: &[u64] = &self.gdt;
         Some(table.get(usize::from(selector >> 3)).copied().filter(|d| *d != 0))
     }
     fn delivers_interrupts(&self) -> bool {

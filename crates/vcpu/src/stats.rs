@@ -2,6 +2,7 @@
 
 use iced_x86::Code;
 use std::fmt;
+use xlat86_softmmu::{MmuStats, ShadowStats};
 use xlat86_translator::CacheStats;
 
 /// Counters of one run, shown by `--stats`.
@@ -9,6 +10,10 @@ use xlat86_translator::CacheStats;
 pub struct Stats {
     /// What the translation cache did.
     pub cache: CacheStats,
+    /// What a system's software TLBs did.
+    pub mmu: MmuStats,
+    /// What a system's shadow windows did.
+    pub shadow: ShadowStats,
     /// Times translated code was entered.
     pub entries: u64,
     /// Leaves because a direct jump wasn't chained yet.
@@ -42,6 +47,8 @@ pub struct Stats {
 impl Stats {
     /// Adds the counters of a CPU that ends.
     pub(crate) fn add(&mut self, o: &Stats) {
+        self.mmu += o.mmu;
+        self.shadow += o.shadow;
         self.entries += o.entries;
         self.leave_link += o.leave_link;
         self.leave_miss += o.leave_miss;
@@ -64,10 +71,11 @@ impl Stats {
 impl Stats {
     /// All counters by name, for programs to read. Times are in nanoseconds.
     #[must_use]
-    pub fn counters(&self) -> [(&'static str, u64); 23] {
+    pub fn counters(&self) -> [(&'static str, u64); 34] {
         let c = &self.cache;
         [
             ("units", c.units),
+            ("adopted", c.adopted),
             ("insns", c.insns),
             ("guest_bytes", c.guest_bytes),
             ("host_bytes", c.host_bytes),
@@ -90,6 +98,16 @@ impl Stats {
             ("interpreted", self.interpreted),
             ("code_writes", self.code_writes),
             ("leaves", self.leaves()),
+            ("tlb_fills", self.mmu.fills),
+            ("tlb_flushes", self.mmu.flushes),
+            ("page_faults", self.mmu.page_faults),
+            ("mmio", self.mmu.mmio),
+            ("shadow_windows", self.shadow.windows),
+            ("shadow_dropped", self.shadow.dropped),
+            ("shadow_mapped", self.shadow.mapped),
+            ("shadow_unmapped", self.shadow.unmapped),
+            ("shadow_resyncs", self.shadow.resyncs),
+            ("shadow_changed_tables", self.shadow.changed_tables),
         ]
     }
 
@@ -106,8 +124,9 @@ impl fmt::Display for Stats {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let c = &self.cache;
         let per = |a: f64, b: u64| if b == 0 { 0.0 } else { a / b as f64 };
-        let rows: [(&str, String); 22] = [
+        let rows: [(&str, String); 23] = [
             ("units translated", c.units.to_string()),
+            ("units of earlier runs", c.adopted.to_string()),
             ("guest instructions translated", c.insns.to_string()),
             ("host bytes per guest byte", format!("{:.2}", per(c.host_bytes as f64, c.guest_bytes))),
             ("translation time per guest instruction", format!("{:.0} ns", per(c.time.as_nanos() as f64, c.insns))),
@@ -131,6 +150,23 @@ impl fmt::Display for Stats {
             ("blocks compared in lockstep", self.lockstep_blocks.to_string()),
         ];
         for (name, value) in rows {
+            writeln!(f, "{name:<44}{value:>16}")?;
+        }
+        let (m, s) = (&self.mmu, &self.shadow);
+        let system: [(&str, u64); 10] = [
+            ("TLB: pages filled in", m.fills),
+            ("TLB: flushes", m.flushes),
+            ("guest page faults", m.page_faults),
+            ("accesses to devices by memory", m.mmio),
+            ("shadow: windows made", s.windows),
+            ("shadow: windows dropped", s.dropped),
+            ("shadow: pages mapped", s.mapped),
+            ("shadow: pages unmapped", s.unmapped),
+            ("shadow: windows compared with page tables", s.resyncs),
+            ("shadow: page tables that had changed", s.changed_tables),
+        ];
+        // A user program has none of this.
+        for (name, value) in system.iter().filter(|_| m.fills != 0) {
             writeln!(f, "{name:<44}{value:>16}")?;
         }
         for (code, n) in self.most_interpreted.iter().flatten() {

@@ -1,6 +1,7 @@
 //! A CPU that carries a whole system: events go through the guest's IDT, and others make it stop.
 
 pub(crate) mod spaces;
+pub(crate) mod window;
 
 use crate::platform::{Io, Surroundings};
 use crate::vcpu::Resolution;
@@ -56,6 +57,7 @@ pub(crate) struct System {
     pub(crate) window_wanted: bool,
     pub(crate) spaces: spaces::Spaces,
     pub(crate) memo: crate::quick::Memo,
+    pub(crate) windows: window::Windows,
     /// How often each instruction was stepped over, by its code.
     pub(crate) stepped: Vec<u64>,
     /// The changes of physical memory that have been attended to.
@@ -84,6 +86,7 @@ impl Vcpu {
             memory_seen: memory.changes(),
             spaces: spaces::Spaces::new(),
             memo: crate::quick::Memo::new(),
+            windows: window::Windows::default(),
             stepped: Vec::new(),
         };
         Self::made(process, state, mmu, Surroundings::system(io), Some(system), Some(tlb))

@@ -9,6 +9,7 @@ use crate::fx;
 use crate::fx::Home;
 use crate::process::Connect;
 use crate::system::spaces::Spaces;
+use crate::system::window::WindowFault;
 use crate::{Exit, Vcpu};
 use xlat86_arch::{Fault, Gva, Mode, PAGE_SIZE, Seg, Segment, cr0, cr4, eflags};
 use xlat86_decoder::MAX_INSN_LEN;
@@ -59,9 +60,10 @@ impl Vcpu {
                 Outside::Interpret
             } else {
                 let Some(mode) = mode else { return self.interpret_stretch() };
+                let mode = self.choose_reach(mode);
                 let mode = Mode(mode.0 | core::mem::take(&mut careful));
                 match self.system_code(mode, connect.take()) {
-                    Some(offset) => self.enter_system(offset),
+                    Some(offset) => self.timed(mode, |cpu| cpu.enter_system(offset)),
                     None => Outside::Interpret,
                 }
             };
@@ -209,15 +211,15 @@ impl Vcpu {
                 frame.reset_returns();
             }
         }
-        let evictions = self.process.evictions();
-        if evictions != self.evictions_seen {
-            self.evictions_seen = evictions;
-            frame.reset_all_returns();
-        }
     }
 
     /// Runs translated code from arena offset `offset` until it leaves for a reason that can't be dealt with at once.
     fn enter_system(&mut self, mut offset: u32) -> Outside {
+        let evictions = self.process.evictions();
+        if evictions != self.evictions_seen {
+            self.evictions_seen = evictions;
+            self.frame.as_mut().expect("translating").reset_all_returns();
+        }
         self.to_system_frame();
         let arena = self.arena.clone().expect("translating");
         loop {
@@ -240,8 +242,17 @@ impl Vcpu {
                     self.repair_at(site);
                     return Outside::Stopped;
                 }
+                Left::Trap if self.process.cache().mismatched(site) => {
+                    self.from_system_frame();
+                    self.returned_elsewhere(target);
+                    return Outside::Connect(Connect::Table);
+                }
                 Left::Trap => {
                     self.stats.leave_fault += 1;
+                    if let WindowFault::Again(at) = self.after_window_fault(site) {
+                        offset = at;
+                        continue;
+                    }
                     self.from_system_frame();
                     self.repair_at(site);
                     return Outside::Interpret;

@@ -2,6 +2,7 @@
 
 use crate::fx::{self, Home};
 use crate::memo::Memo;
+use crate::platform::Ldt;
 use crate::platform::Surroundings;
 use crate::system::System;
 use crate::world::Member;
@@ -139,8 +140,14 @@ impl Vcpu {
     }
 
     /// The local descriptor table.
-    pub fn ldt_mut(&mut self) -> &mut Vec<u64> {
-        &mut self.platform.ldt
+    #[must_use]
+    pub fn ldt(&self) -> &Ldt {
+        &self.platform.ldt
+    }
+
+    /// Gives this CPU the table of another.
+    pub fn set_ldt(&mut self, ldt: Ldt) {
+        self.platform.ldt = ldt;
     }
 
     /// The descriptor table's entry `index`, 0 when empty.
@@ -152,7 +159,8 @@ impl Vcpu {
     /// Counters of this CPU.
     #[must_use]
     pub fn stats(&self) -> Stats {
-        Stats { interpreted: self.interp.retired(), ..self.stats }
+        let (mmu, shadow) = (self.mmu.stats(), self.mmu.shadow_stats());
+        Stats { interpreted: self.interp.retired(), mmu, shadow, ..self.stats }
     }
 
     /// Adds the counters of this CPU to its process's, so that they show there.
@@ -161,9 +169,10 @@ impl Vcpu {
         let interpreted = self.interp.retired();
         stats.interpreted = interpreted - self.interpreted_published;
         stats.most_interpreted = self.most_interpreted();
+        (stats.mmu, stats.shadow) = self.mmu.take_stats();
         self.interpreted_published = interpreted;
         if let Some(f) = &mut self.frame {
-            stats.return_mismatches = core::mem::take(&mut f.regs().mismatches);
+            stats.return_mismatches += core::mem::take(&mut f.regs().mismatches);
         }
         self.process.stats.lock().unwrap_or_else(std::sync::PoisonError::into_inner).add(&stats);
     }
@@ -211,6 +220,12 @@ impl Vcpu {
         }
     }
 
+    /// Executes one instruction of a user program, without what waits for it outside. `None`: it completed.
+    pub fn single_step(&mut self) -> Option<Exit> {
+        self.see_changes();
+        self.interpret_one()
+    }
+
     /// Executes one instruction on the interpreter. `None`: it completed.
     pub(crate) fn interpret_one(&mut self) -> Option<Exit> {
         loop {
@@ -240,8 +255,10 @@ impl Vcpu {
     /// Is the page of the instruction at `eip` write-protected for being code? Nobody lifts that while this CPU is inside.
     fn is_watched(&self, eip: u32) -> bool {
         let at = Gva(eip);
-        let code = self.process.space().page(at).is_code() && self.process.world.is_inside(&self.me);
-        code && at.page_offset() as usize <= PAGE_SIZE as usize - MAX_INSN_LEN
+        let inside = self.system.is_none() && self.process.world.is_inside(&self.me);
+        inside
+            && self.process.space().page(at).is_code()
+            && at.page_offset() as usize <= PAGE_SIZE as usize - MAX_INSN_LEN
     }
 
     fn after_interpreter(&mut self, stop: Stop) -> Option<Exit> {

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::{Arc, Mutex};
 use xlat86_softmmu::PhysMemory;
-use xlat86_vcpu::{Config, Engine, Exit, Io, Process, Vcpu};
+use xlat86_vcpu::{Config, Engine, Exit, Io, MmuMode, Process, Vcpu};
 
 /// Ports of the debug console and of the exit device.
 const DEBUG: u16 = 0xe9;
@@ -85,9 +85,12 @@ fn run(image: &[u8], config: &Config) -> String {
 fn check(name: &str) {
     let expected = std::fs::read_to_string(source(&format!("{name}.expected"))).unwrap();
     let image = image(name);
-    for engine in [Engine::Interp, Engine::Dbt] {
-        let said = run(&image, &Config { engine, ..Config::default() });
-        assert!(said.trim_end() == expected.trim_end(), "{name} on {engine:?} said\n{said}\nexpected was\n{expected}");
+    for (engine, mmu) in [(Engine::Interp, MmuMode::Tlb), (Engine::Dbt, MmuMode::Tlb), (Engine::Dbt, MmuMode::Shadow)] {
+        let said = run(&image, &Config { engine, mmu, ..Config::default() });
+        assert!(
+            said.trim_end() == expected.trim_end(),
+            "{name} on {engine:?} with {mmu:?} said\n{said}\nexpected was\n{expected}"
+        );
     }
 }
 
@@ -100,4 +103,4 @@ macro_rules! images {
     )* };
 }
 
-images!(hello, exceptions, pages, rings);
+images!(hello, exceptions, pages, rings, debug, smc, tasks, v86);

@@ -29,7 +29,8 @@ impl Ctx<'_> {
         (0..4).filter(|&n| is_hit(n)).fold(0, |bits, n| bits | 1 << n)
     }
 
-    /// Before an instruction: the debug exception of a breakpoint on it. A fault, so RF is set in the flags it saves.
+    /// Before an instruction: the debug exception of a breakpoint on it. The one fault that saves RF as it is, not set: whoever handles it
+    /// sets it (SDM vol. 3B, 18.3.1.1).
     pub(crate) fn check_instruction_breakpoints(&mut self) -> Exec {
         if self.cpu.eflags & RF != 0 {
             return Ok(());
@@ -37,10 +38,7 @@ impl Ctx<'_> {
         let at = self.cpu.segment(Seg::Cs).base.wrapping_add(self.cpu.eip);
         match self.breakpoints(EXECUTE, |start, _| start == at) {
             0 => Ok(()),
-            bits => {
-                self.cpu.eflags |= RF;
-                Err(debug_exception(bits))
-            }
+            bits => Err(debug_exception(bits)),
         }
     }
 

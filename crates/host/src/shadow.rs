@@ -1,0 +1,169 @@
+//! A shadow window: 4 GB of host addresses in which pages of guest RAM appear where the guest's page tables put them.
+//!
+//! Translated code reaches guest memory through the GS segment, whose base is the window's, with operands that wrap at 4 GB: what isn't
+//! mapped faults. A window starts and stays a hole in the address space; only its pages are mappings, which the host limits (65,530
+//! in a process), so mapping may fail at any time.
+
+use crate::Ram;
+use std::io;
+use std::os::fd::AsRawFd;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+const SPAN: u64 = 1 << 32;
+/// Windows lie here, far from where the kernel puts anything by itself.
+const FIRST: u64 = 0x1000_0000_0000;
+/// From one window to the next: what lies between is never mapped, so that an access at a window's end faults.
+const STRIDE: u64 = 2 * SPAN;
+
+/// One bit for each window in use.
+static USED: AtomicU64 = AtomicU64::new(0);
+
+/// See the module's documentation.
+#[derive(Debug)]
+pub struct ShadowWindow {
+    base: u64,
+    slot: u32,
+    ram: Arc<Ram>,
+}
+
+impl ShadowWindow {
+    /// Most windows in a process.
+    pub const MOST: usize = 64;
+
+    /// An empty window on `ram`.
+    ///
+    /// # Errors
+    /// There are too many already, or the address range isn't free.
+    pub fn new(ram: Arc<Ram>) -> io::Result<ShadowWindow> {
+        let claim = |used: u64| (used != u64::MAX).then(|| used | 1 << used.trailing_ones());
+        let used = USED
+            .fetch_update(Ordering::AcqRel, Ordering::Acquire, claim)
+            .map_err(|_| io::Error::other("too many shadow windows"))?;
+        let slot = used.trailing_ones();
+        let this = ShadowWindow { base: FIRST + u64::from(slot) * STRIDE, slot, ram };
+        // Is it a hole? Asked once; from then on the range is ours by convention: the kernel places mappings elsewhere.
+        let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE | libc::MAP_FIXED_NOREPLACE;
+        // SAFETY: with MAP_FIXED_NOREPLACE nothing that exists is touched.
+        let p = unsafe { libc::mmap(this.base as *mut libc::c_void, STRIDE as usize, libc::PROT_NONE, flags, -1, 0) };
+        if p as u64 != this.base {
+            return Err(io::Error::last_os_error());
+        }
+        this.unmap_range(0, STRIDE);
+        Ok(this)
+    }
+
+    /// Host address of guest address 0.
+    #[must_use]
+    pub fn base(&self) -> u64 {
+        self.base
+    }
+
+    /// The guest address that host address `addr` is in this window.
+    #[must_use]
+    pub fn guest(&self, addr: u64) -> Option<u32> {
+        u32::try_from(addr.checked_sub(self.base)?).ok()
+    }
+
+    /// Maps `len` bytes of RAM at byte `offset` to guest address `gva` (all multiples of the page size), in place of what was there.
+    ///
+    /// # Errors
+    /// The range isn't within RAM and the window, or the host has no mappings left.
+    pub fn map(&mut self, gva: u32, offset: u64, len: u32, write: bool) -> io::Result<()> {
+        let inside = u64::from(gva) + u64::from(len) <= SPAN && offset + u64::from(len) <= self.ram.len();
+        if !inside || (gva | len | offset as u32) & 0xfff != 0 || len == 0 {
+            return Err(io::Error::from(io::ErrorKind::InvalidInput));
+        }
+        let prot = libc::PROT_READ | if write { libc::PROT_WRITE } else { 0 };
+        let flags = libc::MAP_SHARED | libc::MAP_FIXED | libc::MAP_POPULATE;
+        let at = (self.base + u64::from(gva)) as *mut libc::c_void;
+        // SAFETY: the range is in this window, where there is nothing but such mappings and no Rust reference points.
+        let p =
+            unsafe { libc::mmap(at, len as usize, prot, flags, self.ram.file().as_raw_fd(), offset as libc::off_t) };
+        if p == libc::MAP_FAILED { Err(io::Error::last_os_error()) } else { Ok(()) }
+    }
+
+    /// Takes write permission from what is mapped in the page of `gva`.
+    pub fn protect(&mut self, gva: u32) {
+        let at = (self.base + u64::from(gva & !0xfff)) as *mut libc::c_void;
+        // SAFETY: as above. It fails where splitting a mapping exceeds the host's limit: then the page is unmapped, which never needs more.
+        let failed = unsafe { libc::mprotect(at, 4096, libc::PROT_READ) } != 0;
+        if failed {
+            self.unmap(gva & !0xfff, 4096);
+        }
+    }
+
+    /// Unmaps whatever is in the `len` bytes at `gva`.
+    pub fn unmap(&mut self, gva: u32, len: u64) {
+        self.unmap_range(gva.into(), len.min(SPAN - u64::from(gva)));
+    }
+
+    fn unmap_range(&self, start: u64, len: u64) {
+        let unmap = |start: u64, len: u64| {
+            // SAFETY: as above.
+            unsafe { libc::munmap((self.base + start) as *mut libc::c_void, len as usize) == 0 }
+        };
+        // Cutting a mapping in two may exceed the host's limit; dropping the whole window never does.
+        if !unmap(start, len) {
+            unmap(0, STRIDE);
+        }
+    }
+}
+
+impl Drop for ShadowWindow {
+    fn drop(&mut self) {
+        self.unmap_range(0, STRIDE);
+        USED.fetch_and(!(1 << self.slot), Ordering::AcqRel);
+    }
+}
+
+/// Makes `base` the base of the current thread's GS segment, which nothing else on this host uses.
+pub fn set_gs_base(base: u64) {
+    const HWCAP2_FSGSBASE: u64 = 1 << 1;
+    const ARCH_SET_GS: i32 = 0x1001;
+    static FAST: std::sync::LazyLock<bool> = std::sync::LazyLock::new(|| {
+        // SAFETY: no arguments that could be wrong.
+        (unsafe { libc::getauxval(libc::AT_HWCAP2) }) & HWCAP2_FSGSBASE != 0
+    });
+    if *FAST {
+        // SAFETY: the kernel says that the instruction is enabled; Rust and libc don't use GS.
+        unsafe { core::arch::asm!("wrgsbase {}", in(reg) base, options(nostack, preserves_flags)) };
+    } else {
+        // SAFETY: as above.
+        unsafe { libc::syscall(libc::SYS_arch_prctl, ARCH_SET_GS, base) };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Window;
+
+    #[test]
+    fn pages_appear_where_they_are_mapped() {
+        crate::install_fault_handlers();
+        let ram = Arc::new(Ram::new(0x4000).unwrap());
+        let mut w = ShadowWindow::new(ram.clone()).unwrap();
+        // SAFETY: the window is 4 GB aligned to its stride, with a hole behind it.
+        let view = unsafe { Window::at(w.base()) };
+        assert!(view.read::<u8>(0x5000).is_err());
+        w.map(0x5000, 0x2000, 0x1000, true).unwrap();
+        w.map(0xffff_f000, 0x1000, 0x1000, false).unwrap();
+        view.write(0x5008, 0x1234u16).unwrap();
+        assert_eq!(ram.read::<u16>(0x2008), Some(0x1234));
+        assert_eq!(view.read::<u32>(0xffff_fff0).unwrap(), 0);
+        assert!(view.write(0xffff_fff0, 0u8).is_err(), "read-only");
+        w.protect(0x5000);
+        assert!(view.write(0x5000, 0u8).is_err());
+        assert!(view.read::<u8>(0x5000).is_ok());
+        let fault = view.read::<u32>(0xffff_fffe).unwrap_err().0;
+        assert_eq!(w.guest(fault.addr), None, "behind the window");
+        w.unmap(0x5000, 0x1000);
+        assert!(view.read::<u8>(0x5000).is_err());
+        assert!(w.map(0x5000, 0x4000, 0x1000, false).is_err(), "outside RAM");
+        assert!(w.map(0xffff_f000, 0, 0x2000, false).is_err(), "outside the window");
+        let base = w.base();
+        drop(w);
+        assert_eq!(ShadowWindow::new(ram).unwrap().base(), base, "the place is free again");
+    }
+}

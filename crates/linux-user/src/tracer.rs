@@ -1,0 +1,344 @@
+//! The tracing side of ptrace: what the guest asks of its tracees, other emulated processes (see `tracee.rs`).
+//!
+//! Only children that ask to be traced, and what those create: PTRACE_ATTACH and PTRACE_SEIZE would have to reach an
+//! emulator that expects nothing.
+
+use crate::abi::{HostRusage, HostSiginfo, Rusage, Siginfo, UserDesc};
+use crate::host_unsafe::{self as host, Arg};
+use crate::task::{TLS_FIRST, Task};
+use crate::tracee::{self, Block};
+use crate::{Stop, SysResult};
+use std::collections::HashMap;
+use std::sync::{Mutex, MutexGuard};
+use syscalls::{Errno, Sysno};
+use xlat86_host::signals::KICK;
+use zerocopy::{FromBytes, IntoBytes};
+
+/// Where each tracee's block is.
+#[derive(Default)]
+pub struct Tracees(Mutex<HashMap<u32, u64>>);
+
+impl Tracees {
+    fn lock(&self) -> MutexGuard<'_, HashMap<u32, u64>> {
+        self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+}
+
+const TRACEME: u32 = 0;
+const CONT: u32 = 7;
+const DETACH: u32 = 17;
+const SETOPTIONS: u32 = 0x4200;
+const GETEVENTMSG: u32 = 0x4201;
+const GETSIGINFO: u32 = 0x4202;
+const SETSIGINFO: u32 = 0x4203;
+/// Of the options: those that the kernel has since 3.8.
+const OPTIONS: u32 = 0x7f | 1 << 20;
+
+fn host_ptrace(request: u32, pid: u32, addr: Arg<'_>, data: Arg<'_>) -> Result<u64, Errno> {
+    host::call(Sysno::ptrace, &[Arg::uint(request), Arg::int(pid), addr, data])
+}
+
+fn resume(pid: u32, sig: u32) {
+    // It may have been killed meanwhile: then wait says so.
+    let _ = host_ptrace(CONT, pid, Arg::NULL, Arg::uint(sig));
+}
+
+impl Task {
+    fn tracee(&self, pid: u32) -> Result<(u64, Block), Errno> {
+        let at = *self.shared.tracees.lock().get(&pid).ok_or(Errno::ESRCH)?;
+        let mut b = tracee::empty();
+        host::peer_read(pid, at, b.as_mut_bytes())?;
+        Ok((at, b))
+    }
+
+    fn change_tracee(&self, pid: u32, change: impl FnOnce(&mut Block)) -> Result<(), Errno> {
+        let (at, mut b) = self.tracee(pid)?;
+        change(&mut b);
+        host::peer_write(pid, at, b.as_bytes())
+    }
+
+    /// What the guest sees of a stop that the host reports; `None` when it is none of the guest's.
+    fn judge(&self, pid: u32, status: u32) -> Option<u32> {
+        let (event, sig) = (status >> 16, status >> 8 & 0xff);
+        let mut info = HostSiginfo::default();
+        match host_ptrace(GETSIGINFO, pid, Arg::NULL, Arg::output(&mut info)) {
+            Ok(_) => {}
+            // A stop of job control: the guest's own if it isn't a tracee.
+            Err(Errno::EINVAL) => {
+                resume(pid, 0);
+                return None;
+            }
+            Err(_) => return Some(status),
+        }
+        let known = self.shared.tracees.lock().contains_key(&pid);
+        let host_options = |options: u32| {
+            let _ = host_ptrace(SETOPTIONS, pid, Arg::NULL, Arg::uint(options & !tracee::O_SYSGOOD | tracee::O_EXEC));
+        };
+        if event == tracee::EVENT_EXEC {
+            self.shared.tracees.lock().remove(&pid);
+            resume(pid, 0);
+            return None;
+        }
+        if event != 0 {
+            return Some(status);
+        }
+        match sig as i32 {
+            KICK if info.errno == tracee::MAGIC && info.fields[1] != 0 => {
+                self.shared.tracees.lock().insert(pid, info.fields[1]);
+                let (_, b) = self.tracee(pid).ok()?;
+                if b.kind == tracee::STOP {
+                    return Some(b.status);
+                }
+                host_options(0);
+                let _ = self.change_tracee(pid, |b| b.resume = tracee::RESUME_CONT);
+                resume(pid, 0);
+            }
+            // It can't be caught there: ask for a stop instead.
+            libc::SIGSTOP if known => {
+                let ask = tracee::note(0);
+                let _ = host_ptrace(SETSIGINFO, pid, Arg::NULL, Arg::input(&ask));
+                resume(pid, KICK as u32);
+            }
+            // A new tracee's own stop comes when it is ready.
+            libc::SIGSTOP => resume(pid, 0),
+            // The host's stop after execve, before it could be told not to.
+            libc::SIGTRAP if !known => {
+                host_options(0);
+                resume(pid, 0);
+            }
+            _ => resume(pid, sig),
+        }
+        None
+    }
+
+    /// wait4, in which the host's stops of tracees become the guest's.
+    pub(crate) fn wait4(&mut self, pid: u32, status: u32, options: u32, usage: u32) -> SysResult {
+        loop {
+            let mut h = HostRusage::default();
+            let mut word = 0u32;
+            let args = [Arg::int(pid), Arg::output(&mut word), Arg::uint(options), Arg::output(&mut h)];
+            let r = self.host_blocking(Sysno::wait4, &args)?;
+            if r == 0 {
+                return Ok(0);
+            }
+            if word & 0xff == 0x7f {
+                match self.judge(r, word) {
+                    Some(seen) => word = seen,
+                    None => continue,
+                }
+            } else {
+                self.shared.tracees.lock().remove(&r);
+            }
+            self.mem.write_opt(status, &word)?;
+            self.mem.write_opt(usage, &Rusage::from(&h))?;
+            return Ok(r);
+        }
+    }
+
+    fn go_on(&self, pid: u32, how: u32, sig: u32) -> SysResult {
+        if sig > 64 {
+            return Err(Errno::EIO.into());
+        }
+        self.change_tracee(pid, |b| (b.resume, b.inject) = (how, sig))?;
+        let request = if how == tracee::RESUME_DETACH { DETACH } else { CONT };
+        host_ptrace(request, pid, Arg::NULL, Arg::NULL)?;
+        if how == tracee::RESUME_DETACH {
+            self.shared.tracees.lock().remove(&pid);
+        }
+        Ok(0)
+    }
+
+    fn peek(&self, pid: u32, addr: u32) -> Result<u32, Errno> {
+        let mut word = 0u32;
+        host::peer_read(pid, addr.into(), word.as_mut_bytes()).map_err(|_| Errno::EIO)?;
+        Ok(word)
+    }
+
+    fn poke(&self, pid: u32, addr: u32, value: u32) -> Result<(), Errno> {
+        const PEEKDATA: u32 = 2;
+        const POKEDATA: u32 = 5;
+        self.tracee(pid)?;
+        // The host writes 8 bytes, also where the guest may not; an aligned 8 never cross a page.
+        for (i, byte) in value.to_le_bytes().into_iter().enumerate() {
+            let at = addr.wrapping_add(i as u32);
+            let mut word = 0u64;
+            host_ptrace(PEEKDATA, pid, Arg::uint(at & !7), Arg::output(&mut word)).map_err(|_| Errno::EIO)?;
+            word.as_mut_bytes()[(at & 7) as usize] = byte;
+            host_ptrace(POKEDATA, pid, Arg::uint(at & !7), Arg::wide(word)).map_err(|_| Errno::EIO)?;
+        }
+        self.change_tracee(pid, |b| b.poked = [b.poked[0].min(addr), b.poked[1].max(addr.saturating_add(3))])
+    }
+}
+
+/// Offsets in i386's `struct user`.
+const USER_REGS: u32 = 17 * 4;
+const USER_DEBUG: std::ops::Range<u32> = 252..284;
+
+fn peek_user(b: &Block, offset: u32) -> Result<u32, Errno> {
+    match offset {
+        _ if offset % 4 != 0 || offset >= USER_DEBUG.end => Err(Errno::EIO),
+        0..USER_REGS => Ok(b.regs[offset as usize / 4]),
+        _ if USER_DEBUG.contains(&offset) => Ok(b.debug[(offset - USER_DEBUG.start) as usize / 4]),
+        _ => Ok(0),
+    }
+}
+
+fn poke_user(b: &mut Block, offset: u32, value: u32) -> Result<(), Errno> {
+    match offset {
+        _ if offset % 4 != 0 || offset >= USER_DEBUG.end => return Err(Errno::EIO),
+        0..USER_REGS => {
+            b.regs[offset as usize / 4] = value;
+            b.changed |= tracee::REGS;
+        }
+        _ if USER_DEBUG.contains(&offset) => {
+            let i = (offset - USER_DEBUG.start) as usize / 4;
+            // Reads are not seen, and there are no I/O ports: only execution and writes can be watched.
+            let watches_more = |n: u32| value >> (2 * n) & 3 != 0 && value >> (16 + 4 * n) & 2 != 0;
+            if i == 4 || i == 5 || i == 7 && (0..4).any(watches_more) {
+                return Err(Errno::EINVAL);
+            }
+            b.debug[i] = value;
+        }
+        _ => {}
+    }
+    Ok(())
+}
+
+/// Bytes of `struct user_i387_struct`: an FNSAVE image.
+const FSAVE: usize = 108;
+
+/// A register set by its ELF note type.
+fn regset(b: &mut Block, kind: u32) -> Result<(&mut [u8], u32), Errno> {
+    const NT_PRSTATUS: u32 = 1;
+    const NT_PRFPREG: u32 = 2;
+    const NT_PRXFPREG: u32 = 0x46e6_2b7f;
+    Ok(match kind {
+        NT_PRSTATUS => (b.regs.as_mut_bytes(), tracee::REGS),
+        NT_PRFPREG => (&mut b.head.as_mut_bytes()[..FSAVE], tracee::HEAD),
+        NT_PRXFPREG => (&mut b.image, tracee::IMAGE),
+        _ => return Err(Errno::EINVAL),
+    })
+}
+
+fn get_regset(t: &Task, pid: u32, kind: u32, to: u32, len: Option<u32>) -> Result<u32, Errno> {
+    let (_, mut b) = t.tracee(pid)?;
+    let (bytes, _) = regset(&mut b, kind)?;
+    let n = len.map_or(bytes.len(), |l| bytes.len().min(l as usize));
+    t.mem.write_bytes(to, &bytes[..n])?;
+    Ok(n as u32)
+}
+
+fn set_regset(t: &Task, pid: u32, kind: u32, from: u32, len: Option<u32>) -> Result<u32, Errno> {
+    let (_, mut b) = t.tracee(pid)?;
+    let (bytes, changed) = regset(&mut b, kind)?;
+    let n = len.map_or(bytes.len(), |l| bytes.len().min(l as usize));
+    t.mem.read_bytes(from, &mut bytes[..n])?;
+    b.changed |= changed;
+    t.change_tracee(pid, |old| *old = b)?;
+    Ok(n as u32)
+}
+
+pub(crate) fn ptrace(t: &mut Task, a: [u32; 6]) -> SysResult {
+    let [request, pid, addr, data, ..] = a;
+    if request == TRACEME {
+        if t.traced() || t.trace_on_exec {
+            return Err(Errno::EPERM.into());
+        }
+        if t.in_vfork {
+            // Its parent can't answer a stop before it has executed something.
+            t.trace_on_exec = true;
+            return Ok(0);
+        }
+        host_ptrace(TRACEME, 0, Arg::NULL, Arg::NULL)?;
+        t.start_tracing(0, true);
+        return Ok(0);
+    }
+    const PRSTATUS: u32 = 1;
+    const PRFPREG: u32 = 2;
+    const PRXFPREG: u32 = 0x46e6_2b7f;
+    let done = |r: Result<u32, Errno>| r.map(|_| 0).map_err(Stop::from);
+    match request {
+        1 | 2 => {
+            t.tracee(pid)?;
+            let word = t.peek(pid, addr)?;
+            t.mem.write(data, &word)?;
+            Ok(0)
+        }
+        3 => {
+            let word = peek_user(&t.tracee(pid)?.1, addr)?;
+            t.mem.write(data, &word)?;
+            Ok(0)
+        }
+        4 | 5 => done(t.poke(pid, addr, data).map(|()| 0)),
+        6 => {
+            let mut r = Ok(());
+            t.change_tracee(pid, |b| r = poke_user(b, addr, data))?;
+            done(r.map(|()| 0))
+        }
+        CONT => t.go_on(pid, tracee::RESUME_CONT, data),
+        8 => {
+            t.tracee(pid)?;
+            Ok(host::call(Sysno::kill, &[Arg::int(pid), Arg::uint(libc::SIGKILL as u32)])? as u32)
+        }
+        9 => t.go_on(pid, tracee::RESUME_STEP, data),
+        DETACH => t.go_on(pid, tracee::RESUME_DETACH, data),
+        24 => t.go_on(pid, tracee::RESUME_SYSCALL, data),
+        12 => done(get_regset(t, pid, PRSTATUS, data, None)),
+        13 => done(set_regset(t, pid, PRSTATUS, data, None)),
+        14 => done(get_regset(t, pid, PRFPREG, data, None)),
+        15 => done(set_regset(t, pid, PRFPREG, data, None)),
+        18 => done(get_regset(t, pid, PRXFPREG, data, None)),
+        19 => done(set_regset(t, pid, PRXFPREG, data, None)),
+        25 => {
+            let first = u32::from(TLS_FIRST);
+            if !(first..first + 3).contains(&addr) {
+                return Err(Errno::EINVAL.into());
+            }
+            let tls = t.tracee(pid)?.1.tls;
+            t.mem.write(data, &UserDesc::from_descriptor(addr, tls[(addr - first) as usize]))?;
+            Ok(0)
+        }
+        0x4204 | 0x4205 => {
+            let [base, len]: [u32; 2] = t.mem.read(data)?;
+            let f = if request == 0x4204 { get_regset } else { set_regset };
+            let n = f(t, pid, addr, base, Some(len))?;
+            t.mem.write(data.wrapping_add(4), &n)?;
+            Ok(0)
+        }
+        SETOPTIONS => {
+            if data & !OPTIONS != 0 {
+                return Err(Errno::EINVAL.into());
+            }
+            let host_bits = data & !tracee::O_SYSGOOD | tracee::O_EXEC;
+            host_ptrace(SETOPTIONS, pid, Arg::NULL, Arg::uint(host_bits))?;
+            done(t.change_tracee(pid, |b| b.options = data).map(|()| 0))
+        }
+        GETEVENTMSG => {
+            let mut message = 0u64;
+            let (_, b) = t.tracee(pid)?;
+            if b.status >> 16 == tracee::EVENT_EXEC {
+                // The host's event is past; only the thread that executed is left.
+                message = pid.into();
+            } else {
+                host_ptrace(GETEVENTMSG, pid, Arg::NULL, Arg::output(&mut message))?;
+            }
+            t.mem.write(data, &(message as u32))?;
+            Ok(0)
+        }
+        GETSIGINFO => {
+            let info = t.tracee(pid)?.1.info;
+            t.mem.write_bytes(data, info.as_bytes())?;
+            Ok(0)
+        }
+        SETSIGINFO => {
+            let info: Siginfo = t.mem.read(data)?;
+            t.change_tracee(pid, |b| {
+                b.info = <[u32; 32]>::read_from_bytes(info.as_bytes()).unwrap_or(b.info);
+            })?;
+            Ok(0)
+        }
+        // ATTACH, SEIZE: of processes that haven't asked for it.
+        16 | 0x4206 => Err(Errno::EPERM.into()),
+        _ => Err(Errno::EIO.into()),
+    }
+}

@@ -1,0 +1,379 @@
+//! Shadow page tables: for each address space that is worth it, a window in which the host's MMU does the guest's translations.
+//!
+//! A window relies on a guest's page-table entry until the guest may expect no CPU to do so any more, which is x86's own rule: when CR3 is
+//! loaded the window is compared with the page tables before it is used again, by snapshots of those tables that pages were mapped from; INVLPG
+//! drops one page. What became *more* permissive faults and is looked at then. Windows show what CPL 3 may do; a page is
+//! writable only when its dirty bit is set and nothing is derived from code in it.
+//!
+//! docs/memory.md has the states and events.
+
+use crate::walk::{Access, Leaf, Paging};
+use crate::{PhysMemory, Place};
+use lru::LruCache;
+use std::collections::HashMap;
+use std::sync::Arc;
+use xlat86_arch::{Gva, PAGE_SHIFT, PAGE_SIZE};
+use xlat86_host::ShadowWindow;
+
+/// Most address spaces with a window.
+const MOST_WINDOWS: usize = 32;
+/// Most pages mapped at once in all windows: each may be a mapping of its own, of which the host allows 65,530.
+const MOST_PAGES: usize = 40_000;
+/// Ticks at CPL 3 after which a window is expected to pay: populating one costs as much as some 100,000 checked accesses.
+const HOT: u64 = 20_000_000;
+/// Address spaces whose heat is remembered.
+const MOST_HEATS: usize = 256;
+/// Pages around a faulting one that are looked at along with it, when the guest has used them before.
+const AROUND: u32 = 16;
+
+/// What windows have cost.
+#[derive(Clone, Copy, Default, Debug, PartialEq, Eq)]
+pub struct ShadowStats {
+    /// Windows made.
+    pub windows: u64,
+    /// Pages mapped, those around a faulting one included.
+    pub mapped: u64,
+    /// Pages unmapped because their entry had changed, or by INVLPG.
+    pub unmapped: u64,
+    /// Comparisons of a window with the page tables.
+    pub resyncs: u64,
+    /// Tables that differed from their snapshot.
+    pub changed_tables: u64,
+    /// Windows dropped for want of room.
+    pub dropped: u64,
+}
+
+impl core::ops::AddAssign for ShadowStats {
+    fn add_assign(&mut self, o: Self) {
+        self.windows += o.windows;
+        self.mapped += o.mapped;
+        self.unmapped += o.unmapped;
+        self.resyncs += o.resyncs;
+        self.changed_tables += o.changed_tables;
+        self.dropped += o.dropped;
+    }
+}
+
+/// A page table that pages were mapped from, as it was then.
+struct Snapshot {
+    /// Its physical address.
+    gpa: u64,
+    /// The guest address that its first entry is about, and log2 of what each is about.
+    first: u32,
+    shift: u32,
+    copy: Box<[u8; PAGE_SIZE as usize]>,
+}
+
+/// One address space.
+struct Space {
+    window: ShadowWindow,
+    /// [`Shadow::flushes`] when it was last compared.
+    seen: u64,
+    pdpte: [u64; 4],
+    /// By linear page number: physical page number, and whether it is writable.
+    pages: HashMap<u32, (u32, bool)>,
+    /// By physical page number: linear ones.
+    frames: HashMap<u32, Vec<u32>>,
+    /// Page directories, then page tables.
+    tables: [Vec<Snapshot>; 2],
+}
+
+impl Space {
+    fn forget(&mut self, page: u32) -> bool {
+        let Some((frame, _)) = self.pages.remove(&page) else { return false };
+        if let Some(list) = self.frames.get_mut(&frame) {
+            list.retain(|&p| p != page);
+            if list.is_empty() {
+                self.frames.remove(&frame);
+            }
+        }
+        true
+    }
+
+    /// Unmaps what is in `len` bytes from `first`; gives the number of pages.
+    fn unmap(&mut self, first: u32, len: u64) -> usize {
+        self.window.unmap(first, len);
+        let range = first >> PAGE_SHIFT..=((u64::from(first) + len - 1) >> PAGE_SHIFT) as u32;
+        if len == u64::from(PAGE_SIZE) {
+            return usize::from(self.forget(*range.start()));
+        }
+        let gone: Vec<u32> = self.pages.keys().copied().filter(|p| range.contains(p)).collect();
+        gone.iter().filter(|&&p| self.forget(p)).count()
+    }
+}
+
+/// The windows of all address spaces.
+pub(crate) struct Shadow {
+    memory: Arc<PhysMemory>,
+    /// By CR3.
+    spaces: LruCache<u32, Space>,
+    /// By CR3: ticks at CPL 3.
+    heats: LruCache<u32, u64>,
+    /// Counts CR3 loads and other events after which page tables have to be looked at again.
+    flushes: u64,
+    /// Pages mapped in all windows.
+    mapped: usize,
+    pub(crate) stats: ShadowStats,
+}
+
+impl Shadow {
+    pub(crate) fn new(memory: Arc<PhysMemory>) -> Shadow {
+        Shadow {
+            memory,
+            spaces: LruCache::unbounded(),
+            heats: LruCache::unbounded(),
+            flushes: 0,
+            mapped: 0,
+            stats: ShadowStats::default(),
+        }
+    }
+
+    /// The guest has told its CPU to look at page tables again.
+    pub(crate) fn flush(&mut self) {
+        self.flushes += 1;
+    }
+
+    /// Page tables mean something else now.
+    pub(crate) fn clear(&mut self) {
+        self.spaces.clear();
+        self.mapped = 0;
+    }
+
+    /// The guest has told its CPU to look at the page of `addr` again, in the current address space.
+    pub(crate) fn invalidate(&mut self, cr3: u32, addr: Gva) {
+        let Some(space) = self.spaces.peek_mut(&cr3) else { return };
+        // A large page is one page.
+        let large = space.tables[0].iter().find_map(|t| {
+            let e = entry(&t.copy[..], (addr.0.wrapping_sub(t.first) >> t.shift) as usize, t.shift != 22);
+            (addr.0.wrapping_sub(t.first) >> t.shift < entries(t.shift) && e & 0x81 == 0x81).then_some(t.shift)
+        });
+        let gone = match large {
+            Some(shift) => space.unmap(addr.0 >> shift << shift, 1 << shift),
+            None if space.pages.contains_key(&addr.page()) => space.unmap(addr.page_base().0, PAGE_SIZE.into()),
+            None => 0,
+        };
+        self.mapped -= gone;
+        self.stats.unmapped += gone as u64;
+    }
+
+    /// See [`crate::Mmu::heat`].
+    pub(crate) fn heat(&mut self, cr3: u32, ticks: u64) -> bool {
+        if let Some(heat) = self.heats.get_mut(&cr3) {
+            *heat += ticks;
+            return *heat >= HOT;
+        }
+        self.heats.put(cr3, ticks);
+        if self.heats.len() > MOST_HEATS {
+            self.heats.pop_lru();
+        }
+        false
+    }
+
+    /// Base of the window of the current address space, made if need be and brought up to date.
+    pub(crate) fn window(&mut self, regs: &Paging) -> Option<u64> {
+        if !regs.on() {
+            return None;
+        }
+        if let Some(space) = self.spaces.get_mut(&regs.cr3) {
+            if space.seen != self.flushes {
+                space.seen = self.flushes;
+                let gone = resync(space, regs, &self.memory, &mut self.stats);
+                self.mapped -= gone;
+            }
+            return Some(space.window.base());
+        }
+        while self.spaces.len() >= MOST_WINDOWS {
+            self.drop_oldest();
+        }
+        let window = ShadowWindow::new(self.memory.ram().clone()).ok()?;
+        self.stats.windows += 1;
+        let base = window.base();
+        let space = Space {
+            window,
+            seen: self.flushes,
+            pdpte: regs.pdpte,
+            pages: HashMap::new(),
+            frames: HashMap::new(),
+            tables: [Vec::new(), Vec::new()],
+        };
+        self.spaces.put(regs.cr3, space);
+        Some(base)
+    }
+
+    fn drop_oldest(&mut self) {
+        if let Some((_, space)) = self.spaces.pop_lru() {
+            self.mapped -= space.pages.len();
+            self.stats.dropped += 1;
+        }
+    }
+
+    /// Physical page `page` is code from now on: no window may let it be written unnoticed.
+    pub(crate) fn protect(&mut self, page: u32) {
+        for (_, space) in &mut self.spaces {
+            let Space { window, pages, frames, .. } = space;
+            for &linear in frames.get(&page).into_iter().flatten() {
+                if let Some((_, write @ true)) = pages.get_mut(&linear) {
+                    *write = false;
+                    window.protect(linear << PAGE_SHIFT);
+                }
+            }
+        }
+    }
+
+    /// Maps the page of `addr`, which the walk has found at `leaf`, and those around it that the guest has used before.
+    pub(crate) fn map(&mut self, regs: &Paging, addr: Gva, leaf: &Leaf, write: bool) -> bool {
+        if self.mapped > MOST_PAGES {
+            self.drop_oldest();
+        }
+        let Some(space) = self.spaces.get_mut(&regs.cr3) else { return false };
+        if space.pages.contains_key(&addr.page()) {
+            // It was mapped by an entry that the snapshot is about to lose.
+            self.mapped -= space.unmap(addr.page_base().0, PAGE_SIZE.into());
+        }
+        if !note_tables(space, &self.memory, regs, addr, leaf) {
+            return false;
+        }
+        let Some(first) = mapping(&self.memory, regs, leaf) else { return false };
+        if write && !first.1 {
+            return false;
+        }
+        // The rest of the run that goes on contiguously, and only what the guest's accessed bits say it has used.
+        let mut run = vec![(addr.page(), first)];
+        let around = addr.page() & !(AROUND - 1);
+        let mut others = Vec::new();
+        for page in around..around + AROUND {
+            if page == addr.page() || space.pages.contains_key(&page) {
+                continue;
+            }
+            let gva = Gva(page << PAGE_SHIFT);
+            let used = regs.peek(&self.memory, gva, Access { user: true, ..Access::default() }).ok();
+            if let Some(leaf) = used.filter(|l| l.accessed)
+                && let Some(m) = mapping(&self.memory, regs, &leaf)
+                && note_tables(space, &self.memory, regs, gva, &leaf)
+            {
+                others.push((page, m));
+            }
+        }
+        run.extend(others);
+        run.sort_unstable();
+        let mut done = false;
+        for part in run.chunk_by(|a, b| b.0 == a.0 + 1 && b.1.0 == a.1.0 + 1 && a.1.1 == b.1.1) {
+            let (page, (frame, writable)) = part[0];
+            let len = part.len() as u32 * PAGE_SIZE;
+            let asked = part.iter().any(|p| p.0 == addr.page());
+            if space.window.map(page << PAGE_SHIFT, u64::from(frame) << PAGE_SHIFT, len, writable).is_err() {
+                continue;
+            }
+            done |= asked;
+            for &(page, (frame, writable)) in part {
+                self.mapped -= usize::from(space.forget(page));
+                space.pages.insert(page, (frame, writable));
+                space.frames.entry(frame).or_default().push(page);
+                self.mapped += 1;
+                self.stats.mapped += 1;
+            }
+        }
+        done
+    }
+}
+
+/// Physical page number and write permission of the page at `leaf`, if it is RAM.
+fn mapping(memory: &PhysMemory, regs: &Paging, leaf: &Leaf) -> Option<(u32, bool)> {
+    let page = (leaf.gpa >> PAGE_SHIFT) as u32;
+    let Place::Ram(_) = memory.place(leaf.gpa) else { return None };
+    let permitted = regs.permits(leaf, Access { write: true, user: true, fetch: false });
+    Some((page, permitted && leaf.dirty && !memory.is_code(page)))
+}
+
+/// Entries of a table whose entries are each about `1 << shift` bytes.
+fn entries(shift: u32) -> u32 {
+    if shift == 22 { 1024 } else { 512 }
+}
+
+fn entry(table: &[u8], index: usize, wide: bool) -> u64 {
+    if wide {
+        table.get(8 * index..8 * index + 8).map_or(0, |b| u64::from_le_bytes(b.try_into().expect("8 bytes")))
+    } else {
+        table.get(4 * index..4 * index + 4).map_or(0, |b| u32::from_le_bytes(b.try_into().expect("4 bytes")).into())
+    }
+}
+
+/// Sees to it that the tables that led to `leaf` have snapshots, which are right about the entries for `addr`. False when they can't: they
+/// aren't in RAM.
+fn note_tables(space: &mut Space, memory: &PhysMemory, regs: &Paging, addr: Gva, leaf: &Leaf) -> bool {
+    let wide = regs.pae();
+    let shifts = if wide { [21, 12] } else { [22, 12] };
+    let size = if wide { 8 } else { 4 };
+    let levels = if leaf.size > PAGE_SIZE { 1 } else { 2 };
+    for (level, shift) in shifts.into_iter().enumerate().take(levels) {
+        let gpa = leaf.tables[level];
+        let span = shift + if wide { 9 } else { 10 };
+        let first = if span == 32 { 0 } else { addr.0 >> span << span };
+        let index = ((addr.0 - first) >> shift) as usize;
+        let known = space.tables[level].iter_mut().find(|t| t.gpa == gpa && t.first == first);
+        let ok = match known {
+            Some(t) => memory.read(gpa + (index * size) as u64, &mut t.copy[index * size..(index + 1) * size]).is_ok(),
+            None => {
+                let mut copy = Box::new([0; PAGE_SIZE as usize]);
+                let ok = memory.read(gpa, &mut copy[..]).is_ok();
+                space.tables[level].push(Snapshot { gpa, first, shift, copy });
+                ok
+            }
+        };
+        if !ok {
+            return false;
+        }
+    }
+    true
+}
+
+/// Compares the page tables with their snapshots and unmaps what they no longer say; gives the number of pages.
+fn resync(space: &mut Space, regs: &Paging, memory: &PhysMemory, stats: &mut ShadowStats) -> usize {
+    stats.resyncs += 1;
+    let mut gone = 0;
+    if regs.pae() && space.pdpte != regs.pdpte {
+        for (i, (old, new)) in space.pdpte.into_iter().zip(regs.pdpte).enumerate() {
+            if old != new {
+                gone += space.unmap((i as u32) << 30, 1 << 30);
+                for level in &mut space.tables {
+                    level.retain(|t| t.first >> 30 != i as u32);
+                }
+            }
+        }
+        space.pdpte = regs.pdpte;
+    }
+    let wide = regs.pae();
+    let mut now = [0; PAGE_SIZE as usize];
+    for level in 0..2 {
+        let mut tables = core::mem::take(&mut space.tables[level]);
+        tables.retain_mut(|t| {
+            if memory.read(t.gpa, &mut now).is_err() {
+                gone += space.unmap(t.first, u64::from(entries_of(wide)) << t.shift);
+                return false;
+            }
+            if now == *t.copy {
+                return true;
+            }
+            stats.changed_tables += 1;
+            for i in 0..entries_of(wide) {
+                if entry(&t.copy[..], i as usize, wide) != entry(&now, i as usize, wide) {
+                    let first = t.first + (i << t.shift);
+                    gone += space.unmap(first, 1 << t.shift);
+                    if level == 0 {
+                        // The page table that the entry led to is another, or none.
+                        space.tables[1].retain(|l| l.first >> t.shift != first >> t.shift);
+                    }
+                }
+            }
+            *t.copy = now;
+            true
+        });
+        space.tables[level] = tables;
+    }
+    stats.unmapped += gone as u64;
+    gone
+}
+
+fn entries_of(wide: bool) -> u32 {
+    if wide { 512 } else { 1024 }
+}
