@@ -66,6 +66,12 @@ impl CodeKey {
         CodeKey(self.0 | (Mode::VM86 as u64) << 52)
     }
 
+    /// The same code, translated in the ordinary way.
+    #[must_use]
+    const fn careless(self) -> Self {
+        CodeKey(self.0 & !((Mode::VM86 as u64) << 52))
+    }
+
     /// The code at `eip`, which is on the same page.
     #[must_use]
     const fn beside(self, eip: u32) -> Self {
@@ -630,7 +636,8 @@ impl Cache {
 
     /// What a direct jump to `target` from the unit `from` leads to.
     fn linked_key(&self, from: CodeKey, target: u32) -> CodeKey {
-        if self.paged { from.beside(target) } else { CodeKey::flat(target, from.mode()) }
+        // Careful code is left at the first opportunity.
+        if self.paged { from.beside(target).careless() } else { CodeKey::flat(target, from.mode()) }
     }
 
     /// Patches the jump of `link`, its displacement being at arena offset `patch`, to go to the translation of `to`. False when there is
