@@ -9,6 +9,7 @@ use crate::buf::CodeBuf;
 use crate::checked::{self, Constant, Snapshot};
 use crate::esp;
 use crate::flags;
+use crate::group::Groups;
 use crate::operand;
 use crate::reencode::reencode;
 use crate::shape::shape_of;
@@ -63,6 +64,8 @@ pub(crate) struct Emitter<'a> {
     jumps: Vec<PendingJump>,
     /// Slow ways of checked accesses.
     pub(crate) slow: Vec<Slow>,
+    /// Look-ups that accesses share.
+    pub(crate) groups: Groups,
     /// Code before this offset holds displacements that are settled already: it can't be moved.
     settled: usize,
     /// The unit checks itself: see [`crate::checked`].
@@ -115,12 +118,16 @@ pub(crate) fn emit(
         landings: Vec::new(),
         jumps: Vec::with_capacity(8),
         slow: Vec::new(),
+        groups: Groups::default(),
         settled: 0,
         checked,
         constants: Vec::new(),
     };
     e.buf.bytes.reserve(bytes.len() * 3 + 64);
     let (targets, loop_heads) = branch::targets(insns);
+    if config.extended {
+        e.groups.targets.clone_from(&targets);
+    }
     let (mut next, mut end) = (Next::FallThrough, eip);
     for (i, insn) in insns.iter().enumerate() {
         e.at = i;
@@ -131,6 +138,9 @@ pub(crate) fn emit(
             // its jump.
             e.sync_esp();
         }
+        if targets.contains(&insn.eip()) {
+            e.groups.drop_all();
+        }
         if loop_heads.contains(&insn.eip()) {
             e.align_loop_head();
         }
@@ -139,7 +149,13 @@ pub(crate) fn emit(
             checked::compare(&mut e, snapshot);
         }
         let from = insn.eip().wrapping_sub(eip) as usize;
+        let exits = e.exits.len();
         next = e.insn(insn, &bytes[from..from + insn.len()]);
+        e.groups.after(insn, i);
+        if e.exits.len() != exits {
+            // Whatever was executed outside may have changed mappings.
+            e.groups.drop_all();
+        }
         if !config.extended && i > 0 && e.take_back_leave() {
             // What leaves stands alone, so that everything before it can be replayed.
             (end, next) = (insn.eip(), Next::FallThrough);
@@ -161,9 +177,15 @@ pub(crate) fn emit(
 
 impl Emitter<'_> {
     fn insn(&mut self, insn: &Insn, bytes: &[u8]) -> Next {
-        // A code segment can't be written to, but host operands have no segments: rare, so the interpreter looks into it.
+        // A code segment can't be written to, but host operands have no segments: rare, so the interpreter looks into it. Reads are
+        // told apart where kernels make them, and it is known that they may.
         let nop = insn.iced.mnemonic() == Mnemonic::Nop;
-        if insn.iced.memory_segment() == Register::CS && insn.kind != Kind::Branch && !nop {
+        let write = || shape_of(insn.code()).access(&insn.iced).write;
+        if insn.iced.memory_segment() == Register::CS
+            && insn.kind != Kind::Branch
+            && !nop
+            && !(self.config.paged && !write())
+        {
             return self.interpret(insn);
         }
         if self.mode.has(Mode::FPU_OFF) && unit_of(insn.code()) != FpUnit::Integer {
@@ -206,6 +228,8 @@ impl Emitter<'_> {
                 return Next::FallThrough;
             }
             self.sync_esp();
+            // It may be changed in a way that isn't followed.
+            self.groups.drop_esp();
         }
         if !shape_of(insn.code()).direct {
             if crate::legacy::emit(self, insn, bytes) {
@@ -216,7 +240,7 @@ impl Emitter<'_> {
             }
         }
         if let Some((at, r)) = reencode(self, insn, bytes) {
-            let fix = Fix { esp: self.esp, swapped: Some(r) };
+            let fix = Fix { esp: self.esp, swapped: Some(r), pinned: false };
             self.marks.push(Mark { host: at as u32, eip: insn.eip(), fix, boundary: false, exact: false });
         }
         Next::FallThrough
@@ -304,8 +328,9 @@ impl Emitter<'_> {
     /// From here on, code belongs to the guest instruction at `eip`.
     fn mark(&mut self, eip: u32) {
         let host = self.buf.pos() as u32;
-        let fix = Fix { esp: self.esp, swapped: None };
-        let exact = self.at >= self.stale_until;
+        let pinned = self.groups.pinned(self.at);
+        let fix = Fix { esp: self.esp, swapped: None, pinned };
+        let exact = self.at >= self.stale_until && !pinned;
         self.marks.push(Mark { host, eip, fix, boundary: true, exact });
     }
 

@@ -7,7 +7,7 @@
 use crate::Config;
 use crate::checked::Snapshot;
 use crate::emit;
-use xlat86_arch::{Features, Mode};
+use xlat86_arch::{Features, Mode, Seg};
 use xlat86_decoder::{Block, BlockEnd, decode_more};
 
 /// Where guest bytes come from.
@@ -34,6 +34,8 @@ pub struct Fix {
     pub esp: i32,
     /// The general register (0 to 3) whose two low bytes are exchanged.
     pub swapped: Option<u8>,
+    /// Nothing, but code mustn't be entered here: it relies on what the instructions before have looked up.
+    pub pinned: bool,
 }
 
 /// From `host` on (until the next mark), host code belongs to the guest instruction at `eip`.
@@ -51,6 +53,27 @@ pub struct Mark {
     pub exact: bool,
 }
 
+/// Frequent sensitive instructions that change what code runs under: executed outside translated code, without the
+/// interpreter where nothing is special.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Quick {
+    /// MOV to a data segment register, POP if `pop`. The selector is the target that leaving passes on.
+    Load {
+        /// The register.
+        seg: Seg,
+        /// ESP moves by 4.
+        pop: bool,
+    },
+    /// VERW of the selector that leaving passes on.
+    Verw,
+    /// SYSENTER.
+    Sysenter,
+    /// SYSEXIT.
+    Sysexit,
+    /// IRETD.
+    Iret,
+}
+
 /// Why translated code leaves at a site.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum ExitKind {
@@ -61,8 +84,27 @@ pub enum ExitKind {
         /// Offset of the displacement in the unit's code.
         patch: u32,
     },
+    /// A range of addresses that several accesses share isn't in the software TLB as a whole, or crosses pages. Its first address is in
+    /// the frame. Another translation of the code at `target` can be chained here.
+    Careful {
+        /// Guest EIP to go on at.
+        target: u32,
+        /// Offset of the displacement in the unit's code.
+        patch: u32,
+        /// Bytes.
+        size: u16,
+        /// Needs write permission.
+        write: bool,
+    },
     /// The interpreter executes the instruction at this exit's EIP.
     Interpret,
+    /// A sensitive instruction that may be dealt with quickly; if not, the interpreter executes it.
+    Quick {
+        /// Which.
+        what: Quick,
+        /// EIP after the instruction.
+        next: u32,
+    },
     /// The page of a checked access isn't in the software TLB, or not for this kind of access, or the access crosses pages.
     /// The guest address is in the frame.
     Access {
@@ -89,7 +131,7 @@ pub enum ExitKind {
 impl ExitKind {
     /// Does the instruction itself leave (rather than the jump that it makes)?
     pub(crate) const fn is_leave(self) -> bool {
-        matches!(self, ExitKind::Interpret | ExitKind::SoftInt { .. })
+        matches!(self, ExitKind::Interpret | ExitKind::Quick { .. } | ExitKind::SoftInt { .. })
     }
 }
 

@@ -18,6 +18,7 @@ mod perf_map;
 mod platform;
 pub mod probe;
 mod process;
+mod quick;
 mod stats;
 mod store;
 mod system;

@@ -49,6 +49,10 @@ pub trait Io {
     fn tsc_hz(&self) -> Option<u64> {
         None
     }
+    /// Is [`Io::tsc`] the host's counter as it is, and IA32_TSC_AUX 0? Then reading them need not come here.
+    fn is_host_clock(&self) -> bool {
+        true
+    }
     /// Reads a model-specific register that the CPU itself doesn't have; `None`: there is none, #GP(0).
     fn read_msr(&mut self, msr: u32) -> Option<u64> {
         let _ = msr;

@@ -56,6 +56,7 @@ pub(crate) struct System {
     pub(crate) nmi_pending: bool,
     pub(crate) window_wanted: bool,
     pub(crate) spaces: spaces::Spaces,
+    pub(crate) memo: crate::quick::Memo,
     pub(crate) windows: window::Windows,
     /// How often each instruction was stepped over, by its code.
     pub(crate) stepped: Vec<u64>,
@@ -84,6 +85,7 @@ impl Vcpu {
             window_wanted: false,
             memory_seen: memory.changes(),
             spaces: spaces::Spaces::new(),
+            memo: crate::quick::Memo::new(),
             windows: window::Windows::default(),
             stepped: Vec::new(),
         };
