@@ -219,14 +219,19 @@ impl Process {
     }
 
     /// Prepares guest memory for being written from outside the guest's CPUs, by a system call: the host protection
-    /// that guards translated code is lifted where the guest itself may write, and that code dropped.
+    /// that guards translated code is lifted where the guest itself may write, and that code dropped. What lies behind
+    /// unmapped memory isn't written either: a call with a wild length doesn't walk the address space.
     pub fn prepare_write(&self, start: Gva, len: u32) {
         if len == 0 {
             return;
         }
         let mut at = start.page_base();
         loop {
-            if self.space().page(at).is_code() {
+            let page = self.space().page(at);
+            if !page.prot().mapped {
+                return;
+            }
+            if page.is_code() {
                 self.code_write(at);
             }
             let next = at.wrapping_add(PAGE_SIZE);
