@@ -47,6 +47,9 @@ impl Io for NoDevices {
     fn tsc(&mut self) -> u64 {
         0x1234_5678_9abc
     }
+    fn is_host_clock(&self) -> bool {
+        false
+    }
 }
 
 /// See the module's documentation.

@@ -22,9 +22,42 @@ const GUARD: usize = 4096;
 /// The frame of one virtual CPU with its return stack: everything needed to run translated code on this thread.
 pub struct VcpuFrame {
     frame: *mut Frame,
-    stack: MmapMut,
+    stacks: [ReturnStack; 2],
+    /// The one in use.
+    current: usize,
     /// Whose memory the frame is in.
     _home: Home,
+}
+
+/// Host return addresses, with a guard page below.
+struct ReturnStack {
+    map: MmapMut,
+    /// RSP while another one is in use.
+    sp: u64,
+}
+
+impl ReturnStack {
+    fn new(arena: &Arena, sentinel: usize) -> io::Result<ReturnStack> {
+        let map = MmapOptions::new().len(GUARD + RETURN_STACK).no_reserve_swap().map_anon()?;
+        let base = map.as_ptr() as u64;
+        // SAFETY: the lowest page of our own mapping.
+        if unsafe { libc::mprotect(base as *mut libc::c_void, GUARD, libc::PROT_NONE) } != 0 {
+            return Err(io::Error::last_os_error());
+        }
+        let stack = ReturnStack { sp: Self::top_of(base), map };
+        // SAFETY: in our own mapping, above the guard.
+        unsafe { (stack.sp as *mut u64).write(arena.base() + sentinel as u64) };
+        Ok(stack)
+    }
+
+    /// 16 bytes above the sentinel stay free, for the overshoot of a return that pops it.
+    fn top_of(base: u64) -> u64 {
+        base + (GUARD + RETURN_STACK) as u64 - 64
+    }
+
+    fn top(&self) -> u64 {
+        Self::top_of(self.map.as_ptr() as u64)
+    }
 }
 
 /// Where a frame lives. The fields keep it alive.
@@ -42,12 +75,7 @@ impl VcpuFrame {
         sentinel: usize,
         tlb: Option<Arc<TlbMemory>>,
     ) -> io::Result<VcpuFrame> {
-        let stack = MmapOptions::new().len(GUARD + RETURN_STACK).no_reserve_swap().map_anon()?;
-        let base = stack.as_ptr() as u64;
-        // SAFETY: the lowest page of our own mapping.
-        if unsafe { libc::mprotect(base as *mut libc::c_void, GUARD, libc::PROT_NONE) } != 0 {
-            return Err(io::Error::last_os_error());
-        }
+        let stacks = [ReturnStack::new(arena, sentinel)?, ReturnStack::new(arena, sentinel)?];
         let own = Frame::new();
         let (frame, home) = match tlb {
             None => (own.get(), Home::Own(own)),
@@ -58,11 +86,8 @@ impl VcpuFrame {
                 (at, Home::Tlb(tlb))
             }
         };
-        let mut this = VcpuFrame { frame, stack, _home: home };
-        // 16 bytes above the sentinel stay free, for the overshoot of a return that pops it.
-        let top = base + (GUARD + RETURN_STACK) as u64 - 64;
-        // SAFETY: in our own mapping, above the guard.
-        unsafe { (top as *mut u64).write(arena.base() + sentinel as u64) };
+        let mut this = VcpuFrame { frame, stacks, current: 0, _home: home };
+        let top = this.stacks[0].top();
         let f = this.regs();
         f.arena = arena.base();
         f.table = table.base();
@@ -83,13 +108,33 @@ impl VcpuFrame {
         f.return_sp = f.return_top;
     }
 
+    /// Forgets them on both return stacks.
+    pub fn reset_all_returns(&mut self) {
+        self.reset_returns();
+        for s in &mut self.stacks {
+            s.sp = s.top();
+        }
+    }
+
+    /// Goes on with return stack `which` (0 or 1): code of another privilege level calls and returns on its own.
+    pub fn use_returns(&mut self, which: usize) {
+        if which == self.current {
+            return;
+        }
+        self.stacks[self.current].sp = self.regs().return_sp;
+        self.current = which;
+        let (sp, top) = (self.stacks[which].sp, self.stacks[which].top());
+        let f = self.regs();
+        (f.return_sp, f.return_top) = (sp, top);
+    }
+
     /// Runs translated code from arena offset `offset` until it leaves; then [`Frame::left`] says why.
     ///
     /// Sound because of the trust stated at [`Arena`]: whatever is in the arena keeps the host's state intact.
     pub fn enter(&mut self, arena: &Arena, offset: u32) {
         assert!((offset as usize) < arena.size() && self.regs().arena == arena.base());
         self.regs().left = Left::Call;
-        let guard = self.stack.as_ptr() as u64;
+        let guard = self.stacks[self.current].map.as_ptr() as u64;
         slot::set_return_guard(guard..guard + GUARD as u64);
         // SAFETY: the frame is valid and exclusively ours; the code in the arena is trusted; all registers that the
         // System V ABI says a callee preserves are saved and restored by the routine.

@@ -44,6 +44,10 @@ pub struct Frame {
     pub interrupt_flag: u32,
     /// EFLAGS.IF in its position while somebody waits for the guest to set it, else 0.
     pub interrupt_awaited: u32,
+    /// CR0 to CR4, for reading.
+    pub control: [u32; 5],
+    /// What guests add to the host's time stamp counter.
+    pub tsc_offset: u64,
     /// Keeps a register during the code of one instruction.
     pub spill: u32,
     /// Keeps the host's flags during the code of one instruction.
@@ -92,6 +96,8 @@ impl Frame {
             address: 0,
             interrupt_flag: 0,
             interrupt_awaited: 0,
+            control: [0; 5],
+            tsc_offset: 0,
             spill: 0,
             spilled_flags: 0,
             host_sp: 0,

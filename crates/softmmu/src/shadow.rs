@@ -109,6 +109,8 @@ pub(crate) struct Shadow {
     spaces: LruCache<u32, Space>,
     /// By CR3: ticks at CPL 3.
     heats: LruCache<u32, u64>,
+    /// CR3, [`Shadow::flushes`] and the answer of the latest call of [`Shadow::window`].
+    latest: (u32, u64, u64),
     /// Counts CR3 loads and other events after which page tables have to be looked at again.
     flushes: u64,
     /// Pages mapped in all windows.
@@ -122,6 +124,7 @@ impl Shadow {
             memory,
             spaces: LruCache::unbounded(),
             heats: LruCache::unbounded(),
+            latest: (0, u64::MAX, 0),
             flushes: 0,
             mapped: 0,
             stats: ShadowStats::default(),
@@ -135,6 +138,7 @@ impl Shadow {
 
     /// Page tables mean something else now.
     pub(crate) fn clear(&mut self) {
+        self.latest.1 = u64::MAX;
         self.spaces.clear();
         self.mapped = 0;
     }
@@ -171,6 +175,15 @@ impl Shadow {
 
     /// Base of the window of the current address space, made if need be and brought up to date.
     pub(crate) fn window(&mut self, regs: &Paging) -> Option<u64> {
+        if (self.latest.0, self.latest.1) == (regs.cr3, self.flushes) {
+            return Some(self.latest.2);
+        }
+        let base = self.find_window(regs)?;
+        self.latest = (regs.cr3, self.flushes, base);
+        Some(base)
+    }
+
+    fn find_window(&mut self, regs: &Paging) -> Option<u64> {
         if !regs.on() {
             return None;
         }
@@ -201,6 +214,7 @@ impl Shadow {
     }
 
     fn drop_oldest(&mut self) {
+        self.latest.1 = u64::MAX;
         if let Some((_, space)) = self.spaces.pop_lru() {
             self.mapped -= space.pages.len();
             self.stats.dropped += 1;

@@ -29,8 +29,10 @@ impl CodeKey {
     /// The code at `eip` on physical page number `page` (20 bits) under `mode`.
     #[must_use]
     pub fn new(eip: u32, page: u32, mode: Mode) -> Self {
-        debug_assert!(page < 1 << 20 && mode.0 < 1 << 12);
-        CodeKey(u64::from(eip) | u64::from(page) << 32 | u64::from(mode.0) << 52)
+        debug_assert!(page < 1 << 20 && mode.0 & (Mode::VM86 | 0xe000) == 0);
+        // Virtual-8086 mode isn't translated: its bit is WINDOW's.
+        let packed = mode.0 & 0xfff | if mode.has(Mode::WINDOW) { Mode::VM86 } else { 0 };
+        CodeKey(u64::from(eip) | u64::from(page) << 32 | u64::from(packed) << 52)
     }
 
     /// The code at `eip` in a guest without page tables of its own.
@@ -52,7 +54,8 @@ impl CodeKey {
     }
 
     const fn mode(self) -> Mode {
-        Mode((self.0 >> 52) as u16)
+        let packed = (self.0 >> 52) as u16;
+        Mode(packed & !Mode::VM86 | if packed & Mode::VM86 != 0 { Mode::WINDOW } else { 0 })
     }
 
     /// The code at `eip`, which is on the same page.

@@ -3,7 +3,6 @@
 //! Rules every expansion keeps: loads and stores that can fault come before any guest register changes (or a [`Fix`] says how to repair
 //! it), flags change only as the guest instruction changes them, and only R8 to R11 are free.
 
-use crate::Config;
 use crate::branch;
 use crate::buf::CodeBuf;
 use crate::checked::{self, Constant, Snapshot};
@@ -16,6 +15,7 @@ use crate::stack;
 use crate::stubs::{self, Stub};
 use crate::tlb::Slow;
 use crate::unit::{Exit, ExitKind, Fix, Landing, Mark, Source, Unit};
+use crate::{AddressForm, Config};
 use crate::{sensitive, string};
 use dynasmrt::{DynasmApi, dynasm};
 use iced_x86::{FlowControl, Instruction, Mnemonic, OpKind, Register};
@@ -123,10 +123,14 @@ pub(crate) fn emit(
     };
     e.buf.bytes.reserve(bytes.len() * 3 + 64);
     let (targets, loop_heads) = branch::targets(insns);
+    // Host string instructions can't be told to use GS for EDI: beside a window, they look their pages up.
+    let looking_up = Config { address_form: AddressForm::Tlb, ..*config };
+    let windowed = config.paged && config.address_form == AddressForm::Gs;
     let (mut next, mut end) = (Next::FallThrough, eip);
     for (i, insn) in insns.iter().enumerate() {
         e.at = i;
         let before_jcc = insns.get(i + 1).is_some_and(|n| n.iced.is_jcc_short_or_near());
+        e.config = if windowed && insn.kind == Kind::String { &looking_up } else { config };
         let restarts = e.looks_up() && insn.kind == Kind::String && string::is_repeated(insn);
         if targets.contains(&insn.eip()) || before_jcc || restarts {
             // Jumps find ESP in R12, as does an instruction that goes on from its own start; and nothing may come between a compare and
@@ -163,9 +167,15 @@ pub(crate) fn emit(
 
 impl Emitter<'_> {
     fn insn(&mut self, insn: &Insn, bytes: &[u8]) -> Next {
-        // A code segment can't be written to, but host operands have no segments: rare, so the interpreter looks into it.
+        // A code segment can't be written to, but host operands have no segments: rare, so the interpreter looks into it. Reads are
+        // told apart where kernels make them, and it is known that they may.
         let nop = insn.iced.mnemonic() == Mnemonic::Nop;
-        if insn.iced.memory_segment() == Register::CS && insn.kind != Kind::Branch && !nop {
+        let write = || shape_of(insn.code()).access(&insn.iced).write;
+        if insn.iced.memory_segment() == Register::CS
+            && insn.kind != Kind::Branch
+            && !nop
+            && !(self.config.paged && !write())
+        {
             return self.interpret(insn);
         }
         if self.mode.has(Mode::FPU_OFF) && unit_of(insn.code()) != FpUnit::Integer {

@@ -38,4 +38,4 @@ pub use config::{AddressForm, Config};
 pub use listing::{Columns, listing};
 pub use stubs::Stub;
 pub use tables::{TableId, Tables};
-pub use unit::{Exit, ExitKind, Fix, Mark, Source, Unit, translate};
+pub use unit::{Exit, ExitKind, Fix, Mark, Quick, Source, Unit, translate};

@@ -8,11 +8,13 @@
 use crate::config::AddressForm;
 use crate::emit::{Emitter, Next};
 use crate::operand::{self, R8, R11};
-use crate::unit::ExitKind;
+use crate::reencode::{Encoding, Rm, encode};
+use crate::tlb::Access;
+use crate::unit::{ExitKind, Quick};
 use core::mem::offset_of;
 use dynasmrt::{DynasmApi, dynasm};
 use iced_x86::{Code, Mnemonic, OpKind, Register};
-use xlat86_arch::{Mode, eflags};
+use xlat86_arch::{Mode, Seg, eflags};
 use xlat86_decoder::Insn;
 use xlat86_host::Frame;
 
@@ -87,6 +89,41 @@ pub(crate) fn emit(e: &mut Emitter<'_>, insn: &Insn, bytes: &[u8]) -> Next {
             Next::FallThrough
         }
         Code::Sti if supervisor(e) => sti(e, insn),
+        Code::Mov_r32_cr
+            if supervisor(e)
+                && matches!(i.op1_register(), Register::CR0 | Register::CR2 | Register::CR3 | Register::CR4) =>
+        {
+            let from = offset_of!(Frame, control) as i32 + 4 * i.op1_register().number() as i32;
+            let r = operand::host_reg(i.op0_register().number() as u8);
+            e.sync_esp();
+            dynasm!(e.buf ; .arch x64 ; mov Rd(r), [r14 + from]);
+            Next::FallThrough
+        }
+        Code::Rdtsc | Code::Rdtscp if e.config.paged && e.config.extended && !e.mode.has(Mode::TSC_OFF) => {
+            rdtsc(e, insn.code() == Code::Rdtscp);
+            Next::FallThrough
+        }
+        Code::Mov_Sreg_rm16 | Code::Mov_Sreg_r32m16 if e.config.paged => match data_segment(i.op0_register()) {
+            Some(seg) => {
+                load_selector(e, insn, 1);
+                quick(e, insn, Quick::Load { seg, pop: false })
+            }
+            None => e.interpret(insn),
+        },
+        Code::Popd_ES | Code::Popd_DS | Code::Popd_FS | Code::Popd_GS if e.config.paged => {
+            let seg = data_segment(i.op0_register()).expect("a data segment");
+            let at = e.stack(0);
+            let rm = e.reach(at, Access { size: 4, write: false });
+            movzx_r11(e, rm);
+            quick(e, insn, Quick::Load { seg, pop: true })
+        }
+        Code::Verw_rm16 | Code::Verw_r32m16 if e.config.paged => {
+            load_selector(e, insn, 0);
+            quick(e, insn, Quick::Verw)
+        }
+        Code::Sysenter if e.config.paged => quick(e, insn, Quick::Sysenter),
+        Code::Sysexitd if e.config.paged => quick(e, insn, Quick::Sysexit),
+        Code::Iretd if supervisor(e) => quick(e, insn, Quick::Iret),
         Code::Int_imm8 if i.immediate8() == 0x80 && !e.config.paged => {
             e.leave(insn, ExitKind::SoftInt { vector: 0x80, next: insn.next_eip() })
         }
@@ -97,6 +134,60 @@ pub(crate) fn emit(e: &mut Emitter<'_>, insn: &Insn, bytes: &[u8]) -> Next {
 /// Frame offset of a segment register's selector.
 fn selector(r: Register) -> i8 {
     offset_of!(Frame, selector) as i8 + 2 * r.number() as i8
+}
+
+fn quick(e: &mut Emitter<'_>, insn: &Insn, what: Quick) -> Next {
+    e.leave(insn, ExitKind::Quick { what, next: insn.next_eip() })
+}
+
+/// The data segment register `r`, but SS, whose loading holds interrupts off.
+fn data_segment(r: Register) -> Option<Seg> {
+    match r {
+        Register::ES => Some(Seg::Es),
+        Register::DS => Some(Seg::Ds),
+        Register::FS => Some(Seg::Fs),
+        Register::GS => Some(Seg::Gs),
+        _ => None,
+    }
+}
+
+/// The selector that is operand `operand` into R11.
+fn load_selector(e: &mut Emitter<'_>, insn: &Insn, operand: u32) {
+    let i = &insn.iced;
+    if i.op_kind(operand) == OpKind::Register {
+        let r = operand::host_reg(i.op_register(operand).number() as u8);
+        e.sync_esp();
+        dynasm!(e.buf ; .arch x64 ; movzx r11d, Rw(r));
+        return;
+    }
+    let mem = operand::prepare(&mut e.buf, i, e.esp);
+    let rm = e.reach(mem, Access { size: 2, write: false });
+    movzx_r11(e, rm);
+}
+
+/// `movzx r11d, word rm`.
+fn movzx_r11(e: &mut Emitter<'_>, rm: Rm) {
+    let enc = Encoding { lock: false, p66: false, rep: 0, opcode: &[0x0f, 0xb7], reg: R11, rm, imm: &[] };
+    encode(&mut e.buf, e.config.address_form, &enc);
+}
+
+/// The host's time stamp counter and the guest's offset. No flags.
+fn rdtsc(e: &mut Emitter<'_>, aux: bool) {
+    if aux {
+        // It waits for earlier loads, and TSC_AUX is 0.
+        dynasm!(e.buf ; .arch x64 ; rdtscp ; mov ecx, 0);
+    } else {
+        dynasm!(e.buf ; .arch x64 ; rdtsc);
+    }
+    dynasm!(e.buf ; .arch x64
+        ; mov r9d, 32
+        ; shlx r8, rdx, r9
+        ; lea r8, [r8 + rax]
+        ; mov r10, [r14 + offset_of!(Frame, tsc_offset) as i32]
+        ; lea r8, [r8 + r10]
+        ; mov eax, r8d
+        ; shrx rdx, r8, r9
+    );
 }
 
 /// Is the code for a kernel, which has the interrupt flag in its own word?

@@ -11,7 +11,8 @@ pub enum Stub {
     /// R11 holds a guest EIP that has no translation: leave. At arena offset 0, which an empty entry of the jump table
     /// therefore names.
     Miss,
-    /// A guest return came back to another place than its call: drop the return stack, go where R11 says.
+    /// A guest return came back to another place than its call: go where R11 says. The return stack stays: code that replaces
+    /// its own return address (retpolines do) is in step with it.
     Mismatch,
     /// The return stack ran empty: go where R11 says.
     Sentinel,
@@ -64,7 +65,6 @@ pub(crate) fn stubs() -> Vec<u8> {
         ; mov r10, [BYTE r14 + offset_of!(Frame, mismatches) as i8]
         ; lea r10, [r10 + 1]
         ; mov [BYTE r14 + offset_of!(Frame, mismatches) as i8], r10
-        ; mov rsp, [BYTE r14 + offset_of!(Frame, return_top) as i8]
     );
     jump_through_table(&mut buf);
     buf.nop(Stub::Sentinel.offset() - buf.pos());

@@ -8,7 +8,7 @@ use crate::Config;
 use crate::checked::Snapshot;
 use crate::emit;
 use crate::stubs::Stub;
-use xlat86_arch::{Features, Mode};
+use xlat86_arch::{Features, Mode, Seg};
 use xlat86_decoder::{Block, BlockEnd, decode_more};
 
 /// Where guest bytes come from.
@@ -52,6 +52,27 @@ pub struct Mark {
     pub exact: bool,
 }
 
+/// Frequent sensitive instructions that change what code runs under: executed outside translated code, without the
+/// interpreter where nothing is special.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Quick {
+    /// MOV to a data segment register, POP if `pop`. The selector is the target that leaving passes on.
+    Load {
+        /// The register.
+        seg: Seg,
+        /// ESP moves by 4.
+        pop: bool,
+    },
+    /// VERW of the selector that leaving passes on.
+    Verw,
+    /// SYSENTER.
+    Sysenter,
+    /// SYSEXIT.
+    Sysexit,
+    /// IRETD.
+    Iret,
+}
+
 /// Why translated code leaves at a site.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum ExitKind {
@@ -64,6 +85,13 @@ pub enum ExitKind {
     },
     /// The interpreter executes the instruction at this exit's EIP.
     Interpret,
+    /// A sensitive instruction that may be dealt with quickly; if not, the interpreter executes it.
+    Quick {
+        /// Which.
+        what: Quick,
+        /// EIP after the instruction.
+        next: u32,
+    },
     /// The page of a checked access isn't in the software TLB, or not for this kind of access, or the access crosses pages.
     /// The guest address is in the frame.
     Access {
@@ -90,7 +118,7 @@ pub enum ExitKind {
 impl ExitKind {
     /// Does the instruction itself leave (rather than the jump that it makes)?
     pub(crate) const fn is_leave(self) -> bool {
-        matches!(self, ExitKind::Interpret | ExitKind::SoftInt { .. })
+        matches!(self, ExitKind::Interpret | ExitKind::Quick { .. } | ExitKind::SoftInt { .. })
     }
 }
 

@@ -17,6 +17,7 @@ mod perf_map;
 mod platform;
 pub mod probe;
 mod process;
+mod quick;
 mod stats;
 mod system;
 mod system_dbt;

@@ -45,6 +45,10 @@ pub trait Io {
     fn tsc(&mut self) -> u64 {
         xlat86_host::tsc()
     }
+    /// Is [`Io::tsc`] the host's counter as it is, and IA32_TSC_AUX 0? Then reading them need not come here.
+    fn is_host_clock(&self) -> bool {
+        true
+    }
     /// Reads a model-specific register that the CPU itself doesn't have; `None`: there is none, #GP(0).
     fn read_msr(&mut self, msr: u32) -> Option<u64> {
         let _ = msr;

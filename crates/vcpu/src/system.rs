@@ -57,6 +57,7 @@ pub(crate) struct System {
     pub(crate) window_wanted: bool,
     pub(crate) spaces: spaces::Spaces,
     pub(crate) windows: window::Windows,
+    pub(crate) memo: crate::quick::Memo,
     /// How often each instruction was stepped over, by its code.
     pub(crate) stepped: Vec<u64>,
     /// The changes of physical memory that have been attended to.
@@ -85,6 +86,7 @@ impl Vcpu {
             memory_seen: memory.changes(),
             spaces: spaces::Spaces::new(),
             windows: window::Windows::default(),
+            memo: crate::quick::Memo::new(),
             stepped: Vec::new(),
         };
         Self::made(process, state, mmu, Surroundings::system(io), Some(system), Some(tlb))

@@ -11,7 +11,7 @@ use crate::process::Connect;
 use crate::system::spaces::Spaces;
 use crate::system::window::WindowFault;
 use crate::{Exit, Vcpu};
-use xlat86_arch::{Fault, Gva, Mode, PAGE_SIZE, Seg, Segment, cr0, eflags};
+use xlat86_arch::{Fault, Gva, Mode, PAGE_SIZE, Seg, Segment, cr0, cr4, eflags};
 use xlat86_decoder::MAX_INSN_LEN;
 use xlat86_host::{Left, with_pending};
 use xlat86_interp::{Event, Stop};
@@ -25,6 +25,8 @@ const STRETCH: u64 = 256;
 enum Outside {
     /// Go on at EIP, and spare the next one this leave.
     Connect(Connect),
+    /// Go on at EIP, maybe under another mode.
+    Go,
     /// The interpreter executes the instruction at EIP.
     Interpret,
     /// The instruction at EIP raises this.
@@ -48,12 +50,13 @@ impl Vcpu {
     /// Runs until there may be something to attend to. `None`: look.
     fn run_until_event(&mut self) -> Option<Exit> {
         let mut connect = None;
+        let mut mode = self.translatable_mode();
         loop {
             let outside = if self.state.interrupt_shadow {
                 // What holds interrupts off lasts for one instruction, after which somebody has to look.
                 Outside::Interpret
             } else {
-                let Some(mode) = self.translatable_mode() else { return self.interpret_stretch() };
+                let Some(mode) = mode else { return self.interpret_stretch() };
                 let mode = self.choose_reach(mode);
                 match self.system_code(mode, connect.take()) {
                     Some(offset) => self.timed(mode, |cpu| cpu.enter_system(offset)),
@@ -61,8 +64,16 @@ impl Vcpu {
                 }
             };
             match outside {
-                Outside::Connect(how) => connect = Some(how),
+                Outside::Connect(how) => {
+                    connect = Some(how);
+                    continue;
+                }
                 Outside::Stopped => return None,
+                Outside::Go => {
+                    if self.must_attend() {
+                        return None;
+                    }
+                }
                 Outside::Fault(fault) => {
                     if let Some(exit) = self.deliver(Event::Fault(fault)) {
                         return Some(exit);
@@ -78,6 +89,7 @@ impl Vcpu {
                     }
                 }
             }
+            mode = self.translatable_mode();
         }
     }
 
@@ -96,10 +108,14 @@ impl Vcpu {
             && matches!(s.cpl, 0 | 3)
             && s.dr[7] & BREAKPOINTS == 0
             && !alignment
+            && s.segment(Seg::Cs).attr.readable()
             && writable(Seg::Ds)
             && writable(Seg::Es);
         if !plain {
             return None;
+        }
+        if s.cpl == 3 && s.cr4 & cr4::TSD != 0 || !self.platform.io.as_ref().is_some_and(|io| io.is_host_clock()) {
+            mode.0 |= Mode::TSC_OFF;
         }
         if is_open(s.segment(Seg::Fs)) {
             mode.0 |= Mode::FS_OPEN;
@@ -118,10 +134,17 @@ impl Vcpu {
         let eip = self.state.eip;
         let page = self.mmu.code_page(Gva(eip)).ok().filter(|&p| p < 1 << 20)?;
         let key = CodeKey::new(eip, page, mode);
+        let generation = self.process.generation();
+        let crosses = eip % PAGE_SIZE > PAGE_SIZE - MAX_INSN_LEN as u32;
+        let memo = &mut self.system.as_mut().expect("a system's CPU").memo;
+        if connect.is_none()
+            && let Some(offset) = memo.get(key, generation)
+        {
+            return Some(offset);
+        }
         let process = self.process.clone();
         loop {
             let mut cache = process.cache();
-            let crosses = eip % PAGE_SIZE > PAGE_SIZE - MAX_INSN_LEN as u32;
             if crosses && let Some(second) = cache.second_page(key) {
                 // It holds as long as the guest has the same page behind the first.
                 if self.mmu.code_page(next_page(eip)) != Ok(second) {
@@ -138,6 +161,9 @@ impl Vcpu {
                         cache.publish(self.spaces().current(), key, global);
                     }
                     Some(Connect::Changed { .. }) | None => {}
+                }
+                if !crosses {
+                    self.system_mut().memo.put(key, generation, offset);
                 }
                 return Some(offset);
             }
@@ -163,21 +189,23 @@ impl Vcpu {
         if let Some(forgotten) = self.mmu.take_forgotten()
             && spaces.forget(&forgotten, &mut self.process.cache())
         {
-            frame.reset_returns();
+            frame.reset_all_returns();
         }
-        if !spaces.is_current(mode, self.state.cr3) {
-            let mut cache = self.process.cache();
-            let tables = cache.tables();
-            let changed = spaces.choose(mode, self.state.cr3, tables, &self.mmu);
-            frame.regs().table = tables.table(spaces.current()).base();
-            if changed {
+        let cr3 = self.state.cr3;
+        if !spaces.is_current(mode, cr3) {
+            let chosen = spaces
+                .choose_at_once(mode, cr3)
+                .unwrap_or_else(|| spaces.choose(mode, cr3, self.process.cache().tables(), &self.mmu));
+            frame.regs().table = chosen.base;
+            frame.use_returns(usize::from(mode.has(Mode::USER)));
+            if chosen.changed {
                 frame.reset_returns();
             }
         }
         let evictions = self.process.evictions();
         if evictions != self.evictions_seen {
             self.evictions_seen = evictions;
-            frame.reset_returns();
+            frame.reset_all_returns();
         }
     }
 
@@ -216,12 +244,13 @@ impl Vcpu {
                     return Outside::Interpret;
                 }
             }
-            self.memo.see(self.process.generation());
-            let exit = match self.memo.exit(site) {
-                Some(exit) => *exit,
+            let generation = self.process.generation();
+            let known = self.system_mut().memo.exit(site, generation);
+            let exit = match known {
+                Some(exit) => exit,
                 None => match self.place(site) {
                     Some(Place::Exit(exit)) => {
-                        self.memo.learn_exit(site, exit);
+                        self.system_mut().memo.put_exit(site, generation, exit);
                         exit
                     }
                     Some(Place::Miss) => {
@@ -248,6 +277,12 @@ impl Vcpu {
                         Err(fault) => Outside::Fault(fault),
                         Ok(_) => Outside::Interpret,
                     }
+                }
+                ExitKind::Quick { what, next } => {
+                    self.stats.leave_interpret += 1;
+                    self.from_system_frame();
+                    self.state.eip = exit.eip;
+                    if self.quick(what, target, next) { Outside::Go } else { Outside::Interpret }
                 }
                 ExitKind::Changed => {
                     self.stats.leave_changed += 1;
@@ -306,6 +341,8 @@ impl Vcpu {
         for (to, from) in frame.selector.iter_mut().zip(&state.seg) {
             *to = from.selector;
         }
+        frame.tsc_offset = state.msr.tsc_offset;
+        frame.control = [state.cr0, 0, state.cr2, state.cr3, state.cr4];
         frame.seg_base = [state.segment(Seg::Fs).base, state.segment(Seg::Gs).base];
         if self.fx_home == Home::State {
             fx::to_host(&state.fx, frame);

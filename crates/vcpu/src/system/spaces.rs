@@ -4,7 +4,6 @@
 //! spaces; programs have a table for each page directory (CR3), kept while the guest runs others. As a TLB may, a table relies on a mapping
 //! until the guest invalidates it: by INVLPG, or by loading CR3, after which the table is reviewed before it is used again.
 
-use lru::LruCache;
 use xlat86_arch::Mode;
 use xlat86_softmmu::{Forgotten, Mmu};
 use xlat86_translator::{Cache, TableId, Tables};
@@ -17,22 +16,46 @@ type Owner = (Mode, u32);
 
 /// A table in use.
 struct Space {
+    owner: Owner,
     table: TableId,
+    /// Host address of the table.
+    base: u64,
     /// Counts of the flushes, of local mappings and of all, that the table has been reviewed after.
     seen: [u64; 2],
+    /// When it was last chosen.
+    used: u64,
+}
+
+/// What follows from choosing a table.
+pub(crate) struct Chosen {
+    /// Host address of the table.
+    pub(crate) base: u64,
+    /// It leads elsewhere than when code of its privilege level last ran: host return addresses made then mustn't be used.
+    pub(crate) changed: bool,
 }
 
 /// See the module's documentation.
 pub(crate) struct Spaces {
-    all: LruCache<Owner, Space>,
-    current: Option<Owner>,
+    all: Vec<Space>,
+    /// Index of the one in use, unless it has to be reviewed first.
+    current: Option<usize>,
     current_table: TableId,
+    /// The table last used at CPL 0 and at CPL 3.
+    last: [Option<TableId>; 2],
     flushes: [u64; 2],
+    clock: u64,
 }
 
 impl Spaces {
     pub(crate) fn new() -> Spaces {
-        Spaces { all: LruCache::unbounded(), current: None, current_table: TableId::FIRST, flushes: [0; 2] }
+        Spaces {
+            all: Vec::new(),
+            current: None,
+            current_table: TableId::FIRST,
+            last: [None; 2],
+            flushes: [0; 2],
+            clock: 0,
+        }
     }
 
     /// The table in use.
@@ -46,14 +69,14 @@ impl Spaces {
 
     #[inline(always)]
     pub(crate) fn is_current(&self, mode: Mode, cr3: u32) -> bool {
-        self.current == Some(Self::owner(mode, cr3))
+        self.current.is_some_and(|i| self.all[i].owner == Self::owner(mode, cr3))
     }
 
     /// Reacts to the guest's having invalidated mappings. True when code that was reachable may be another now.
     pub(crate) fn forget(&mut self, forgotten: &Forgotten, cache: &mut Cache) -> bool {
         let mut changed = false;
         for &page in &forgotten.pages {
-            for (_, space) in &self.all {
+            for space in &self.all {
                 changed |= cache.tables().withdraw_page(space.table, page);
             }
         }
@@ -66,27 +89,48 @@ impl Spaces {
         changed
     }
 
-    /// Makes the table for `mode` and `cr3` the current one. True when host return addresses made before mustn't be used with it.
-    pub(crate) fn choose(&mut self, mode: Mode, cr3: u32, tables: &mut Tables, mmu: &Mmu) -> bool {
+    /// Makes the table for `mode` and `cr3` the current one. `None`: it has to be reviewed or made.
+    #[inline]
+    pub(crate) fn choose_at_once(&mut self, mode: Mode, cr3: u32) -> Option<Chosen> {
         let owner = Self::owner(mode, cr3);
-        let before = self.current_table;
+        let i = self.all.iter().position(|s| s.owner == owner && s.seen == self.flushes)?;
+        Some(self.take(i, false))
+    }
+
+    /// Makes the table for `mode` and `cr3` the current one.
+    pub(crate) fn choose(&mut self, mode: Mode, cr3: u32, tables: &mut Tables, mmu: &Mmu) -> Chosen {
+        let owner = Self::owner(mode, cr3);
         let mut changed = false;
-        if let Some(space) = self.all.get_mut(&owner) {
-            if space.seen != self.flushes {
+        let i = match self.all.iter().position(|s| s.owner == owner) {
+            Some(i) => {
+                let space = &mut self.all[i];
                 let all = space.seen[1] != self.flushes[1];
                 changed = tables.review(space.table, all, |linear, physical| {
                     mmu.peek_code(linear).is_some_and(|p| p.0 == physical)
                 });
                 space.seen = self.flushes;
+                i
             }
-            self.current_table = space.table;
-        } else {
-            let table = self.free_table(tables);
-            self.all.put(owner, Space { table, seen: self.flushes });
-            self.current_table = table;
-        }
-        self.current = Some(owner);
-        changed || before != self.current_table
+            None => {
+                let table = self.free_table(tables);
+                let base = tables.table(table).base();
+                self.all.push(Space { owner, table, base, seen: self.flushes, used: 0 });
+                self.all.len() - 1
+            }
+        };
+        self.take(i, changed)
+    }
+
+    fn take(&mut self, i: usize, changed: bool) -> Chosen {
+        self.clock += 1;
+        let space = &mut self.all[i];
+        space.used = self.clock;
+        let level = usize::from(space.owner.0.has(Mode::USER));
+        let same = self.last[level] == Some(space.table);
+        self.last[level] = Some(space.table);
+        self.current = Some(i);
+        self.current_table = space.table;
+        Chosen { base: space.base, changed: changed || !same }
     }
 
     /// An empty table: a new one, or the least recently used if there are enough or the host has no room for more.
@@ -99,8 +143,11 @@ impl Spaces {
         {
             return table;
         }
-        let (_, space) = self.all.pop_lru().expect("there is one");
+        let oldest = (0..self.all.len()).min_by_key(|&i| self.all[i].used).expect("there is one");
+        let space = self.all.swap_remove(oldest);
         tables.review(space.table, true, |_, _| false);
+        // Whoever used it has to drop what it returned to.
+        self.last = self.last.map(|t| t.filter(|&t| t != space.table));
         space.table
     }
 }
