@@ -13,7 +13,7 @@ use lru::LruCache;
 use std::collections::HashMap;
 use std::sync::Arc;
 use xlat86_arch::{Gva, PAGE_SHIFT, PAGE_SIZE};
-use xlat86_host::ShadowWindow;
+use xlat86_host::{ShadowWindow, Window};
 
 /// Most address spaces with a window.
 const MOST_WINDOWS: usize = 32;
@@ -110,7 +110,7 @@ pub(crate) struct Shadow {
     /// By CR3: ticks at CPL 3.
     heats: LruCache<u32, u64>,
     /// CR3, [`Shadow::flushes`] and the answer of the latest call of [`Shadow::window`].
-    latest: (u32, u64, u64),
+    latest: Option<(u32, u64, Window)>,
     /// Counts CR3 loads and other events after which page tables have to be looked at again.
     flushes: u64,
     /// Pages mapped in all windows.
@@ -124,7 +124,7 @@ impl Shadow {
             memory,
             spaces: LruCache::unbounded(),
             heats: LruCache::unbounded(),
-            latest: (0, u64::MAX, 0),
+            latest: None,
             flushes: 0,
             mapped: 0,
             stats: ShadowStats::default(),
@@ -138,7 +138,7 @@ impl Shadow {
 
     /// Page tables mean something else now.
     pub(crate) fn clear(&mut self) {
-        self.latest.1 = u64::MAX;
+        self.latest = None;
         self.spaces.clear();
         self.mapped = 0;
     }
@@ -173,17 +173,19 @@ impl Shadow {
         false
     }
 
-    /// Base of the window of the current address space, made if need be and brought up to date.
-    pub(crate) fn window(&mut self, regs: &Paging) -> Option<u64> {
-        if (self.latest.0, self.latest.1) == (regs.cr3, self.flushes) {
-            return Some(self.latest.2);
+    /// The window of the current address space, made if need be and brought up to date.
+    pub(crate) fn window(&mut self, regs: &Paging) -> Option<Window> {
+        if let Some((cr3, flushes, window)) = self.latest
+            && (cr3, flushes) == (regs.cr3, self.flushes)
+        {
+            return Some(window);
         }
-        let base = self.find_window(regs)?;
-        self.latest = (regs.cr3, self.flushes, base);
-        Some(base)
+        let window = self.find_window(regs)?;
+        self.latest = Some((regs.cr3, self.flushes, window));
+        Some(window)
     }
 
-    fn find_window(&mut self, regs: &Paging) -> Option<u64> {
+    fn find_window(&mut self, regs: &Paging) -> Option<Window> {
         if !regs.on() {
             return None;
         }
@@ -193,16 +195,16 @@ impl Shadow {
                 let gone = resync(space, regs, &self.memory, &mut self.stats);
                 self.mapped -= gone;
             }
-            return Some(space.window.base());
+            return Some(space.window.window());
         }
         while self.spaces.len() >= MOST_WINDOWS {
             self.drop_oldest();
         }
-        let window = ShadowWindow::new(self.memory.ram().clone()).ok()?;
+        let shadow = ShadowWindow::new(self.memory.ram().clone()).ok()?;
         self.stats.windows += 1;
-        let base = window.base();
+        let window = shadow.window();
         let space = Space {
-            window,
+            window: shadow,
             seen: self.flushes,
             pdpte: regs.pdpte,
             pages: HashMap::new(),
@@ -210,11 +212,11 @@ impl Shadow {
             tables: [Vec::new(), Vec::new()],
         };
         self.spaces.put(regs.cr3, space);
-        Some(base)
+        Some(window)
     }
 
     fn drop_oldest(&mut self) {
-        self.latest.1 = u64::MAX;
+        self.latest = None;
         if let Some((_, space)) = self.spaces.pop_lru() {
             self.mapped -= space.pages.len();
             self.stats.dropped += 1;
