@@ -28,6 +28,9 @@ pub(crate) struct EngineOptions {
     /// Interpret code that may change unnoticed, rather than translate it to code that checks itself
     #[arg(long, help_heading = TUNING)]
     no_self_checking: bool,
+    /// Neither keep translations for later runs nor use those of earlier ones ($XDG_CACHE_HOME/xlat86)
+    #[arg(long, help_heading = TUNING)]
+    no_code_cache: bool,
     /// How guest memory is reached: directly, or through the GS segment
     #[arg(long, value_enum, default_value_t = Window::Low, help_heading = TUNING)]
     window: Window,
@@ -117,6 +120,7 @@ impl EngineOptions {
         let (guest, host) = (self.dump.contains(&Dump::Guest), self.dump.contains(&Dump::Host));
         config.dump = (guest || host).then_some(Columns { guest, host });
         config.perf_map = self.perf_map;
+        config.keep_code = !self.no_code_cache;
         let t = &mut config.translator;
         t.chaining = !self.no_chaining;
         t.return_pairing = !self.no_return_pairing;
@@ -144,6 +148,7 @@ impl EngineOptions {
             ("--no-flag-liveness", self.no_flag_liveness),
             ("--no-lazy-esp", self.no_lazy_esp),
             ("--no-self-checking", self.no_self_checking),
+            ("--no-code-cache", self.no_code_cache),
             ("--perf-map", self.perf_map),
         ];
         again.extend(switches.iter().filter(|s| s.1).map(|s| s.0.to_owned()));
@@ -180,7 +185,7 @@ mod tests {
 
     #[test]
     fn options_survive_being_handed_on() {
-        let all = "--engine interp --no-chaining --no-return-pairing --no-flag-liveness --no-lazy-esp --no-self-checking --window gs --max-insns 1 --dump guest,host --perf-map \
+        let all = "--engine interp --no-chaining --no-return-pairing --no-flag-liveness --no-lazy-esp --no-self-checking --no-code-cache --window gs --max-insns 1 --dump guest,host --perf-map \
                    --cache-size 256K";
         let first = parse(&all.split_whitespace().collect::<Vec<_>>());
         let again: Vec<String> = first.again().iter().map(|s| s.to_str().unwrap().to_owned()).collect();
@@ -190,7 +195,7 @@ mod tests {
         let t = second.config().translator;
         assert_eq!((t.max_insns, t.cache_size, t.address_form), (1, 256 << 10, AddressForm::Gs));
         assert_eq!(second.config().dump, Some(Columns { guest: true, host: true }));
-        assert!(second.config().perf_map);
+        assert!(second.config().perf_map && !second.config().keep_code);
         assert!(!t.chaining && !t.return_pairing && !t.flag_liveness && !t.lazy_esp && !t.self_checking);
     }
 

@@ -1,11 +1,12 @@
-//! Writes case files from what the host CPU does: `record DIRECTORY [CASES PER ENCODING]`.
+//! Writes case files from what the host CPU does: `record DIRECTORY [CASES PER ENCODING]` random ones; `record FILE` prints the cases in
+//! FILE with their outcomes replaced by the CPU's (write any `out` line).
 //!
 //! Only cases on which the interpreter agrees are written: a difference is for `silicon_integer` to report first.
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 use xlat86_difftest::campaign::family;
-use xlat86_difftest::case::{Recorded, difference};
+use xlat86_difftest::case::{Recorded, difference, parse};
 use xlat86_difftest::generate::{Generator, Rng};
 use xlat86_difftest::native::Native;
 use xlat86_difftest::reference::Reference;
@@ -14,6 +15,15 @@ use xlat86_difftest::state::Executor;
 fn main() {
     let mut args = std::env::args().skip(1);
     let directory = args.next().expect("usage: record DIRECTORY [CASES PER ENCODING]");
+    if Path::new(&directory).is_file() {
+        let mut native = Native::new().expect("the host's low memory is free");
+        let text = std::fs::read_to_string(&directory).expect("a readable file");
+        for Recorded { case, .. } in parse(&text).expect("cases") {
+            let outcome = native.execute(&case.bytes, &case.regs, &case.data());
+            print!("{}", Recorded { case, outcome });
+        }
+        return;
+    }
     let most: usize = args.next().map_or(2, |n| n.parse().expect("a number of cases"));
     let mut native = Native::new().expect("the host's low memory is free");
     let mut reference = Reference::new().expect("room for a guest window");

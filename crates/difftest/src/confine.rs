@@ -3,7 +3,7 @@
 //! Everything that control can reach from an entry must keep these rules, whatever the registers hold:
 //!
 //! - **Memory.** An operand is confined to the guest's 4 GB by the address-size prefix (behind GS in the GS form), or is a field of the CPU frame,
-//!   an entry of the jump table that is only read, a constant of the unit itself, or the return stack through PUSH, POP, CALL and RET.
+//!   an entry of the jump table or the probe, which are only read, a constant of the unit itself, or the return stack through PUSH, POP, CALL and RET.
 //! - **Control.** Direct branches end at an instruction of the unit or at a stub; indirect ones go through the jump table, the return stack or the
 //!   leave routine. Nothing runs off the end.
 //! - **Registers.** RSP, R13, R14 and R15 are never written. A guest register is written in 32 bits or fewer, and holds its old value again
@@ -18,8 +18,8 @@ use iced_x86::{
 use std::collections::{BTreeMap, BTreeSet};
 use xlat86_arch::{CpuModel, Mode};
 use xlat86_decoder::decode_insn;
-use xlat86_host::Frame;
-use xlat86_translator::{AddressForm, Config, Mark, Stub, Unit};
+use xlat86_host::{Frame, PROBE};
+use xlat86_translator::{AddressForm, Config, Mark, Unit};
 
 /// What may be said about a unit, apart from the `Unit` so that tests can make bad ones.
 pub struct Subject<'a> {
@@ -29,8 +29,6 @@ pub struct Subject<'a> {
     pub marks: &'a [Mark],
     /// Return addresses of calls of the leave routine.
     pub exits: Vec<u32>,
-    /// Displacements that will reach a stub.
-    pub stubs: &'a [(u32, Stub)],
     /// EIP of the first guest instruction.
     pub eip: u32,
     /// The guest's code.
@@ -47,7 +45,6 @@ impl<'a> Subject<'a> {
             code: &unit.code,
             marks: &unit.marks,
             exits: unit.exits.iter().map(|x| x.site).collect(),
-            stubs: unit.stub_references(),
             eip: unit.eip,
             guest,
             config,
@@ -110,12 +107,6 @@ impl Check<'_> {
         (!i.is_invalid()).then_some(i)
     }
 
-    /// Does the displacement of direct branch `i` belong to a stub?
-    fn stub(&self, i: &Instruction) -> bool {
-        let field = i.next_ip32().wrapping_sub(4);
-        self.s.stubs.iter().any(|(at, _)| *at == field)
-    }
-
     /// Follows control from every entry.
     fn reach(&mut self) {
         let mut todo: Vec<u32> = self.s.marks.iter().filter(|m| m.boundary).map(|m| m.host).chain([0]).collect();
@@ -129,7 +120,7 @@ impl Check<'_> {
             };
             self.insns.insert(at, i);
             let direct = matches!(i.op0_kind(), OpKind::NearBranch64 | OpKind::NearBranch32 | OpKind::NearBranch16);
-            if direct && !self.stub(&i) {
+            if direct {
                 match u32::try_from(i.near_branch_target()) {
                     Ok(to) => todo.push(to),
                     Err(_) => self.bad(&i, "branches out of the unit"),
@@ -260,7 +251,16 @@ impl Check<'_> {
         let frame = i.memory_base() == Register::R14
             && i.memory_index() == Register::None
             && i.memory_displacement64() + i.memory_size().size() as u64 <= size_of::<Frame>() as u64;
-        frame || !write && is_table_entry(i)
+        frame || !write && (is_table_entry(i) || self.is_probe(i))
+    }
+
+    /// A landing's load: the probe, indexed by the 32 bits that LEA has just computed.
+    fn is_probe(&self, i: &Instruction) -> bool {
+        let before = self.insns.range(..i.ip32()).rev().map(|(_, x)| x).find(|x| x.mnemonic() != Mnemonic::Nop);
+        i.code() == Code::Mov_r8_rm8
+            && (i.memory_base(), i.memory_index(), i.memory_index_scale()) == (Register::R14, Register::R10, 1)
+            && i.memory_displacement64() == u64::from(PROBE)
+            && before.is_some_and(|x| x.code() == Code::Lea_r32_m && x.op0_register() == Register::R10D)
     }
 
     /// Addressed by 32 bits, in the segment that the configuration says.
@@ -327,7 +327,7 @@ impl Check<'_> {
                 v.execute(i, &mut self.info);
             }
             let direct = i.op0_kind() == OpKind::NearBranch64;
-            let target = direct.then(|| i.near_branch_target() as u32).filter(|_| !self.stub(i));
+            let target = direct.then(|| i.near_branch_target() as u32);
             let falls = !matches!(
                 i.flow_control(),
                 FlowControl::UnconditionalBranch | FlowControl::IndirectBranch | FlowControl::Return
@@ -524,15 +524,8 @@ mod tests {
         let guest = [guest, &[0xcc; 16]].concat();
         let config = Config::default();
         let end = code.len() as u32;
-        let subject = Subject {
-            code: &code,
-            marks: &[mark],
-            exits: vec![end],
-            stubs: &[],
-            eip: EIP,
-            guest: &guest,
-            config: &config,
-        };
+        let subject =
+            Subject { code: &code, marks: &[mark], exits: vec![end], eip: EIP, guest: &guest, config: &config };
         violations(&subject).join("\n")
     }
 

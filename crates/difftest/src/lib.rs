@@ -12,6 +12,7 @@ pub mod engine;
 pub mod fpu;
 pub mod fuzz;
 pub mod generate;
+pub mod known;
 pub mod length;
 pub mod moo;
 pub mod native;

@@ -134,3 +134,24 @@ fn interruption_shows_a_state_between_two_instructions() {
     findings.check();
     assert!(kicks > 100, "only {kicks} interruptions");
 }
+
+/// ENTER that pushes over itself, with its new stack top in another page of translated code: all of its writes or none.
+#[test]
+fn an_instruction_may_write_over_itself() {
+    let [code, data] = &program::LAYOUT;
+    let (page, at) = (code.start + 0x1000, code.start + 0x400);
+    let mut bytes = vec![0xcc; code.len()];
+    let mut put = |at: u32, insns: &[u8]| bytes[(at - code.start) as usize..][..insns.len()].copy_from_slice(insns);
+    put(at, &[0xe9]);
+    put(at + 1, &(page + 4 - (at + 5)).to_le_bytes());
+    put(page + 4, &[0xc8, 0x1c, 0, 0]);
+    let mut cpu = with_tls();
+    (cpu.eip, cpu.gpr[4], cpu.gpr[5]) = (at, page + 8, 0x1234_5678);
+    let program = Program { cpu, memory: vec![(code.start, bytes), (data.start, vec![0; data.len()])] };
+    let want = Stepper::new(&program::LAYOUT).expect("a window").run(&program, 100).expect("an end");
+    let low = LowMemory::new(&program::LAYOUT).expect("low memory");
+    for (name, config) in configurations() {
+        let got = low.cpu(Engine::Dbt, config).run(&program);
+        assert_eq!(difference(&want, &got, &Undefined::default()), None, "{name}");
+    }
+}

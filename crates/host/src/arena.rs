@@ -7,7 +7,7 @@
 use crate::memory::zeroed_atomics;
 use memmap2::{MmapMut, MmapOptions};
 use std::io;
-use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 
 /// Most arenas alive at once in a process (a process needs one; its tests several).
 const MAX_ARENAS: usize = 64;
@@ -23,8 +23,13 @@ static RANGES: [[AtomicU64; 3]; MAX_ARENAS] = [const { [const { AtomicU64::new(0
 pub struct Arena {
     map: MmapMut,
     boundary: Box<[AtomicU8]>,
+    /// Offset up to which the host has been asked for memory.
+    populated: AtomicUsize,
     slot: usize,
 }
+
+/// Memory is asked for this much at once: one call costs less than a fault for each page.
+const POPULATE: usize = 64 << 10;
 
 impl Arena {
     /// Maps `size` bytes (rounded up to pages). The host may refuse memory that is writable and executable.
@@ -43,7 +48,7 @@ impl Arena {
             if range[0].compare_exchange(0, start, Ordering::AcqRel, Ordering::Relaxed).is_ok() {
                 range[2].store(boundary.as_ptr() as u64, Ordering::Release);
                 range[1].store(start + len as u64, Ordering::Release);
-                return Ok(Arena { map, boundary, slot });
+                return Ok(Arena { map, boundary, populated: AtomicUsize::new(0), slot });
             }
         }
         Err(io::Error::other("too many code arenas in one process"))
@@ -68,6 +73,7 @@ impl Arena {
     /// If the range isn't within the arena. Nothing may be executing there, and nothing else may write.
     pub fn write(&self, offset: usize, code: &[u8], boundaries: impl Iterator<Item = usize>) {
         assert!(offset.is_multiple_of(8) && offset + code.len() <= self.size(), "code outside the arena");
+        self.populate(offset, code.len());
         // One writer at a time, so plain loads and stores do; signal handlers only read.
         for byte in &self.boundary[offset / 8..(offset + code.len()).div_ceil(8)] {
             byte.store(0, Ordering::Relaxed);
@@ -84,6 +90,30 @@ impl Arena {
         }
     }
 
+    /// Asks for the memory at `offset` and what will follow, where that is new.
+    fn populate(&self, offset: usize, len: usize) {
+        let done = self.populated.load(Ordering::Relaxed);
+        if !(done..done + POPULATE).contains(&(offset + len)) {
+            return;
+        }
+        let more = POPULATE.min(self.size() - done);
+        self.populated.store(done + more, Ordering::Relaxed);
+        // SAFETY: within our own mapping; contents stay as they are. An old kernel refuses, and pages come by faults.
+        unsafe { libc::madvise((self.base() as usize + done) as *mut libc::c_void, more, libc::MADV_POPULATE_WRITE) };
+    }
+
+    /// [`Arena::write`] with the boundary bits given, one for each byte of `code`.
+    ///
+    /// # Panics
+    /// If the range isn't within the arena, or there are too many bits.
+    pub fn write_marked(&self, offset: usize, code: &[u8], boundaries: &[u8]) {
+        assert!(boundaries.len() <= code.len().div_ceil(8), "boundaries outside the code");
+        self.write(offset, code, core::iter::empty());
+        for (cell, bits) in self.boundary[offset / 8..].iter().zip(boundaries) {
+            cell.store(*bits, Ordering::Release);
+        }
+    }
+
     /// Atomically replaces the 4 bytes at `offset`, which may be executing. They must not cross an 8-byte boundary: then other
     /// CPUs fetch either the old or the new value (AMD APM vol. 2, 7.6.1; Intel SDM vol. 3A, 9.1.3).
     ///
@@ -94,14 +124,14 @@ impl Arena {
         self.replace(offset, u64::from(u32::MAX), u64::from(value));
     }
 
-    /// Atomically replaces the 2 bytes at `offset`, under the conditions of [`Arena::patch`].
+    /// Atomically replaces the 5 bytes at `offset` by a jump or call: `opcode` and a displacement. Under the conditions of
+    /// [`Arena::patch`].
     ///
     /// # Panics
     /// If `offset` is outside the arena or the bytes cross an 8-byte boundary.
-    pub fn patch16(&self, offset: usize, value: [u8; 2]) {
-        assert!(offset % 8 <= 6 && offset + 2 <= self.size(), "patch site {offset:#x} is not atomic");
-        let value = u64::from(u16::from_le_bytes(value));
-        self.replace(offset, 0xffff, value);
+    pub fn patch_jump(&self, offset: usize, opcode: u8, displacement: u32) {
+        assert!(offset % 8 <= 3 && offset + 5 <= self.size(), "patch site {offset:#x} is not atomic");
+        self.replace(offset, 0xff_ffff_ffff, u64::from(opcode) | u64::from(displacement) << 8);
     }
 
     /// Replaces the bits of `mask`, shifted to byte `offset` of its aligned quadword, by those of `value`.

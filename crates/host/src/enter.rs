@@ -5,10 +5,9 @@
 //! Below it lies a guard page (overflow resets the stack, in the fault handler); at its top the address of the sentinel stub (underflow
 //! goes through the jump table). Signal handlers run on the alternate stack.
 
-use crate::frame::{Frame, Left};
+use crate::frame::{Frame, FrameMemory, Left};
 use crate::{Arena, JumpTable, TlbMemory, slot};
 use core::arch::naked_asm;
-use core::cell::UnsafeCell;
 use core::mem::offset_of;
 use memmap2::{MmapMut, MmapOptions};
 use std::io;
@@ -62,13 +61,13 @@ impl ReturnStack {
 
 /// Where a frame lives. The fields keep it alive.
 enum Home {
-    Own(#[allow(dead_code, reason = "owned, not looked at")] Box<UnsafeCell<Frame>>),
+    Own(#[allow(dead_code, reason = "owned, not looked at")] FrameMemory),
     Tlb(#[allow(dead_code, reason = "owned, not looked at")] Arc<TlbMemory>),
 }
 
 impl VcpuFrame {
     /// A frame for code in `arena`, whose offset `sentinel` holds the stub that an underflowing return reaches.
-    /// With `tlb` the frame lies before that CPU's TLBs; the code may then look them up.
+    /// With `tlb` the frame lies behind that CPU's TLBs; the code may then look them up.
     pub fn new(
         arena: &Arena,
         table: &JumpTable,
@@ -76,16 +75,16 @@ impl VcpuFrame {
         tlb: Option<Arc<TlbMemory>>,
     ) -> io::Result<VcpuFrame> {
         let stacks = [ReturnStack::new(arena, sentinel)?, ReturnStack::new(arena, sentinel)?];
-        let own = Frame::new();
         let (frame, home) = match tlb {
-            None => (own.get(), Home::Own(own)),
-            Some(tlb) => {
-                let at = tlb.frame() as *mut Frame;
-                // SAFETY: a page of its own, aligned, kept for the frame by `TlbMemory`.
-                unsafe { at.write(own.into_inner()) };
-                (at, Home::Tlb(tlb))
+            None => {
+                let memory = FrameMemory::new(0)?;
+                (memory.frame(), Home::Own(memory))
             }
+            Some(tlb) => (tlb.frame(), Home::Tlb(tlb)),
         };
+        let frame = frame as *mut Frame;
+        // SAFETY: a page of its own, writable and aligned, kept for the frame by `FrameMemory`.
+        unsafe { frame.write(Frame::new()) };
         let mut this = VcpuFrame { frame, stacks, current: 0, _home: home };
         let top = this.stacks[0].top();
         let f = this.regs();

@@ -2,7 +2,8 @@
 //!
 //! R14 points here while translated code runs. The fields that it touches on hot paths lie within a signed byte's reach.
 
-use core::cell::UnsafeCell;
+use memmap2::{MmapMut, MmapOptions};
+use std::io;
 
 /// Register file and constants of one virtual CPU, reached from translated code through R14.
 #[derive(Debug)]
@@ -58,6 +59,41 @@ pub struct Frame {
     pub xmm: [u128; 8],
 }
 
+/// Where the probe is, from the frame on: the last byte of a readable page, with nothing but inaccessible memory in the 4 GB behind
+/// it. A load from it, indexed by a 32-bit difference, succeeds if and only if the difference is zero, and touches no flags.
+///
+/// Its upper three bytes are those of a NOP, so that an instruction with this displacement at its end can have everything
+/// before them overwritten.
+pub const PROBE: u32 = 0x001f_0fff;
+
+/// Memory for a frame, with room before it and the probe behind it.
+#[derive(Debug)]
+pub(crate) struct FrameMemory {
+    map: MmapMut,
+    before: usize,
+}
+
+impl FrameMemory {
+    /// With `before` bytes (whole pages) of zeroed memory before the frame.
+    pub(crate) fn new(before: usize) -> io::Result<FrameMemory> {
+        /// Behind the probe every load faults.
+        const OUT_OF_REACH: usize = 4 << 30;
+        let beyond = before + PROBE as usize + 1;
+        let map = MmapOptions::new().len(beyond + OUT_OF_REACH).no_reserve_swap().map_anon()?;
+        let start = map.as_ptr() as usize + beyond;
+        // SAFETY: whole pages of our own mapping, to which no reference exists.
+        match unsafe { libc::mprotect(start as *mut libc::c_void, OUT_OF_REACH, libc::PROT_NONE) } {
+            0 => Ok(FrameMemory { map, before }),
+            _ => Err(io::Error::last_os_error()),
+        }
+    }
+
+    /// Host address of the room for the frame.
+    pub(crate) fn frame(&self) -> u64 {
+        (self.map.as_ptr() as usize + self.before) as u64
+    }
+}
+
 /// Why translated code was left.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 #[repr(u32)]
@@ -75,9 +111,8 @@ pub enum Left {
 
 impl Frame {
     /// A frame with all registers zero and default MXCSR.
-    #[must_use]
-    pub fn new() -> Box<UnsafeCell<Frame>> {
-        Box::new(UnsafeCell::new(Frame {
+    pub(crate) fn new() -> Frame {
+        Frame {
             gpr: [0; 8],
             flags: 2,
             system_flags: 2,
@@ -102,7 +137,7 @@ impl Frame {
             spilled_flags: 0,
             host_sp: 0,
             xmm: [0; 8],
-        }))
+        }
     }
 }
 
@@ -123,11 +158,10 @@ impl TlbView {
     pub(crate) const PAGES: usize = 1 << 20;
     /// Bytes that a view takes.
     pub(crate) const SIZE: usize = 16 * Self::PAGES;
-    /// Bytes that the frame takes before the views.
-    pub(crate) const FRAME: usize = 4096;
 
+    /// Both lie before the frame.
     const fn start(self) -> i32 {
-        (Self::FRAME + self as usize * Self::SIZE) as i32
+        (self as i32 - 2) * Self::SIZE as i32
     }
 
     /// Offset from the frame of page 0's tag for reading; the next page's is 8 bytes on.

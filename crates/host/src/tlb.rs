@@ -4,33 +4,32 @@
 //! writes entries, and it checks that they lead into RAM.
 //!
 //! There is an entry for each of the guest's pages, in demand-zero memory: no two pages ever compete for one, an index is the page number
-//! as it is, and flushing costs what was filled, not what there is. Both views lie in one mapping behind the CPU's [`crate::Frame`], where
+//! as it is, and flushing costs what was filled, not what there is. Both views lie in one mapping before the CPU's [`crate::Frame`], where
 //! translated code reaches them with the register it has anyway ([`TlbView`]).
 
+use crate::frame::FrameMemory;
 use crate::{Ram, Scalar, TlbView, ram};
-use memmap2::{MmapMut, MmapOptions};
 use std::io;
 use std::sync::Arc;
 
 /// The memory of a CPU's frame and both its TLBs.
 #[derive(Debug)]
 pub struct TlbMemory {
-    map: MmapMut,
+    memory: FrameMemory,
 }
 
 impl TlbMemory {
     /// Reserves it.
     ///
     /// # Errors
-    /// The host has no 32 MB of address space.
+    /// The host has no 4 GB of address space.
     pub fn new() -> io::Result<Arc<TlbMemory>> {
-        let len = TlbView::FRAME + 2 * TlbView::SIZE;
-        Ok(Arc::new(TlbMemory { map: MmapOptions::new().len(len).no_reserve_swap().map_anon()? }))
+        Ok(Arc::new(TlbMemory { memory: FrameMemory::new(2 * TlbView::SIZE)? }))
     }
 
     /// Host address of the room for the frame.
     pub(crate) fn frame(&self) -> u64 {
-        self.map.as_ptr() as u64
+        self.memory.frame()
     }
 }
 
@@ -63,7 +62,7 @@ impl Tlb {
     /// The TLB in `memory` for `view` of `ram`, empty. One `Tlb` is made for each.
     #[must_use]
     pub fn new(ram: Arc<Ram>, memory: Arc<TlbMemory>, view: TlbView) -> Tlb {
-        let at = |offset: i32| (memory.frame() + offset as u64) as *mut u8;
+        let at = |offset: i32| memory.frame().wrapping_add_signed(offset.into()) as *mut u8;
         let mut tlb = Tlb {
             tags: at(view.read_tags()).cast(),
             addends: at(view.addends()).cast(),

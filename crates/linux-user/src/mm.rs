@@ -14,7 +14,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use syscalls::Errno;
 use xlat86_arch::{Gva, PAGE_MASK, PAGE_SHIFT, PAGE_SIZE};
 use xlat86_softmmu::{FlatSpace, Prot};
-use xlat86_vcpu::Process;
+use xlat86_vcpu::{FileId, Process};
 
 /// First address a 32-bit process on a 64-bit kernel can't have (`IA32_PAGE_OFFSET`).
 pub(crate) const TASK_SIZE: u32 = 0xffff_e000;
@@ -229,6 +229,9 @@ impl Mm {
         }
         let shared = r.flags & libc::MAP_TYPE as u32 != libc::MAP_PRIVATE as u32;
         self.note(m, addr, len, r.prot, shared);
+        if fd >= 0 && !shared && r.prot & (PROT_EXEC | PROT_WRITE) == PROT_EXEC {
+            self.process.note_file(Gva(addr), len, || file_id(fd), r.offset);
+        }
         let guard = if r.flags & MAP_GROWSDOWN != 0 { GUARD_GAP.min(addr) } else { 0 };
         m.used.insert(pages(addr - guard, len + guard));
         Ok(addr)
@@ -504,6 +507,14 @@ fn stack_limit() -> u64 {
 fn mmap_base(stack: u64) -> u32 {
     let gap = stack.saturating_add(u64::from(GUARD_GAP)).clamp(128 << 20, u64::from(TASK_SIZE) / 6 * 5) as u32;
     (TASK_SIZE - gap).next_multiple_of(PAGE_SIZE)
+}
+
+/// Which file `fd` is.
+fn file_id(fd: i32) -> Option<FileId> {
+    let mut s = crate::abi::HostStat::default();
+    host::call(syscalls::Sysno::fstat, &[host::Arg::int(fd as u32), host::Arg::output(&mut s)]).ok()?;
+    let times = [s.mtime, s.ctime].map(|[seconds, nanoseconds]| (seconds, nanoseconds));
+    (s.mode & libc::S_IFMT == libc::S_IFREG).then_some(FileId { dev: s.dev, ino: s.ino, size: s.size as u64, times })
 }
 
 /// Is `fd` on a file system mounted noexec?

@@ -86,6 +86,7 @@ impl Shared {
 
     /// Last words of a process, before it ends for any reason.
     pub fn at_exit(&self, how: &str, cpu: &mut Vcpu) {
+        self.process.keep_code();
         if let Some(t) = &self.trace {
             t.line(&format!("+++ {how} +++"));
         }

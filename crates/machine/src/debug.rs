@@ -6,6 +6,7 @@ use crate::machine::Powered;
 use std::collections::BTreeMap;
 use std::fmt::Write;
 use xlat86_arch::{CpuState, Reg, Seg};
+use xlat86_vcpu::Exit;
 
 /// Most memory in one answer.
 const MOST: usize = 1 << 20;
@@ -99,7 +100,7 @@ impl Powered {
             Request::Step { .. } if !self.paused => or(false, "pause the machine first"),
             Request::Step { count } => {
                 for _ in 0..count {
-                    if let Some(exit) = self.vcpu.step() {
+                    if let Some(exit) = self.step() {
                         return Answer::Text(format!("stopped: {exit:?}"));
                     }
                 }
@@ -109,6 +110,18 @@ impl Powered {
                 self.with_pc(|pc| pc.power.end(End::Quit));
                 Answer::Done
             }
+        }
+    }
+
+    /// Executes one instruction, or delivers an interrupt that waits.
+    fn step(&mut self) -> Option<Exit> {
+        if let Some(exit) = self.interrupts() {
+            return Some(exit);
+        }
+        match self.vcpu.step() {
+            // The request's own ring of the doorbell.
+            Some(Exit::Interrupted) => self.vcpu.step(),
+            other => other,
         }
     }
 

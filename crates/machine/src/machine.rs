@@ -246,7 +246,7 @@ impl Powered {
     }
 
     /// Lets devices do what is due, and gives the CPU an interrupt if one waits and it can take it.
-    fn interrupts(&mut self) -> Option<Exit> {
+    pub(crate) fn interrupts(&mut self) -> Option<Exit> {
         let mut s = lock(&self.shared);
         s.pc.tick();
         let next = s.pc.deadline().unwrap_or(Nanos::MAX).min(s.pc.clock.now() + HEARTBEAT);

@@ -198,3 +198,57 @@ impl Pc {
         self.pic.get().describe()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::virtio::{Console, Rng};
+
+    fn pc() -> Pc {
+        let memory = PhysMemory::new(2 << 20).unwrap();
+        let parts = Parts {
+            serial: vec![(Input::default(), Output::nowhere())],
+            debug_console: Output::nowhere(),
+            virtio: vec![Box::new(Console::new(Input::default(), Output::nowhere())), Box::new(Rng)],
+            fw_cfg: vec![("etc/test", vec![1, 2, 3])],
+        };
+        Pc::new(&memory, parts).unwrap()
+    }
+
+    #[test]
+    fn nobody_reads_as_all_ones() {
+        let mut pc = pc();
+        let all = [1, 2, 4].map(|size| pc.bus().read(0x1234, size));
+        assert_eq!(all, [0xff, 0xffff, 0xffff_ffff]);
+        pc.bus().write(0x1234, 4, 0);
+    }
+
+    #[test]
+    fn any_access_to_any_port_is_harmless() {
+        let mut pc = pc();
+        // A fixed sequence (xorshift32), biased to the ports that somebody has.
+        let owned: Vec<u16> = (0..=u16::MAX).filter(|&p| pc.bus.ports[usize::from(p)] != NOBODY).collect();
+        let mut x = 0x2545_f491u32;
+        let mut next = || {
+            x ^= x << 13;
+            x ^= x >> 17;
+            x ^= x << 5;
+            x
+        };
+        for i in 0..300_000 {
+            let n = next() as usize;
+            let port = if n & 7 == 0 { n as u16 } else { owned[(n >> 8) % owned.len()] };
+            let size = [1, 2, 4][(next() % 3) as usize];
+            if next() & 1 == 0 {
+                let value = pc.bus().read(port, size);
+                assert!(size == 4 || value >> (8 * size) == 0, "{port:x} gives more than {size} bytes");
+            } else {
+                pc.bus().write(port, size, next());
+            }
+            if i % 64 == 0 {
+                pc.tick();
+                let _ = (pc.deadline(), pc.intr(), pc.acknowledge());
+            }
+        }
+    }
+}

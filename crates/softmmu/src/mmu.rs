@@ -299,6 +299,20 @@ impl Mmu {
         }
     }
 
+    /// Faults where the protection of translated code, and nothing else, is in the way of a write of `len` bytes at `addr`. For instructions that
+    /// write in several steps: after the first it would be too late to lift it and start again, since they may write over themselves.
+    pub fn probe_guard(&mut self, addr: Gva, len: u32) -> Result<(), Fault> {
+        let Flat(v) = &mut self.memory else { return Ok(()) };
+        let guarded = |at: Gva| {
+            let page = v.space.page(at);
+            page.is_code() && page.prot().write
+        };
+        if guarded(addr) || guarded(addr.wrapping_add(len - 1)) {
+            return v.probe_write(addr, len);
+        }
+        Ok(())
+    }
+
     /// Faults as a write of `len` bytes at `addr` would, without writing.
     pub fn probe_write(&mut self, addr: Gva, len: u32) -> Result<(), Fault> {
         match &mut self.memory {

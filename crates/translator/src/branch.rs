@@ -1,18 +1,18 @@
 //! Jumps, calls and returns.
 //!
 //! A guest call stores the guest return address on the guest stack and does a host call; a guest return pops the guest address into R11
-//! and does a host return, which the host predicts. Where it lands, the *landing* compares R11 with the address it stands for and,
-//! when they differ, drops the return stack and goes through the jump table.
+//! and does a host return, which the host predicts. Where it lands, the *landing* loads from a place that exists only if R11 is the address it
+//! stands for. If not, the fault handler's side drops the return stack and goes on where R11 says.
 
 use crate::emit::{Emitter, Next};
 use crate::operand::{self, HostMem, R11, R12};
 use crate::reencode::{Encoding, encode};
-use crate::stubs::{self, Stub};
+use crate::stubs;
 use crate::tlb::Access;
-use crate::unit::Landing;
 use dynasmrt::{DynasmApi, dynasm};
 use iced_x86::{Code, FlowControl, OpKind};
 use xlat86_decoder::Insn;
+use xlat86_host::PROBE;
 
 /// Guest addresses in `insns` that its direct jumps reach; those that a backward jump reaches are loop heads, the second list.
 pub(crate) fn targets(insns: &[Insn]) -> (Vec<u32>, Vec<u32>) {
@@ -186,32 +186,23 @@ fn call_indirect(e: &mut Emitter<'_>, insn: &Insn) -> Next {
     Next::FallThrough
 }
 
-/// Where a host return arrives: goes on only if the guest returned to `address`.
+/// Where a host return arrives: goes on only if the guest returned to `address`. Costs no flags: see [`PROBE`].
 fn landing(e: &mut Emitter<'_>, address: u32) {
-    if e.flags_are_dead() {
-        // The two opcode bytes of JNE become NOP and JMP when the landing dies: they must lie in one aligned word.
-        let jne = e.buf.pos() + 7;
-        if jne % 8 == 7 {
-            e.buf.nop(1);
-        }
-        dynasm!(e.buf ; .arch x64 ; cmp r11d, address as i32);
-        e.landings.push(Landing { at: e.buf.pos() as u32, dead: [0x90, 0xe9] });
-        e.buf.bytes.extend_from_slice(&[0x0f, 0x85, 0, 0, 0, 0]);
-        e.fixups.push((e.buf.pos() as u32 - 4, Stub::Mismatch));
-        return;
+    dynasm!(e.buf ; .arch x64 ; lea r10d, [r11 + (address as i32).wrapping_neg()]);
+    // The first five bytes of the load are overwritten by a jump or call when it fails or the unit goes.
+    let over = e.buf.pos() % 8;
+    if over > 3 {
+        e.buf.nop(8 - over);
     }
-    // Without flags: JRCXZ over the jump to the stub. Dead, JRCXZ becomes two NOPs.
-    dynasm!(e.buf ; .arch x64 ; mov r9d, ecx ; lea ecx, [r11 + (address as i32).wrapping_neg()]);
-    if e.buf.pos() % 8 == 7 {
-        e.buf.nop(1);
-    }
-    e.landings.push(Landing { at: e.buf.pos() as u32, dead: [0x66, 0x90] });
-    e.buf.bytes.extend_from_slice(&[0xe3, 8]);
-    dynasm!(e.buf ; .arch x64 ; mov ecx, r9d);
-    e.buf.bytes.extend_from_slice(&[0xe9, 0, 0, 0, 0]);
-    e.fixups.push((e.buf.pos() as u32 - 4, Stub::Mismatch));
-    dynasm!(e.buf ; .arch x64 ; mov ecx, r9d);
+    e.landings.push(e.buf.pos() as u32);
+    e.buf.bytes.extend_from_slice(&LOAD_PROBE);
 }
+
+/// `mov r10b, [r14 + r10 + PROBE]`.
+pub(crate) const LOAD_PROBE: [u8; 8] = {
+    let [a, b, c, d] = PROBE.to_le_bytes();
+    [0x47, 0x8a, 0x94, 0x16, a, b, c, d]
+};
 
 fn ret(e: &mut Emitter<'_>, extra: i32) -> Next {
     e.load(R11, e.stack(0));

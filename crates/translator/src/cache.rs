@@ -6,15 +6,18 @@
 //!
 //! Space is handed out in *regions*, in order; when all are used, the least recently entered one is emptied as a whole.
 
+use crate::branch::LOAD_PROBE;
 use crate::checked::Snapshot;
 use crate::config::Config;
-use crate::stubs::{self, STUBS_SIZE};
+use crate::pack::{self, Rest, Shared};
+use crate::stubs::{self, STUBS_SIZE, Stub};
 use crate::tables::{TableId, Tables};
-use crate::unit::{self, Exit, ExitKind, Landing, Mark, Unit};
+use crate::unit::{self, Exit, ExitKind, LONGEST, Mark, Unit};
 use lru::LruCache;
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
 use std::io;
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 use xlat86_arch::Mode;
@@ -71,35 +74,90 @@ type UnitId = u32;
 /// Number of regions the arena is divided into.
 const REGIONS: usize = 16;
 
+const JMP: u8 = 0xe9;
+const CALL: u8 = 0xe8;
+
 /// A direct jump that has been patched to reach another unit.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 struct Link {
     from: UnitId,
     /// Index into its exits.
-    exit: usize,
+    exit: u32,
 }
 
 /// A unit in its place.
 struct Resident {
     base: u32,
+    /// Bytes of code.
     size: u32,
     region: usize,
     key: CodeKey,
-    /// Guest EIP after the last instruction.
-    end: u32,
-    marks: Vec<Mark>,
-    exits: Vec<Exit>,
-    landings: Vec<Landing>,
+    /// Guest bytes.
+    len: u32,
+    /// Ascending by site.
+    exits: Vec<Linkable>,
+    details: Details,
     pages: Vec<u32>,
-    /// For each exit, the unit its jump has been patched to reach.
-    linked: Vec<Option<UnitId>>,
     incoming: Vec<Link>,
     /// Jump tables and guest EIPs whose entries name this unit.
     published: Vec<(TableId, u32)>,
-    /// The unit checks itself, against this.
-    snapshot: Option<Snapshot>,
     /// Unreachable, but some thread may still be inside.
     retired: bool,
+}
+
+/// An exit and, if it is a jump that has been patched, the unit that it reaches.
+#[derive(Clone, Copy)]
+struct Linkable {
+    exit: Exit,
+    to: Option<UnitId>,
+}
+
+/// What is rarely asked for about a unit.
+enum Details {
+    /// The unit without its code and exits.
+    Made(Box<Unit>),
+    Adopted(Rest),
+}
+
+impl Details {
+    /// Offset of the code for the guest instruction at `eip`.
+    fn entry(&self, eip: u32) -> Option<u32> {
+        match self {
+            Details::Made(u) => unit::entry(&u.marks, eip),
+            Details::Adopted(rest) => {
+                let m = rest.marks().find(|m| m.eip == eip)?;
+                unit::entry(&[m], eip)
+            }
+        }
+    }
+
+    fn mark_at(&self, host: u32) -> Option<Mark> {
+        match self {
+            Details::Made(u) => unit::mark_at(&u.marks, host).copied(),
+            Details::Adopted(rest) => rest.marks().take_while(|m| m.host <= host).last(),
+        }
+    }
+
+    fn landings(&self) -> Vec<u32> {
+        match self {
+            Details::Made(u) => u.landings.clone(),
+            Details::Adopted(rest) => rest.landings(),
+        }
+    }
+
+    fn marks(&self) -> Vec<Mark> {
+        match self {
+            Details::Made(u) => u.marks.clone(),
+            Details::Adopted(rest) => rest.marks().collect(),
+        }
+    }
+
+    fn snapshot(&self) -> Option<&Snapshot> {
+        match self {
+            Details::Made(u) => u.snapshot.as_ref(),
+            Details::Adopted(_) => None,
+        }
+    }
 }
 
 /// What a host address in translated code belongs to.
@@ -145,6 +203,8 @@ pub struct Full;
 pub struct CacheStats {
     /// Units inserted.
     pub units: u64,
+    /// Units placed that an earlier run had made.
+    pub adopted: u64,
     /// Guest instructions translated.
     pub insns: u64,
     /// Guest bytes translated.
@@ -199,6 +259,8 @@ pub struct Cache {
     retired: Vec<UnitId>,
     by_key: EipMap<CodeKey, UnitId>,
     by_page: EipMap<u32, Vec<InPage>>,
+    /// Jumps of adopted units to pages whose units are not adopted yet, by page. Some may be gone, or patched since.
+    wanted: EipMap<u32, Vec<Link>>,
     /// Units of each region with their arena offsets, ascending.
     regions: Vec<Vec<(u32, UnitId)>>,
     region_size: u32,
@@ -226,6 +288,7 @@ impl Cache {
             retired: Vec::new(),
             by_key: EipMap::default(),
             by_page: EipMap::default(),
+            wanted: EipMap::default(),
             regions: vec![Vec::new(); REGIONS],
             region_size: region_size as u32,
             recent,
@@ -273,18 +336,19 @@ impl Cache {
 
     /// Unit and arena offset of the translation of `key`, in the middle of a unit if need be.
     fn find(&self, key: CodeKey) -> Option<(UnitId, u32)> {
-        if let Some(&id) = self.by_key.get(&key) {
+        let eip = key.eip();
+        let at = |id| {
             let u = self.unit(id);
-            return unit::entry(&u.marks, key.eip()).map(|at| (id, u.base + at));
-        }
-        let there = |u: &&InPage| {
-            let distance = key.eip().wrapping_sub(u.key.eip());
-            !u.checked && distance < u.len && u.key.beside(key.eip()) == key
+            u.details.entry(eip).map(|at| (id, u.base + at))
         };
-        self.by_page.get(&key.page())?.iter().filter(there).find_map(|&InPage { id, .. }| {
-            let u = self.unit(id);
-            unit::entry(&u.marks, key.eip()).map(|at| (id, u.base + at))
-        })
+        if let Some(&id) = self.by_key.get(&key) {
+            return at(id);
+        }
+        let list = self.by_page.get(&key.page())?;
+        let before = list[..list.partition_point(|u| u.key.eip() <= eip)].iter().rev();
+        let near = before.take_while(|u| eip - u.key.eip() < LONGEST);
+        let there = |u: &&InPage| !u.checked && eip - u.key.eip() < u.len && u.key.beside(eip) == key;
+        near.filter(there).find_map(|u| at(u.id))
     }
 
     /// Is `key` that of a unit's first instruction?
@@ -321,12 +385,14 @@ impl Cache {
         let (id, offset) = self.find(key)?;
         let (u, eip) = (self.unit(id), key.eip());
         let from = eip.wrapping_sub(u.key.eip());
-        let boundaries = u.marks.iter().filter(|m| m.boundary && m.eip.wrapping_sub(u.key.eip()) >= from);
+        let marks = u.details.marks();
+        let boundaries = marks.iter().filter(|m| m.boundary && m.eip.wrapping_sub(u.key.eip()) >= from);
         let first_ends = boundaries.clone().nth(1).map_or(u.size, |m| m.host);
-        let leaves = u.exits.iter().any(|x| x.site <= first_ends && x.eip == eip && x.kind.is_leave());
+        let exits = u.exits.iter().map(|x| x.exit);
+        let leaves = { exits }.any(|x| x.site <= first_ends && x.eip == eip && x.kind.is_leave());
         Some(BlockInfo {
             insns: boundaries.count() as u32,
-            len: u.end.wrapping_sub(eip),
+            len: u.key.eip().wrapping_add(u.len).wrapping_sub(eip),
             leaves,
             code: self.arena.read(offset as usize, (u.base + u.size - offset) as usize),
         })
@@ -349,8 +415,27 @@ impl Cache {
     }
 
     /// Places `unit`, the translation of `key`, which depends on the physical pages numbered `pages`; gives its arena offset.
-    pub fn insert(&mut self, unit: Unit, key: CodeKey, pages: &[u32]) -> Result<u32, Full> {
-        let size = (unit.code.len() as u32).next_multiple_of(16);
+    pub fn insert(&mut self, mut unit: Unit, key: CodeKey, pages: &[u32]) -> Result<u32, Full> {
+        let base = self.room(unit.code.len())?;
+        if let Some(snapshot) = &unit.snapshot {
+            self.retire_contradicting(snapshot, pages);
+        }
+        self.stats.units += 1;
+        self.stats.insns += u64::from(unit.insns);
+        self.stats.guest_bytes += u64::from(unit.len);
+        self.stats.host_bytes += unit.code.len() as u64;
+        let code = core::mem::take(&mut unit.code);
+        let boundaries = unit.marks.iter().filter(|m| m.boundary && m.exact).map(|m| m.host as usize);
+        self.arena.write(base as usize, &code, boundaries);
+        let exits = core::mem::take(&mut unit.exits);
+        let len = unit.len;
+        self.settle(base, code.len(), key, len, exits, pages.to_vec(), Details::Made(Box::new(unit)));
+        Ok(base)
+    }
+
+    /// Finds room for `len` bytes of code.
+    fn room(&mut self, len: usize) -> Result<u32, Full> {
+        let size = len as u32;
         assert!(size <= self.region_size / 2, "a unit is far smaller than a region");
         let mut base = self.cursor.next_multiple_of(32);
         if base + size > (self.current as u32 + 1) * self.region_size {
@@ -360,51 +445,129 @@ impl Cache {
             base = next as u32 * self.region_size + if next == 0 { STUBS_SIZE as u32 } else { 0 };
         }
         self.cursor = base + size;
-        let mut code = unit.code;
-        for (at, stub) in unit.fixups {
-            let displacement = (stub.offset() as u32).wrapping_sub(base + at + 4);
-            code[at as usize..at as usize + 4].copy_from_slice(&displacement.to_le_bytes());
-        }
-        if let Some(snapshot) = &unit.snapshot {
-            self.retire_contradicting(snapshot, pages);
-        }
-        self.stats.units += 1;
-        self.stats.insns += u64::from(unit.insns);
-        self.stats.guest_bytes += u64::from(unit.len);
-        self.stats.host_bytes += code.len() as u64;
-        let boundaries = unit.marks.iter().filter(|m| m.boundary && m.exact).map(|m| m.host as usize);
-        self.arena.write(base as usize, &code, boundaries);
+        Ok(base)
+    }
+
+    /// Makes a unit whose code has been written known.
+    #[allow(clippy::too_many_arguments, reason = "the parts of one thing, each used once")]
+    fn settle(
+        &mut self,
+        base: u32,
+        code: usize,
+        key: CodeKey,
+        len: u32,
+        exits: Vec<Exit>,
+        pages: Vec<u32>,
+        details: Details,
+    ) {
         let id = self.free.pop().unwrap_or_else(|| {
             self.units.push(None);
             self.units.len() as UnitId - 1
         });
-        for &p in pages {
-            self.by_page.entry(p).or_default().push(InPage {
-                key,
-                len: unit.len,
-                id,
-                checked: unit.snapshot.is_some(),
-            });
+        let here = InPage { key, len, id, checked: details.snapshot().is_some() };
+        for &p in &pages {
+            let list = self.by_page.entry(p).or_default();
+            list.insert(list.partition_point(|u| u.key.eip() <= key.eip()), here);
         }
         self.by_key.insert(key, id);
         self.regions[self.current].push((base, id));
         self.units[id as usize] = Some(Box::new(Resident {
             base,
-            size,
+            size: code as u32,
             region: self.current,
             key,
-            end: unit.eip.wrapping_add(unit.len),
-            marks: unit.marks,
-            linked: vec![None; unit.exits.len()],
-            exits: unit.exits,
-            landings: unit.landings,
-            pages: pages.to_vec(),
+            len,
+            exits: exits.into_iter().map(|exit| Linkable { exit, to: None }).collect(),
+            details,
+            pages,
             incoming: Vec::new(),
             published: Vec::new(),
-            snapshot: unit.snapshot,
             retired: false,
         }));
-        Ok(base)
+    }
+
+    /// Places the units of a flat guest that an earlier run has packed into `range` of `bytes` for `mode`, as far as there is room, and chains them. Those for whose
+    /// pages `keep` says no are left out. Gives the number of units placed.
+    pub fn adopt(
+        &mut self,
+        bytes: &Shared,
+        range: Range<usize>,
+        mode: Mode,
+        mut keep: impl FnMut(&[u32]) -> bool,
+    ) -> usize {
+        let mut adopted = Vec::new();
+        let mut at = range.start;
+        while at < range.end {
+            let Some((p, next)) = pack::unpack(bytes, &(at..range.end)) else { break };
+            at = next;
+            let key = CodeKey::flat(p.eip, mode);
+            if self.starts_at(key) || p.code.len() > self.largest_unit() || !keep(&p.pages) {
+                continue;
+            }
+            let Ok(base) = self.room(p.code.len()) else { break };
+            let len = p.code.len();
+            let all = (**bytes).as_ref();
+            self.arena.write_marked(base as usize, &all[p.code], &all[p.bits]);
+            self.settle(base, len, key, p.len, p.exits, p.pages, Details::Adopted(p.rest));
+            adopted.extend(self.by_key.get(&key));
+        }
+        self.stats.adopted += adopted.len() as u64;
+        if self.chaining {
+            self.chain_adopted(&adopted);
+        }
+        adopted.len()
+    }
+
+    /// Chains `adopted` to what there is, and what there is to them.
+    fn chain_adopted(&mut self, adopted: &[UnitId]) {
+        let mut links = Vec::new();
+        for &from in adopted {
+            let u = self.unit(from);
+            links.extend((0..u.exits.len() as u32).map(|exit| Link { from, exit }));
+            for page in u.pages.clone() {
+                links.extend(self.wanted.remove(&page).unwrap_or_default());
+            }
+        }
+        for link in links {
+            let Some(u) = &self.units[link.from as usize] else { continue };
+            let Some(x) = u.exits.get(link.exit as usize).filter(|x| x.to.is_none()) else { continue };
+            let ExitKind::Link { target, patch } = x.exit.kind else { continue };
+            if !self.link(link, target, u.base + patch) {
+                self.wanted.entry(target >> 12).or_default().push(link);
+            }
+        }
+    }
+
+    /// Appends to `out` the units of a flat guest that begin on page `page`, were made for `mode` and depend on nothing but pages that `keep` accepts, for [`Cache::adopt`].
+    pub fn pack(&self, page: u32, mode: Mode, keep: impl Fn(u32) -> bool, out: &mut Vec<u8>) {
+        for at in self.by_page.get(&page).into_iter().flatten() {
+            let u = self.unit(at.id);
+            if at.checked
+                || u.key != CodeKey::flat(u.key.eip(), mode)
+                || u.key.page() != page
+                || !u.pages.iter().all(|&p| keep(p))
+            {
+                continue;
+            }
+            match &u.details {
+                Details::Adopted(rest) => pack::again(rest, out),
+                Details::Made(unit) => {
+                    let mut code = self.arena.read(u.base as usize, u.size as usize);
+                    for &at in &unit.landings {
+                        // As they were before any mismatch.
+                        code[at as usize..at as usize + LOAD_PROBE.len()].copy_from_slice(&LOAD_PROBE);
+                    }
+                    for x in &u.exits {
+                        if let ExitKind::Link { patch, .. } = x.exit.kind {
+                            let leave = (x.exit.site - stubs::LEAVE_SIZE).wrapping_sub(patch + 4);
+                            code[patch as usize..patch as usize + 4].copy_from_slice(&leave.to_le_bytes());
+                        }
+                    }
+                    let exits: Vec<Exit> = u.exits.iter().map(|x| x.exit).collect();
+                    pack::pack(unit, &code, &exits, &u.pages, out);
+                }
+            }
+        }
     }
 
     fn unit_at(&self, offset: u32) -> Option<UnitId> {
@@ -425,16 +588,16 @@ impl Cache {
         let u = self.unit(self.unit_at(offset - u32::from(left))?);
         let at = offset - u.base;
         if left {
-            return u.exits.binary_search_by_key(&at, |x| x.site).ok().map(|i| Place::Exit(u.exits[i]));
+            return u.exits.binary_search_by_key(&at, |x| x.exit.site).ok().map(|i| Place::Exit(u.exits[i].exit));
         }
-        unit::mark_at(&u.marks, at).map(|m| Place::Inside(*m))
+        u.details.mark_at(at).map(Place::Inside)
     }
 
     /// Arena offset of the start of the guest instruction in whose code host address `site` is, where the registers are still as they were there.
     pub fn boundary_at(&self, site: u64) -> Option<u32> {
         let offset = u32::try_from(site.checked_sub(self.arena.base())?).ok().filter(|&o| o >= STUBS_SIZE as u32)?;
         let u = self.unit(self.unit_at(offset)?);
-        unit::mark_at(&u.marks, offset - u.base).filter(|m| m.boundary).map(|m| u.base + m.host)
+        u.details.mark_at(offset - u.base).filter(|m| m.boundary).map(|m| u.base + m.host)
     }
 
     /// Patches the jump that left at `site` to go to the translation of its target, if there is one.
@@ -445,29 +608,59 @@ impl Cache {
         let Some(offset) = site.checked_sub(self.arena.base()).and_then(|o| u32::try_from(o).ok()) else { return };
         let Some(from) = self.unit_at(offset - 1) else { return };
         let u = self.unit(from);
-        let Ok(exit) = u.exits.binary_search_by_key(&(offset - u.base), |x| x.site) else { return };
-        let ExitKind::Link { target, patch } = u.exits[exit].kind else { return };
+        let Ok(exit) = u.exits.binary_search_by_key(&(offset - u.base), |x| x.exit.site) else { return };
+        let ExitKind::Link { target, patch } = u.exits[exit].exit.kind else { return };
         let patch = u.base + patch;
-        let to = if self.paged { u.key.beside(target) } else { CodeKey::flat(target, u.key.mode()) };
-        let Some((to, offset)) = self.find(to) else { return };
-        if self.unit(from).linked[exit].is_some() {
-            return;
+        self.link(Link { from, exit: exit as u32 }, target, patch);
+    }
+
+    /// Patches the jump of `link`, its displacement being at arena offset `patch`, to go to the translation of `target`. False when there is
+    /// none.
+    fn link(&mut self, link: Link, target: u32, patch: u32) -> bool {
+        let Link { from, exit } = link;
+        let key = self.unit(from).key;
+        let to = if self.paged { key.beside(target) } else { CodeKey::flat(target, key.mode()) };
+        let Some((to, offset)) = self.find(to) else { return false };
+        if self.unit(from).exits[exit as usize].to.is_some() {
+            return true;
         }
-        self.unit_mut(from).linked[exit] = Some(to);
-        self.unit_mut(to).incoming.push(Link { from, exit });
+        self.unit_mut(from).exits[exit as usize].to = Some(to);
+        self.unit_mut(to).incoming.push(link);
         self.arena.patch(patch as usize, offset.wrapping_sub(patch + 4));
         self.stats.chains += 1;
+        true
     }
 
     /// Takes back a chained jump: it leaves again.
     fn unchain(&mut self, link: Link) {
         let u = self.unit_mut(link.from);
-        u.linked[link.exit] = None;
-        let Exit { site, kind, .. } = u.exits[link.exit];
+        let x = &mut u.exits[link.exit as usize];
+        x.to = None;
+        let Exit { site, kind, .. } = x.exit;
         let ExitKind::Link { patch, .. } = kind else { unreachable!("only links are chained") };
         let patch = u.base + patch;
         let leave = u.base + site - stubs::LEAVE_SIZE;
         self.arena.patch(patch as usize, leave.wrapping_sub(patch + 4));
+    }
+
+    /// Overwrites the landing's load at arena offset `at`.
+    fn divert(&self, at: u32, opcode: u8, to: Stub) {
+        self.arena.patch_jump(at as usize, opcode, (to.offset() as u32).wrapping_sub(at + 5));
+    }
+
+    /// If the host address `site` is a landing's load: the guest returned to another place. The next time that won't cost a fault.
+    pub fn mismatched(&mut self, site: u64) -> bool {
+        let offset = site.checked_sub(self.arena.base()).and_then(|o| u32::try_from(o).ok());
+        let Some(offset) = offset.filter(|&o| o >= STUBS_SIZE as u32) else { return false };
+        let Some(id) = self.unit_at(offset) else { return false };
+        let u = self.unit(id);
+        if !u.details.landings().contains(&(offset - u.base)) {
+            return false;
+        }
+        if !u.retired {
+            self.divert(offset, CALL, Stub::Check);
+        }
+        true
     }
 
     /// Makes unit `id` unreachable: no lookup, jump or return gets into it any more. Its memory stays as it is,
@@ -477,15 +670,15 @@ impl Cache {
             self.unchain(link);
         }
         let u = self.units[id as usize].take().expect("unlinked once");
-        for (exit, to) in u.linked.iter().enumerate() {
+        for (exit, x) in u.exits.iter().enumerate() {
             // A unit that jumps to itself has lost that link above.
-            if let Some(to) = to {
-                let to = self.unit_mut(*to);
-                to.incoming.retain(|l| *l != Link { from: id, exit });
+            if let Some(to) = x.to {
+                let to = self.unit_mut(to);
+                to.incoming.retain(|l| *l != Link { from: id, exit: exit as u32 });
             }
         }
-        for l in &u.landings {
-            self.arena.patch16((u.base + l.at) as usize, l.dead);
+        for at in u.details.landings() {
+            self.divert(u.base + at, JMP, Stub::Mismatch);
         }
         for &(table, eip) in &u.published {
             self.tables.withdraw_from(table, eip, u.base..u.base + u.size);
@@ -519,7 +712,8 @@ impl Cache {
         }
         let mut u = self.unlink(id);
         u.retired = true;
-        (u.linked, u.published) = (vec![None; u.exits.len()], Vec::new());
+        u.exits.iter_mut().for_each(|x| x.to = None);
+        u.published.clear();
         self.units[id as usize] = Some(u);
         self.retired.push(id);
         self.stats.retired += 1;
@@ -529,7 +723,7 @@ impl Cache {
     fn retire_contradicting(&mut self, now: &Snapshot, pages: &[u32]) {
         let mut found = Vec::new();
         for InPage { id, .. } in pages.iter().filter_map(|p| self.by_page.get(p)).flatten() {
-            if self.unit(*id).snapshot.as_ref().is_some_and(|s| s.contradicts(now)) {
+            if self.unit(*id).details.snapshot().is_some_and(|s| s.contradicts(now)) {
                 found.push(*id);
             }
         }

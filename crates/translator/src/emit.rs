@@ -12,9 +12,9 @@ use crate::operand;
 use crate::reencode::reencode;
 use crate::shape::shape_of;
 use crate::stack;
-use crate::stubs::{self, Stub};
+use crate::stubs;
 use crate::tlb::Slow;
-use crate::unit::{Exit, ExitKind, Fix, Landing, Mark, Source, Unit};
+use crate::unit::{Exit, ExitKind, Fix, Mark, Source, Unit};
 use crate::{AddressForm, Config};
 use crate::{sensitive, string};
 use dynasmrt::{DynasmApi, dynasm};
@@ -59,8 +59,7 @@ pub(crate) struct Emitter<'a> {
     stale_until: usize,
     marks: Vec<Mark>,
     pub(crate) exits: Vec<Exit>,
-    pub(crate) landings: Vec<Landing>,
-    pub(crate) fixups: Vec<(u32, Stub)>,
+    pub(crate) landings: Vec<u32>,
     jumps: Vec<PendingJump>,
     /// Slow ways of checked accesses.
     pub(crate) slow: Vec<Slow>,
@@ -114,7 +113,6 @@ pub(crate) fn emit(
         marks: Vec::with_capacity(insns.len() + 4),
         exits: Vec::with_capacity(8),
         landings: Vec::new(),
-        fixups: Vec::new(),
         jumps: Vec::with_capacity(8),
         slow: Vec::new(),
         settled: 0,
@@ -278,15 +276,16 @@ impl Emitter<'_> {
     /// May the status flags be left in any state after the current instruction? If so, notes until when they are.
     pub(crate) fn flags_are_dead(&mut self) -> bool {
         let rest = &self.insns[self.at + 1..];
-        let Some(n) = flags::dead_before(rest).filter(|_| self.config.flag_liveness) else { return false };
+        let Some(n) = flags::dead_before(rest, true).filter(|_| self.config.flag_liveness) else { return false };
         self.stale_until = self.stale_until.max(self.at + 1 + n);
         true
     }
 
-    /// May the status flags be left in any state before the current instruction? If so, notes until when they are.
+    /// May the status flags be left in any state before the current instruction? If so, notes until when they are. The frame of a page fault
+    /// may show them: a kernel only hands them back, and where they are looked up before each access keeping them would cost too much.
     pub(crate) fn flags_are_dead_here(&mut self) -> bool {
         let rest = &self.insns[self.at..];
-        let Some(n) = flags::dead_before(rest).filter(|_| self.config.flag_liveness) else { return false };
+        let Some(n) = flags::dead_before(rest, false).filter(|_| self.config.flag_liveness) else { return false };
         self.stale_until = self.stale_until.max(self.at + n);
         true
     }
@@ -405,7 +404,7 @@ impl Emitter<'_> {
         let quiet = self.settled <= previous.host as usize
             && self.exits.last().is_none_or(|x| x.site <= previous.host)
             && self.jumps.last().is_none_or(|j| j.patch < previous.host as usize)
-            && self.landings.last().is_none_or(|l| l.at < previous.host);
+            && self.landings.last().is_none_or(|&l| l < previous.host);
         (fusible && quiet).then_some(previous.host as usize)
     }
 
@@ -443,7 +442,6 @@ impl Emitter<'_> {
             marks: self.marks,
             exits: self.exits,
             landings: self.landings,
-            fixups: self.fixups,
             snapshot: None,
         }
     }

@@ -25,9 +25,8 @@ const POPF_SYSTEM: u32 = eflags::TF | eflags::NT | eflags::AC | eflags::ID;
 pub(crate) fn needs_interpreter(insn: &Insn, form: AddressForm) -> bool {
     let i = &insn.iced;
     match i.mnemonic() {
-        // Not in 64-bit mode, and too rare to expand.
-        Mnemonic::Aaa | Mnemonic::Aas | Mnemonic::Aam | Mnemonic::Aad | Mnemonic::Daa | Mnemonic::Das => true,
-        Mnemonic::Arpl | Mnemonic::Bound => true,
+        // Not in 64-bit mode. AAM comes here only with a base of 0, BOUND only in its 16-bit form.
+        Mnemonic::Aam | Mnemonic::Arpl | Mnemonic::Bound => true,
         // Store the address of the last x87 instruction, which on the host is one in the arena.
         Mnemonic::Fnstenv | Mnemonic::Fstenv | Mnemonic::Fnsave | Mnemonic::Fsave => true,
         // Would touch XMM8 to XMM15.
@@ -83,6 +82,11 @@ pub(crate) fn emit(e: &mut Emitter<'_>, insn: &Insn, bytes: &[u8]) -> Next {
             e.store(e.stack(-4), R11);
             e.move_esp(-4);
             Next::FallThrough
+        }
+        Code::Into => {
+            e.sync_esp();
+            e.buf.bytes.extend_from_slice(&[0x71, crate::stubs::LEAVE_SIZE as u8]);
+            e.interpret(insn)
         }
         Code::Cli if supervisor(e) => {
             dynasm!(e.buf ; .arch x64 ; mov DWORD [r14 + IF], 0);

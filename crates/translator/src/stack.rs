@@ -2,6 +2,7 @@
 //!
 //! Each stores or loads first, through an operand that has the future ESP folded in, and moves ESP last.
 
+use crate::config::AddressForm;
 use crate::emit::{Emitter, Next};
 use crate::operand::{self, HostMem, R8, R11, R12};
 use dynasmrt::{DynasmApi, dynasm};
@@ -30,9 +31,23 @@ pub(crate) fn emit(e: &mut Emitter<'_>, insn: &Insn, _bytes: &[u8]) -> Next {
             dynasm!(e.buf ; .arch x64 ; lea r12d, [rbp + 4] ; mov ebp, r8d);
             e.esp_is_set();
         }
+        Code::Enterd_imm16_imm8 if insn.iced.immediate8_2nd() == 0 && e.config.address_form != AddressForm::Tlb => {
+            enter(e, i32::from(insn.iced.immediate16()))
+        }
         _ => return e.interpret(insn),
     }
     Next::FallThrough
+}
+
+/// ENTER of nesting level 0.
+fn enter(e: &mut Emitter<'_>, size: i32) {
+    // It faults if the new top of stack can't be written (SDM vol. 2A, ENTER).
+    e.load(R8, e.stack(-4 - size));
+    e.store(e.stack(-4 - size), R8);
+    e.store(e.stack(-4), Reg::Ebp as u8);
+    let frame = e.stack(-4);
+    operand::lea(&mut e.buf, Reg::Ebp as u8, &frame);
+    e.move_esp(-4 - size);
 }
 
 fn push(e: &mut Emitter<'_>, insn: &Insn, size: i32) {

@@ -16,6 +16,8 @@ pub enum Stub {
     Mismatch,
     /// The return stack ran empty: go where R11 says.
     Sentinel,
+    /// Called in place of a landing's load, with what it would be indexed by in R10: a mismatch if that isn't zero.
+    Check,
 }
 
 impl Stub {
@@ -26,6 +28,7 @@ impl Stub {
             Stub::Miss => 0,
             Stub::Mismatch => 16,
             Stub::Sentinel => 64,
+            Stub::Check => 96,
         }
     }
 }
@@ -71,6 +74,15 @@ pub(crate) fn stubs() -> Vec<u8> {
     // The return popped the sentinel's address: put RSP back below it.
     dynasm!(buf ; .arch x64 ; lea rsp, [rsp - 8]);
     jump_through_table(&mut buf);
+    buf.nop(Stub::Check.offset() - buf.pos());
+    dynasm!(buf ; .arch x64 ; mov r9d, ecx ; mov ecx, r10d);
+    // JRCXZ over the jump. It leaves this call behind: a return to its landing would go unchecked.
+    buf.bytes.extend_from_slice(&[0xe3, 13]);
+    dynasm!(buf ; .arch x64 ; mov ecx, r9d ; lea rsp, [rsp + 8]);
+    buf.bytes.push(0xe9);
+    let displacement = Stub::Mismatch.offset().wrapping_sub(buf.pos() + 4) as u32;
+    buf.bytes.extend_from_slice(&displacement.to_le_bytes());
+    dynasm!(buf ; .arch x64 ; mov ecx, r9d ; ret);
     buf.nop(STUBS_SIZE - buf.pos());
     buf.bytes
 }

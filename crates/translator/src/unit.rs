@@ -7,7 +7,6 @@
 use crate::Config;
 use crate::checked::Snapshot;
 use crate::emit;
-use crate::stubs::Stub;
 use xlat86_arch::{Features, Mode, Seg};
 use xlat86_decoder::{Block, BlockEnd, decode_more};
 
@@ -133,14 +132,7 @@ pub struct Exit {
     pub kind: ExitKind,
 }
 
-/// Two code bytes to overwrite when the unit is invalidated, so that a return address that is still on a return stack leads out of it.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct Landing {
-    pub(crate) at: u32,
-    pub(crate) dead: [u8; 2],
-}
-
-/// One translated unit, independent of where it will be placed but for `fixups`.
+/// One translated unit, independent of where it will be placed.
 #[derive(Debug, Default)]
 pub struct Unit {
     /// Guest EIP of the first instruction.
@@ -157,9 +149,8 @@ pub struct Unit {
     pub marks: Vec<Mark>,
     /// Ascending in `site`.
     pub exits: Vec<Exit>,
-    pub(crate) landings: Vec<Landing>,
-    /// Displacements (4 bytes at the offset) to be set to reach a stub.
-    pub(crate) fixups: Vec<(u32, Stub)>,
+    /// Offsets of the loads by which landings make sure that the guest returned to them.
+    pub(crate) landings: Vec<u32>,
     /// The unit checks itself: it compares guest memory with this when it is entered, which can only be at its start.
     pub(crate) snapshot: Option<Snapshot>,
 }
@@ -169,12 +160,6 @@ impl Unit {
     #[must_use]
     pub fn exits_start(&self) -> u32 {
         self.body
-    }
-
-    /// Displacements in the code (4 bytes at the offset) that will reach a stub.
-    #[must_use]
-    pub fn stub_references(&self) -> &[(u32, Stub)] {
-        &self.fixups
     }
 
     /// Offset of the code for the guest instruction at `eip`, if one starts there.
@@ -199,6 +184,8 @@ pub(crate) fn mark_at(marks: &[Mark], host: u32) -> Option<&Mark> {
 
 /// Guest bytes looked at for one unit.
 const WINDOW: usize = 256;
+/// No unit covers as many guest bytes.
+pub(crate) const LONGEST: u32 = WINDOW as u32 + 15;
 
 /// Translates the unit at `eip`. `None` when no byte can be fetched there, or the mode isn't one that translated code runs in
 /// (everything but flat 32-bit code, at CPL 3 unless the guest is paged).

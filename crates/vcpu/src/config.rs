@@ -36,6 +36,8 @@ pub struct Config {
     pub model: &'static CpuModel,
     /// Print each unit as it is translated, to standard error.
     pub dump: Option<Columns>,
+    /// Keep translations of executable files for later runs, and use those of earlier ones.
+    pub keep_code: bool,
     /// Write /tmp/perf-PID.map for perf(1).
     pub perf_map: bool,
     /// How a guest system's memory is reached.
@@ -50,6 +52,7 @@ impl Default for Config {
             engine: Engine::default(),
             model: CpuModel::MAX,
             dump: None,
+            keep_code: false,
             perf_map: false,
             mmu: MmuMode::default(),
             translator: xlat86_translator::Config::default(),

@@ -157,6 +157,10 @@ impl Vcpu {
                 self.repair(&mark);
                 Then::Exit(Exit::Interrupted)
             }
+            (Left::Trap, _) if self.process.cache().mismatched(site) => {
+                self.returned_elsewhere(target);
+                Then::Connect(Connect::Table)
+            }
             (Left::Trap, Some(Place::Inside(mark))) => {
                 self.stats.leave_fault += 1;
                 self.repair(&mark);
@@ -164,6 +168,13 @@ impl Vcpu {
             }
             (left, place) => unreachable!("translated code left by {left:?} at {site:#x}: {place:?}"),
         }
+    }
+
+    /// A landing found that the guest returned to `target` instead.
+    pub(crate) fn returned_elsewhere(&mut self, target: u64) {
+        self.stats.return_mismatches += 1;
+        self.frame_mut().reset_returns();
+        self.state.eip = target as u32;
     }
 
     /// Makes registers those of the start of the guest instruction at `mark`.

@@ -1,6 +1,8 @@
 //! What the CPUs of one guest share.
 
 use crate::heat::Heat;
+use crate::images::Images;
+use crate::store::{FileId, Store};
 use crate::world::{Member, World};
 use crate::{Config, Engine, Error, Stats, lockstep, perf_map};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -39,6 +41,8 @@ pub struct Process {
     /// `None` when the engine doesn't translate.
     cache: Option<Mutex<Cache>>,
     pub(crate) world: World,
+    /// `None` when nothing is kept.
+    images: Option<Mutex<Images>>,
     heat: Mutex<Heat>,
     /// Is any page hot? A hint, so that asking costs nothing.
     hot: AtomicBool,
@@ -77,8 +81,10 @@ impl Process {
                     .map_err(|source| Error::Host { what: "no memory for the translation cache", source })?,
             )),
         };
+        let images = images(&config).map(Mutex::new);
         Ok(Arc::new(Process {
             memory,
+            images,
             config,
             cache,
             world: World::default(),
@@ -148,6 +154,11 @@ impl Process {
     /// everything derived from those pages before. Where they are executable no CPU runs guest code meanwhile: code that is translated
     /// while they change would be neither the old nor the new. Not to be called from inside [`crate::Vcpu::run`].
     pub fn change<T>(&self, ranges: &[(Gva, u32)], change: impl FnOnce() -> T) -> T {
+        if let Some(mut images) = self.images() {
+            for &(start, len) in ranges {
+                images.forget(&(start.page()..(start.0.saturating_add(len.max(1) - 1) >> 12) + 1));
+            }
+        }
         let pages = || {
             let in_one = |&(start, len): &(Gva, u32)| start.page()..=start.0.saturating_add(len.max(1) - 1) >> 12;
             ranges.iter().flat_map(in_one)
@@ -161,6 +172,38 @@ impl Process {
         })
     }
 
+    fn images(&self) -> Option<MutexGuard<'_, Images>> {
+        Some(self.images.as_ref()?.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// The `len` bytes at `start` (whole pages) now hold the contents of `file` from `offset` on, privately, and can't be written.
+    pub fn note_file(&self, start: Gva, len: u32, file: impl FnOnce() -> Option<FileId>, offset: u64) {
+        if let Some(mut images) = self.images()
+            && let Some(file) = file()
+        {
+            images.note(start.page()..start.page() + len.div_ceil(PAGE_SIZE), &file, offset);
+        }
+    }
+
+    /// Keeps translations for later runs, if there are new ones. To be called when the guest ends.
+    pub fn keep_code(&self) {
+        if let Some(mut images) = self.images() {
+            images.keep(&self.cache());
+        }
+    }
+
+    /// Takes over what earlier runs have left for the page of `eip`. True when that was something.
+    fn adopt(&self, eip: u32, cache: &mut Cache) -> bool {
+        let taken = self.images().and_then(|mut images| images.take(eip >> 12));
+        let Some((bytes, range, mapping)) = taken else { return false };
+        // First noticed, then used, as when it is read.
+        let keep = |pages: &[u32]| {
+            let kept = |p: &u32| mapping.contains(p) && self.space().mark_code(Gva(p << 12)) == Watch::Kept;
+            pages.contains(&(eip >> 12)) && pages.iter().all(kept)
+        };
+        cache.adopt(&bytes, range, Mode::USER32, keep) > 0
+    }
+
     /// Does `fork`, which forks the host process, while every lock is free to be used in the child, whose only thread
     /// calls [`crate::Vcpu::after_fork`].
     pub fn around_fork<T>(&self, fork: impl FnOnce() -> T) -> T {
@@ -170,6 +213,7 @@ impl Process {
             let _stats = self.stats.lock().unwrap_or_else(PoisonError::into_inner);
             let _code = self.space().lock_code();
             let _heat = self.heat();
+            let _images = self.images();
             fork()
         })
     }
@@ -352,6 +396,9 @@ impl Process {
                 }
                 return Some(offset);
             }
+            if mode == Mode::USER32 && self.adopt(eip, &mut cache) {
+                continue;
+            }
             let full = cache.retired() >= MOST_RETIRED;
             if full {
                 drop(cache);
@@ -364,6 +411,11 @@ impl Process {
             let pages = source.pages;
             if let Some(p) = pages.iter().find(|p| self.space().is_volatile(Gva(*p << 12))) {
                 self.heat().changed(*p, Instant::now());
+            }
+            if mode == Mode::USER32
+                && let Some(mut images) = self.images()
+            {
+                images.made(eip >> 12, unit.0.insns);
             }
             let inserted = self.insert(&mut cache, unit, key, &pages);
             drop(cache);
@@ -382,6 +434,13 @@ impl Process {
         self.world.exclusively(|| f(&mut self.cache()));
         self.world.go_inside(me);
     }
+}
+
+/// What the user's earlier runs have left, if it is to be used. Listings and the perf map are of what is translated now.
+fn images(config: &Config) -> Option<Images> {
+    let wanted = config.keep_code && config.engine == Engine::Dbt && config.dump.is_none() && !config.perf_map;
+    let settings = || format!("{:?} {} {:?}", config.translator, config.model.name, config.model.features);
+    wanted.then(|| Store::open(&settings())).flatten().map(Images::new)
 }
 
 /// Guest memory as the translator reads it.

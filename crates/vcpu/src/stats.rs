@@ -71,10 +71,11 @@ impl Stats {
 impl Stats {
     /// All counters by name, for programs to read. Times are in nanoseconds.
     #[must_use]
-    pub fn counters(&self) -> [(&'static str, u64); 33] {
+    pub fn counters(&self) -> [(&'static str, u64); 34] {
         let c = &self.cache;
         [
             ("units", c.units),
+            ("adopted", c.adopted),
             ("insns", c.insns),
             ("guest_bytes", c.guest_bytes),
             ("host_bytes", c.host_bytes),
@@ -123,8 +124,9 @@ impl fmt::Display for Stats {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let c = &self.cache;
         let per = |a: f64, b: u64| if b == 0 { 0.0 } else { a / b as f64 };
-        let rows: [(&str, String); 22] = [
+        let rows: [(&str, String); 23] = [
             ("units translated", c.units.to_string()),
+            ("units of earlier runs", c.adopted.to_string()),
             ("guest instructions translated", c.insns.to_string()),
             ("host bytes per guest byte", format!("{:.2}", per(c.host_bytes as f64, c.guest_bytes))),
             ("translation time per guest instruction", format!("{:.0} ns", per(c.time.as_nanos() as f64, c.insns))),

@@ -233,6 +233,11 @@ impl Vcpu {
                     self.repair_at(site);
                     return Outside::Stopped;
                 }
+                Left::Trap if self.process.cache().mismatched(site) => {
+                    self.from_system_frame();
+                    self.returned_elsewhere(target);
+                    return Outside::Connect(Connect::Table);
+                }
                 Left::Trap => {
                     self.stats.leave_fault += 1;
                     if let WindowFault::Again(at) = self.after_window_fault(site) {

@@ -172,7 +172,7 @@ impl Vcpu {
         (stats.mmu, stats.shadow) = self.mmu.take_stats();
         self.interpreted_published = interpreted;
         if let Some(f) = &mut self.frame {
-            stats.return_mismatches = core::mem::take(&mut f.regs().mismatches);
+            stats.return_mismatches += core::mem::take(&mut f.regs().mismatches);
         }
         self.process.stats.lock().unwrap_or_else(std::sync::PoisonError::into_inner).add(&stats);
     }
@@ -255,8 +255,10 @@ impl Vcpu {
     /// Is the page of the instruction at `eip` write-protected for being code? Nobody lifts that while this CPU is inside.
     fn is_watched(&self, eip: u32) -> bool {
         let at = Gva(eip);
-        let code = self.process.space().page(at).is_code() && self.process.world.is_inside(&self.me);
-        code && at.page_offset() as usize <= PAGE_SIZE as usize - MAX_INSN_LEN
+        let inside = self.system.is_none() && self.process.world.is_inside(&self.me);
+        inside
+            && self.process.space().page(at).is_code()
+            && at.page_offset() as usize <= PAGE_SIZE as usize - MAX_INSN_LEN
     }
 
     fn after_interpreter(&mut self, stop: Stop) -> Option<Exit> {

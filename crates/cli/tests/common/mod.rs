@@ -227,7 +227,12 @@ pub(crate) fn run_emulated(argv: &[&str], stdin: &str) -> Seen {
 
 /// Runs `argv` under guard and xlat86 with more options of `xlat86 run`, which may name another engine.
 pub(crate) fn run_emulated_with(options: &[&str], argv: &[&str], stdin: &str) -> Seen {
-    let mut command = emulator();
+    run_emulated_under(&[], options, argv, stdin)
+}
+
+/// [`run_emulated_with`], the whole started by the host's command `before`.
+pub(crate) fn run_emulated_under(before: &[String], options: &[&str], argv: &[&str], stdin: &str) -> Seen {
+    let mut command = [before, &emulator()].concat();
     if options.contains(&"--engine") {
         let at = command.iter().position(|a| a == "--engine").expect("an emulator has an engine");
         command.drain(at..at + 2);

@@ -5,7 +5,7 @@ use crate::op::{Op, Operand};
 use crate::table::{Row, all, any, one, wide};
 use crate::width::Width;
 use iced_x86::{Code, Mnemonic::*};
-use xlat86_arch::{Reg, Seg};
+use xlat86_arch::{Gva, Reg, Seg};
 
 fn push<T: Width>(ctx: &mut Ctx<'_>, op: &Op) -> Exec {
     let v = ctx.get::<T>(op, op.a)?;
@@ -27,8 +27,16 @@ fn pop<T: Width>(ctx: &mut Ctx<'_>, op: &Op) -> Exec {
     if op.a != Operand::Mem { ctx.set::<T>(op, op.a, v) } else { Ok(()) }
 }
 
+/// Linear address of the lowest of `n` bytes to be pushed.
+fn stack_bytes(ctx: &Ctx<'_>, n: u32) -> Gva {
+    let offset = ctx.cpu.reg(Reg::Esp).wrapping_sub(n) & ctx.stack_mask;
+    Gva(ctx.cpu.segment(Seg::Ss).base.wrapping_add(offset))
+}
+
 fn pusha<T: Width>(ctx: &mut Ctx<'_>, _: &Op) -> Exec {
     let mut stack = ctx.stack();
+    let size = 8 * T::SIZE as u32;
+    ctx.mmu.probe_guard(stack_bytes(ctx, size), size)?;
     for r in 0..8 {
         stack.push::<T>(ctx, ctx.cpu.gpr[r])?;
     }
@@ -54,6 +62,10 @@ fn popa<T: Width>(ctx: &mut Ctx<'_>, _: &Op) -> Exec {
 /// top must be writable, or nothing happens.
 fn enter<T: Width>(ctx: &mut Ctx<'_>, op: &Op) -> Exec {
     let level = op.imm2 & 31;
+    let size = T::SIZE as u32 * (u32::from(level) + 1) + (op.imm & 0xffff);
+    for at in [stack_bytes(ctx, T::SIZE as u32), stack_bytes(ctx, size)] {
+        ctx.mmu.probe_guard(at, T::SIZE as u32)?;
+    }
     let mut stack = ctx.stack();
     let mut ebp = ctx.cpu.reg(Reg::Ebp);
     stack.push::<T>(ctx, ebp)?;

@@ -41,8 +41,10 @@ struct Channel {
     count: u32,
     /// When it came into effect, in ticks.
     start: u64,
-    /// Stopped by its gate since then.
-    gate_low: Option<u64>,
+    /// Level of the gate input.
+    gate: bool,
+    /// Not counting since then: its gate is low, or (modes 1 and 5) hasn't risen yet.
+    stopped: Option<u64>,
     /// The low byte, when the high one is to follow.
     low: Option<u8>,
     /// The next read gives the high byte.
@@ -54,6 +56,11 @@ struct Channel {
 }
 
 impl Channel {
+    /// Modes that start when the gate rises, and again each time it does.
+    fn triggered(&self) -> bool {
+        matches!(self.mode, 1 | 5)
+    }
+
     fn periodic(&self) -> bool {
         matches!(self.mode, 2 | 3)
     }
@@ -65,8 +72,8 @@ impl Channel {
                 let bytes = [Bytes::Low, Bytes::High, Bytes::Both][usize::from(bytes) - 1];
                 // Modes 6 and 7 are 2 and 3: the top bit doesn't count then.
                 let mode = [0, 1, 2, 3, 4, 5, 2, 3][usize::from(value >> 1 & 7)];
-                let gate_low = self.gate_low;
-                *self = Channel { mode, bcd: value & 1 != 0, bytes, gate_low, ..Channel::default() };
+                let gate = self.gate;
+                *self = Channel { mode, bcd: value & 1 != 0, bytes, gate, ..Channel::default() };
             }
         }
     }
@@ -93,9 +100,7 @@ impl Channel {
         self.start = now;
         self.edges = 0;
         // Modes 1 and 5 wait for their gate to rise.
-        if self.gate_low.is_some() || matches!(self.mode, 1 | 5) {
-            self.gate_low = Some(now);
-        }
+        self.stopped = (!self.gate || self.triggered()).then_some(now);
     }
 
     fn read(&mut self, now: u64) -> u8 {
@@ -113,7 +118,7 @@ impl Channel {
 
     /// Ticks counted since the count came into effect.
     fn elapsed(&self, now: u64) -> u64 {
-        self.gate_low.unwrap_or(now).saturating_sub(self.start)
+        self.stopped.unwrap_or(now).saturating_sub(self.start)
     }
 
     /// The counting element.
@@ -160,20 +165,21 @@ impl Channel {
 
     /// The tick of the first edge that has not been dealt with.
     fn next_edge(&self) -> Option<u64> {
-        let more = self.count != 0 && self.gate_low.is_none() && (self.periodic() || self.edges == 0);
+        let more = self.count != 0 && self.stopped.is_none() && (self.periodic() || self.edges == 0);
         more.then(|| self.start + (self.edges + 1) * u64::from(self.count))
     }
 
     fn set_gate(&mut self, high: bool, now: u64) {
-        match (self.gate_low, high) {
-            (None, false) if !matches!(self.mode, 1 | 5) => self.gate_low = Some(now),
-            (Some(since), true) => {
-                // Mode 0 and 4 go on counting; the others start again.
-                self.start = if matches!(self.mode, 0 | 4) { self.start + (now - since) } else { now };
-                self.edges = 0;
-                self.gate_low = None;
-            }
-            _ => {}
+        let rose = high && !self.gate;
+        self.gate = high;
+        if rose {
+            // Modes 0 and 4 go on counting; the others start again.
+            let counts_on = matches!(self.mode, 0 | 4);
+            self.start = if counts_on { self.start + (now - self.stopped.unwrap_or(now)) } else { now };
+            self.edges = 0;
+            self.stopped = None;
+        } else if !high && !self.triggered() {
+            self.stopped.get_or_insert(now);
         }
     }
 }
@@ -202,9 +208,8 @@ impl Pit {
     /// A timer whose channel 0 drives `irq`.
     #[must_use]
     pub fn new(irq: Line, clock: clock::Clock) -> Pit {
-        let mut channels: [Channel; 3] = Default::default();
         // Channel 2's gate is bit 0 of port 0x61, low after reset; the others' are wired high.
-        channels[2].gate_low = Some(0);
+        let channels = [true, true, false].map(|gate| Channel { gate, ..Channel::default() });
         Pit { channels, irq, owed: 0, speaker: 0, now: 0, clock }
     }
 
@@ -368,6 +373,21 @@ mod tests {
         assert_eq!(pit.read_at(SPEAKER, at(1099)) & OUTPUT_2, 0);
         assert_eq!(pit.read_at(SPEAKER, at(1100)) & OUTPUT_2, OUTPUT_2);
         assert_eq!(value(&mut pit, 2, at(1101)), 0xffff, "mode 0 wraps and goes on");
+    }
+
+    #[test]
+    fn a_retriggerable_one_shot_starts_with_each_rise_of_its_gate() {
+        let (_, mut pit) = pit();
+        count(&mut pit, 2, 1, 1000, 0);
+        let at = |n| clock::at(n, HZ);
+        assert_eq!(value(&mut pit, 2, at(50)), 1000, "waits for the gate");
+        for rise in [100, 600] {
+            pit.write_at(SPEAKER, GATE_2, at(rise));
+            pit.write_at(SPEAKER, 0, at(rise + 10));
+            assert_eq!(value(&mut pit, 2, at(rise + 100)), 900, "a falling gate doesn't stop it");
+        }
+        assert_eq!(pit.read_at(SPEAKER, at(1599)) & OUTPUT_2, 0);
+        assert_eq!(pit.read_at(SPEAKER, at(1600)) & OUTPUT_2, OUTPUT_2);
     }
 
     #[test]
