@@ -29,11 +29,15 @@ impl Mode {
     pub const FS_OPEN: u16 = 1 << 9;
     /// The same of GS.
     pub const GS_OPEN: u16 = 1 << 10;
+    /// Memory is reached through a window in which pages appear where the guest sees them. Set by whoever translates.
+    pub const WINDOW: u16 = 1 << 11;
+
     /// Reading the time stamp counter isn't just that: CR4.TSD forbids it here, or the clock is the platform's own. Set like
     /// [`Mode::FS_OPEN`].
-    pub const TSC_OFF: u16 = 1 << 11;
-    /// Memory is reached through a window in which pages appear where the guest sees them. Set like [`Mode::FS_OPEN`].
-    pub const WINDOW: u16 = 1 << 12;
+    pub const TSC_OFF: u16 = 1 << 12;
+
+    /// Translated with each access to memory checked by itself. Set by whoever translates.
+    pub const CAREFUL: u16 = 1 << 13;
 
     /// A Linux user program: flat 32-bit protected mode at CPL 3.
     pub const USER32: Mode =
@@ -54,8 +58,10 @@ impl Mode {
 
 impl core::fmt::Debug for Mode {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        let names =
-            ["code32", "stack32", "user", "flat", "pe", "pg", "vm86", "tf", "fpu-off", "fs", "gs", "tsc-off", "window"];
+        let names = [
+            "code32", "stack32", "user", "flat", "pe", "pg", "vm86", "tf", "fpu-off", "fs", "gs", "window", "tsc-off",
+            "careful",
+        ];
         let set = names.iter().enumerate().filter(|(i, _)| self.0 >> i & 1 == 1).map(|(_, n)| *n);
         f.write_str(&set.collect::<Vec<_>>().join("+"))
     }

@@ -56,6 +56,7 @@ impl Io for NoDevices {
 pub struct Machine {
     memory: Arc<PhysMemory>,
     cpu: Vcpu,
+    runs: u32,
 }
 
 fn descriptor(s: &Segment) -> u64 {
@@ -74,7 +75,7 @@ impl Machine {
         let memory = PhysMemory::new(1 << 20).expect("memory");
         let process =
             Process::system(memory.clone(), Config { engine, translator, ..Config::default() }).expect("a cache");
-        Machine { memory, cpu: Vcpu::system(&process, Box::new(NoDevices)).expect("a CPU") }
+        Machine { memory, cpu: Vcpu::system(&process, Box::new(NoDevices)).expect("a CPU"), runs: 0 }
     }
 
     /// What running has cost so far.
@@ -89,7 +90,11 @@ impl Machine {
         let (ram, pages) = layout(p, cpl);
         self.memory.write(0, &ram).expect("below the VGA window");
         *self.cpu.fx_mut() = p.cpu.fx;
-        *self.cpu.state_mut() = state(p, cpl);
+        // A change of CR4 flushes what the last program has left in the TLBs.
+        self.runs += 1;
+        let pse = if self.runs.is_multiple_of(2) { cr4::PSE } else { 0 };
+        let start = state(p, cpl);
+        *self.cpu.state_mut() = CpuState { cr4: start.cr4 | pse, ..start };
         let kicker = self.cpu.kicker();
         let (done, wait) = std::sync::mpsc::channel::<()>();
         let watchdog = std::thread::spawn(move || {

@@ -85,6 +85,12 @@ fn programs_behind_page_tables_do_what_the_interpreter_does() {
                 failures += 1;
                 if failures < 10 {
                     eprintln!("program {:#x} cpl {cpl} {name}\n{what}", seed << 32 | n);
+                    let eip = frame(&want).get(1).copied().unwrap_or(0);
+                    for (at, bytes) in &program.memory {
+                        if let Some(code) = bytes.get(eip.wrapping_sub(*at) as usize..) {
+                            eprintln!("at {eip:x}: {:02x?}", &code[..code.len().min(15)]);
+                        }
+                    }
                 }
             }
         }

@@ -45,6 +45,8 @@ pub struct Frame {
     pub interrupt_flag: u32,
     /// EFLAGS.IF in its position while somebody waits for the guest to set it, else 0.
     pub interrupt_awaited: u32,
+    /// Host addresses that several accesses through the same register share.
+    pub shared: [u64; 2],
     /// CR0 to CR4, for reading.
     pub control: [u32; 5],
     /// What guests add to the host's time stamp counter.
@@ -131,6 +133,7 @@ impl Frame {
             address: 0,
             interrupt_flag: 0,
             interrupt_awaited: 0,
+            shared: [0; 2],
             control: [0; 5],
             tsc_offset: 0,
             spill: 0,

@@ -32,10 +32,9 @@ impl CodeKey {
     /// The code at `eip` on physical page number `page` (20 bits) under `mode`.
     #[must_use]
     pub fn new(eip: u32, page: u32, mode: Mode) -> Self {
-        debug_assert!(page < 1 << 20 && mode.0 & (Mode::VM86 | 0xe000) == 0);
-        // Virtual-8086 mode isn't translated: its bit is WINDOW's.
-        let packed = mode.0 & 0xfff | if mode.has(Mode::WINDOW) { Mode::VM86 } else { 0 };
-        CodeKey(u64::from(eip) | u64::from(page) << 32 | u64::from(packed) << 52)
+        debug_assert!(page < 1 << 20 && mode.0 & (Mode::VM86 | Mode::TRAP) == 0);
+        let mode = FOLDED.iter().fold(mode.0, |m, &(from, to)| if m & from != 0 { m & !from | to } else { m });
+        CodeKey(u64::from(eip) | u64::from(page) << 32 | u64::from(mode) << 52)
     }
 
     /// The code at `eip` in a guest without page tables of its own.
@@ -56,9 +55,15 @@ impl CodeKey {
         (self.0 >> 32) as u32 & 0xf_ffff
     }
 
-    const fn mode(self) -> Mode {
-        let packed = (self.0 >> 52) as u16;
-        Mode(packed & !Mode::VM86 | if packed & Mode::VM86 != 0 { Mode::WINDOW } else { 0 })
+    fn mode(self) -> Mode {
+        let bits = (self.0 >> 52) as u16;
+        Mode(FOLDED.iter().fold(bits, |m, &(from, to)| if m & to != 0 { m & !to | from } else { m }))
+    }
+
+    /// The same code, translated with each access checked by itself.
+    #[must_use]
+    const fn careful(self) -> Self {
+        CodeKey(self.0 | (Mode::VM86 as u64) << 52)
     }
 
     /// The code at `eip`, which is on the same page.
@@ -67,6 +72,9 @@ impl CodeKey {
         CodeKey(self.0 & !0xffff_ffff | eip as u64)
     }
 }
+
+/// A key has room for twelve mode bits. Code is never translated for virtual-8086 mode nor for single steps, so those bits stand for others.
+const FOLDED: [(u16, u16); 2] = [(Mode::CAREFUL, Mode::VM86), (Mode::TSC_OFF, Mode::TRAP)];
 
 /// Identifies a unit for as long as it is in the cache.
 type UnitId = u32;
@@ -532,7 +540,8 @@ impl Cache {
             let Some(u) = &self.units[link.from as usize] else { continue };
             let Some(x) = u.exits.get(link.exit as usize).filter(|x| x.to.is_none()) else { continue };
             let ExitKind::Link { target, patch } = x.exit.kind else { continue };
-            if !self.link(link, target, u.base + patch) {
+            let (to, patch) = (self.linked_key(u.key, target), u.base + patch);
+            if !self.link(link, to, patch) {
                 self.wanted.entry(target >> 12).or_default().push(link);
             }
         }
@@ -597,7 +606,7 @@ impl Cache {
     pub fn boundary_at(&self, site: u64) -> Option<u32> {
         let offset = u32::try_from(site.checked_sub(self.arena.base())?).ok().filter(|&o| o >= STUBS_SIZE as u32)?;
         let u = self.unit(self.unit_at(offset)?);
-        u.details.mark_at(offset - u.base).filter(|m| m.boundary).map(|m| u.base + m.host)
+        u.details.mark_at(offset - u.base).filter(|m| m.boundary && !m.fix.pinned).map(|m| u.base + m.host)
     }
 
     /// Patches the jump that left at `site` to go to the translation of its target, if there is one.
@@ -609,17 +618,25 @@ impl Cache {
         let Some(from) = self.unit_at(offset - 1) else { return };
         let u = self.unit(from);
         let Ok(exit) = u.exits.binary_search_by_key(&(offset - u.base), |x| x.exit.site) else { return };
-        let ExitKind::Link { target, patch } = u.exits[exit].exit.kind else { return };
+        let key = u.key;
+        let (to, patch) = match u.exits[exit].exit.kind {
+            ExitKind::Link { target, patch } => (self.linked_key(key, target), patch),
+            ExitKind::Careful { target, patch, .. } => (key.beside(target).careful(), patch),
+            _ => return,
+        };
         let patch = u.base + patch;
-        self.link(Link { from, exit: exit as u32 }, target, patch);
+        self.link(Link { from, exit: exit as u32 }, to, patch);
     }
 
-    /// Patches the jump of `link`, its displacement being at arena offset `patch`, to go to the translation of `target`. False when there is
+    /// What a direct jump to `target` from the unit `from` leads to.
+    fn linked_key(&self, from: CodeKey, target: u32) -> CodeKey {
+        if self.paged { from.beside(target) } else { CodeKey::flat(target, from.mode()) }
+    }
+
+    /// Patches the jump of `link`, its displacement being at arena offset `patch`, to go to the translation of `to`. False when there is
     /// none.
-    fn link(&mut self, link: Link, target: u32, patch: u32) -> bool {
+    fn link(&mut self, link: Link, to: CodeKey, patch: u32) -> bool {
         let Link { from, exit } = link;
-        let key = self.unit(from).key;
-        let to = if self.paged { key.beside(target) } else { CodeKey::flat(target, key.mode()) };
         let Some((to, offset)) = self.find(to) else { return false };
         if self.unit(from).exits[exit as usize].to.is_some() {
             return true;
@@ -637,7 +654,9 @@ impl Cache {
         let x = &mut u.exits[link.exit as usize];
         x.to = None;
         let Exit { site, kind, .. } = x.exit;
-        let ExitKind::Link { patch, .. } = kind else { unreachable!("only links are chained") };
+        let (ExitKind::Link { patch, .. } | ExitKind::Careful { patch, .. }) = kind else {
+            unreachable!("only links are chained")
+        };
         let patch = u.base + patch;
         let leave = u.base + site - stubs::LEAVE_SIZE;
         self.arena.patch(patch as usize, leave.wrapping_sub(patch + 4));

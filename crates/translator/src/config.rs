@@ -22,6 +22,8 @@ pub struct Config {
     pub paged: bool,
     /// Patch direct jumps to go straight to their translated target.
     pub chaining: bool,
+    /// Let checked accesses through EBP and ESP share look-ups.
+    pub shared_checks: bool,
     /// Translate guest calls and returns to host calls and returns.
     pub return_pairing: bool,
     /// Where flags are provably dead, use glue that clobbers them.
@@ -43,6 +45,7 @@ impl Default for Config {
         Config {
             address_form: AddressForm::Low,
             paged: false,
+            shared_checks: true,
             chaining: true,
             return_pairing: true,
             flag_liveness: true,

@@ -8,6 +8,7 @@ use crate::buf::CodeBuf;
 use crate::checked::{self, Constant, Snapshot};
 use crate::esp;
 use crate::flags;
+use crate::group::Groups;
 use crate::operand;
 use crate::reencode::reencode;
 use crate::shape::shape_of;
@@ -63,6 +64,8 @@ pub(crate) struct Emitter<'a> {
     jumps: Vec<PendingJump>,
     /// Slow ways of checked accesses.
     pub(crate) slow: Vec<Slow>,
+    /// Look-ups that accesses share.
+    pub(crate) groups: Groups,
     /// Code before this offset holds displacements that are settled already: it can't be moved.
     settled: usize,
     /// The unit checks itself: see [`crate::checked`].
@@ -115,6 +118,7 @@ pub(crate) fn emit(
         landings: Vec::new(),
         jumps: Vec::with_capacity(8),
         slow: Vec::new(),
+        groups: Groups::default(),
         settled: 0,
         checked,
         constants: Vec::new(),
@@ -124,6 +128,9 @@ pub(crate) fn emit(
     // Host string instructions can't be told to use GS for EDI: beside a window, they look their pages up.
     let looking_up = Config { address_form: AddressForm::Tlb, ..*config };
     let windowed = config.paged && config.address_form == AddressForm::Gs;
+    if config.extended {
+        e.groups.targets.clone_from(&targets);
+    }
     let (mut next, mut end) = (Next::FallThrough, eip);
     for (i, insn) in insns.iter().enumerate() {
         e.at = i;
@@ -135,6 +142,9 @@ pub(crate) fn emit(
             // its jump.
             e.sync_esp();
         }
+        if targets.contains(&insn.eip()) {
+            e.groups.drop_all();
+        }
         if loop_heads.contains(&insn.eip()) {
             e.align_loop_head();
         }
@@ -143,7 +153,13 @@ pub(crate) fn emit(
             checked::compare(&mut e, snapshot);
         }
         let from = insn.eip().wrapping_sub(eip) as usize;
+        let exits = e.exits.len();
         next = e.insn(insn, &bytes[from..from + insn.len()]);
+        e.groups.after(insn, i);
+        if e.exits.len() != exits {
+            // Whatever was executed outside may have changed mappings.
+            e.groups.drop_all();
+        }
         if !config.extended && i > 0 && e.take_back_leave() {
             // What leaves stands alone, so that everything before it can be replayed.
             (end, next) = (insn.eip(), Next::FallThrough);
@@ -216,6 +232,8 @@ impl Emitter<'_> {
                 return Next::FallThrough;
             }
             self.sync_esp();
+            // It may be changed in a way that isn't followed.
+            self.groups.drop_esp();
         }
         if !shape_of(insn.code()).direct {
             if crate::legacy::emit(self, insn, bytes) {
@@ -226,7 +244,7 @@ impl Emitter<'_> {
             }
         }
         if let Some((at, r)) = reencode(self, insn, bytes) {
-            let fix = Fix { esp: self.esp, swapped: Some(r) };
+            let fix = Fix { esp: self.esp, swapped: Some(r), pinned: false };
             self.marks.push(Mark { host: at as u32, eip: insn.eip(), fix, boundary: false, exact: false });
         }
         Next::FallThrough
@@ -314,8 +332,9 @@ impl Emitter<'_> {
     /// From here on, code belongs to the guest instruction at `eip`.
     fn mark(&mut self, eip: u32) {
         let host = self.buf.pos() as u32;
-        let fix = Fix { esp: self.esp, swapped: None };
-        let exact = self.at >= self.stale_until;
+        let pinned = self.groups.pinned(self.at);
+        let fix = Fix { esp: self.esp, swapped: None, pinned };
+        let exact = self.at >= self.stale_until && !pinned;
         self.marks.push(Mark { host, eip, fix, boundary: true, exact });
     }
 

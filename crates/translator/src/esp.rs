@@ -29,6 +29,7 @@ impl Emitter<'_> {
     pub(crate) fn sync_esp(&mut self) {
         if self.esp != 0 {
             operand::lea(&mut self.buf, R12, &HostMem::at(R12, self.esp));
+            self.groups.esp_moved(self.esp);
             self.esp = 0;
             self.mark_synced();
         }
@@ -36,6 +37,7 @@ impl Emitter<'_> {
 
     /// R12 has been given guest ESP's value by other means.
     pub(crate) fn esp_is_set(&mut self) {
+        self.groups.drop_esp();
         self.esp = 0;
     }
 

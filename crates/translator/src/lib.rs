@@ -18,6 +18,7 @@ mod decimal;
 mod emit;
 mod esp;
 mod flags;
+mod group;
 mod legacy;
 mod listing;
 mod operand;

@@ -84,9 +84,7 @@ pub(crate) fn pack(unit: &Unit, code: &[u8], exits: &[Exit], pages: &[u32], out:
             ExitKind::Interpret => (0, 0, 0),
             ExitKind::SoftInt { vector, next } => (1, u32::from(vector), next),
             ExitKind::Link { target, patch } => (2, target, patch),
-            ExitKind::Changed | ExitKind::Access { .. } | ExitKind::Quick { .. } => {
-                unreachable!("such units aren't kept")
-            }
+            _ => unreachable!("such units aren't kept"),
         };
         one.push(tag);
         for v in [x.site, x.eip.wrapping_sub(unit.eip), a, b] {
@@ -204,7 +202,8 @@ impl Rest {
             let esp = if flags & ESP != 0 { r.get()? } else { 0 };
             let esp = (esp >> 1) as i32 ^ -((esp & 1) as i32);
             let swapped = if flags & SWAPPED != 0 { Some(r.byte()? & 3) } else { None };
-            let fix = Fix { esp, swapped };
+            // Kept units are of programs without page tables, whose marks are never pinned.
+            let fix = Fix { esp, swapped, pinned: false };
             Some(Mark { host, eip, fix, boundary: flags & BOUNDARY != 0, exact: flags & EXACT != 0 })
         })
     }
@@ -224,11 +223,11 @@ mod tests {
             body: 60,
             marks: vec![
                 mark,
-                Mark { host: 3, eip: 0x1002, fix: Fix { esp: -4, swapped: None }, exact: false, ..mark },
+                Mark { host: 3, eip: 0x1002, fix: Fix { esp: -4, swapped: None, pinned: false }, exact: false, ..mark },
                 Mark {
                     host: 50,
                     eip: 0x1002,
-                    fix: Fix { esp: 0x7000_0000, swapped: Some(3) },
+                    fix: Fix { esp: 0x7000_0000, swapped: Some(3), pinned: false },
                     boundary: false,
                     ..mark
                 },

@@ -102,18 +102,19 @@ const EDI: HostMem = HostMem::at(Reg::Edi as u8, 0);
 fn once(e: &mut Emitter<'_>, s: Shape) {
     match (s.uses_si, s.uses_di) {
         (true, true) => {
-            e.reach(EDI, s.destination());
+            // The source first: its fault comes first.
+            e.reach(ESI, s.source());
             dynasm!(e.buf ; .arch x64 ; lea r11, [r8 + r9]);
-            e.reach_beside(ESI, s.source());
-            dynasm!(e.buf ; .arch x64 ; mov r10d, edi ; lea rsi, [r8 + r9] ; mov rdi, r11);
+            e.reach_beside(EDI, s.destination());
+            dynasm!(e.buf ; .arch x64 ; mov r10d, esi ; lea rdi, [r8 + r9] ; mov rsi, r11);
             s.execute(e, None);
             // Back: by the addend, and by how far it has come.
             dynasm!(e.buf ; .arch x64
                 ; not r9
-                ; lea esi, [rsi + r9 + 1]
+                ; lea edi, [rdi + r9 + 1]
                 ; not r11
-                ; lea rdi, [rdi + r11 + 1]
-                ; lea edi, [rdi + r10]
+                ; lea rsi, [rsi + r11 + 1]
+                ; lea esi, [rsi + r10]
             );
         }
         (true, false) => {
@@ -149,12 +150,12 @@ fn repeated(e: &mut Emitter<'_>, insn: &Insn, s: Shape) {
     e.interpret(insn);
     e.buf.bytes[from - 1] = (e.buf.pos() - from) as u8;
 
-    e.reach_clobbering(EDI, s.destination());
-    dynasm!(e.buf ; .arch x64 ; lea r11, [r8 + r9]);
     if s.uses_si {
         e.reach_clobbering(ESI, s.source());
-        dynasm!(e.buf ; .arch x64 ; lea r9, [r8 + r9]);
+        dynasm!(e.buf ; .arch x64 ; lea r11, [r8 + r9]);
     }
+    e.reach_clobbering(EDI, s.destination());
+    dynasm!(e.buf ; .arch x64 ; lea r9, [r8 + r9]);
     let scale = s.scale as i8;
     let up_to_page_end = |e: &mut Emitter<'_>, r: Reg| {
         dynasm!(e.buf ; .arch x64
@@ -178,11 +179,11 @@ fn repeated(e: &mut Emitter<'_>, insn: &Insn, s: Shape) {
         ; mov [r14 + SPILL], ecx
         ; mov ecx, r10d
         ; mov r10d, edi
-        ; sub r10, r11
-        ; mov rdi, r11
+        ; sub r10, r9
+        ; mov rdi, r9
     );
     if s.uses_si {
-        dynasm!(e.buf ; .arch x64 ; mov r8d, esi ; sub r8, r9 ; mov rsi, r9);
+        dynasm!(e.buf ; .arch x64 ; mov r8d, esi ; sub r8, r11 ; mov rsi, r11);
     }
     s.execute(e, Some(if insn.iced.has_repne_prefix() { 0xf2 } else { 0xf3 }));
     if s.uses_si {

@@ -76,7 +76,7 @@ pub(crate) fn stubs() -> Vec<u8> {
     jump_through_table(&mut buf);
     buf.nop(Stub::Check.offset() - buf.pos());
     dynasm!(buf ; .arch x64 ; mov r9d, ecx ; mov ecx, r10d);
-    // JRCXZ over the jump. It leaves this call behind: a return to its landing would go unchecked.
+    // JRCXZ over the jump, which leaves the call's return address behind.
     buf.bytes.extend_from_slice(&[0xe3, 13]);
     dynasm!(buf ; .arch x64 ; mov ecx, r9d ; lea rsp, [rsp + 8]);
     buf.bytes.push(0xe9);

@@ -17,7 +17,7 @@
 
 use crate::config::AddressForm;
 use crate::emit::Emitter;
-use crate::operand::{self, HostMem, R8, R9, R10};
+use crate::operand::{self, HostMem, R8, R9, R10, R12};
 use crate::reencode::Rm;
 use crate::stubs;
 use crate::unit::{Exit, ExitKind, Fix};
@@ -56,11 +56,13 @@ pub(crate) struct Slow {
     saved: Option<Saved>,
     /// The instruction may be started again from its boundary: R12 is what it was there.
     again: bool,
+    /// Several accesses share the look-up.
+    shared: bool,
 }
 
 /// Where a look-up without flags keeps ECX.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Saved {
+pub(crate) enum Saved {
     R11,
     Frame,
     /// Nothing: the flags may be clobbered, because the frame has them.
@@ -87,7 +89,10 @@ impl Emitter<'_> {
     fn reach_with(&mut self, mem: HostMem, access: Access, save: Saved) -> Rm {
         match self.config.address_form {
             AddressForm::Low | AddressForm::Gs => Rm::Mem(mem),
-            AddressForm::Tlb => Rm::Host(self.look_up(mem, access, save)),
+            AddressForm::Tlb => match self.grouped(mem, access, save) {
+                Some(host) => Rm::Host(host),
+                None => Rm::Host(self.look_up(mem, access, save, false)),
+            },
         }
     }
 
@@ -96,7 +101,12 @@ impl Emitter<'_> {
         self.config.address_form == AddressForm::Tlb
     }
 
-    fn look_up(&mut self, mem: HostMem, access: Access, save: Saved) -> HostMem {
+    /// A look-up for this access and others.
+    pub(crate) fn look_up_shared(&mut self, mem: HostMem, access: Access, save: Saved) -> HostMem {
+        self.look_up(mem, access, save, true)
+    }
+
+    fn look_up(&mut self, mem: HostMem, access: Access, save: Saved, shared: bool) -> HostMem {
         let view = if self.mode.has(Mode::USER) { TlbView::User } else { TlbView::Supervisor };
         let tags = if access.write { view.write_tags() } else { view.read_tags() };
         let last = access.size as i32 - 1;
@@ -113,7 +123,7 @@ impl Emitter<'_> {
                 dynasm!(self.buf ; .arch x64 ; shr r10d, 12 ; cmp r10d, [r14 + r9 * 8 + tags]);
             }
             self.buf.bytes.extend_from_slice(&[0x0f, 0x85]);
-            self.slow_way(access, (save == Saved::Flags).then_some(save));
+            self.slow_way(access, (save == Saved::Flags).then_some(save), shared);
         } else {
             match save {
                 Saved::R11 => dynasm!(self.buf ; .arch x64 ; mov r11d, ecx),
@@ -129,7 +139,7 @@ impl Emitter<'_> {
             );
             // jrcxz over the jump to the slow way
             self.buf.bytes.extend_from_slice(&[0xe3, 5, 0xe9]);
-            self.slow_way(access, Some(save));
+            self.slow_way(access, Some(save), shared);
             restore(self, save);
         }
         dynasm!(self.buf ; .arch x64 ; mov r9, [r14 + r9 * 8 + view.addends()]);
@@ -137,10 +147,10 @@ impl Emitter<'_> {
     }
 
     /// Appends the displacement of a jump to the slow way.
-    fn slow_way(&mut self, access: Access, saved: Option<Saved>) {
+    fn slow_way(&mut self, access: Access, saved: Option<Saved>, shared: bool) {
         let (patch, eip) = (self.buf.pos(), self.insns[self.at].eip());
         let again = self.boundary_esp() == self.esp;
-        self.slow.push(Slow { patch, eip, access, esp: self.esp, saved, again });
+        self.slow.push(Slow { patch, eip, access, esp: self.esp, saved, again, shared });
         self.buf.bytes.extend_from_slice(&[0; 4]);
     }
 
@@ -152,12 +162,31 @@ impl Emitter<'_> {
             if let Some(save) = s.saved {
                 restore(self, save);
             }
+            if s.shared {
+                self.leave_for_careful(&s);
+                continue;
+            }
             stubs::leave(&mut self.buf);
             let again = self.boundary_of(s.eip).filter(|_| s.again);
-            let fix = Fix { esp: s.esp, swapped: None };
+            let fix = Fix { esp: s.esp, ..Fix::default() };
             let kind = ExitKind::Access { size: s.access.size as u16, write: s.access.write, again, fix };
             self.exits.push(Exit { site: self.buf.pos() as u32, eip: s.eip, kind });
         }
+    }
+
+    /// A jump that leaves, and may be chained to a translation that checks each access.
+    fn leave_for_careful(&mut self, s: &Slow) {
+        if s.esp != 0 {
+            operand::lea(&mut self.buf, R12, &HostMem::at(R12, s.esp));
+        }
+        self.buf.align_patch(1);
+        self.buf.bytes.push(0xe9);
+        let patch = self.buf.pos();
+        self.buf.bytes.extend_from_slice(&[0; 4]);
+        stubs::leave(&mut self.buf);
+        let (size, write) = (s.access.size as u16, s.access.write);
+        let kind = ExitKind::Careful { target: s.eip, patch: patch as u32, size, write };
+        self.exits.push(Exit { site: self.buf.pos() as u32, eip: s.eip, kind });
     }
 
     /// The operands of BT and kin whose bit offset is in a register: its upper bits choose the unit of memory, wrapping at 4 GB as the

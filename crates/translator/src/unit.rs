@@ -34,6 +34,8 @@ pub struct Fix {
     pub esp: i32,
     /// The general register (0 to 3) whose two low bytes are exchanged.
     pub swapped: Option<u8>,
+    /// Nothing, but code mustn't be entered here: it relies on what the instructions before have looked up.
+    pub pinned: bool,
 }
 
 /// From `host` on (until the next mark), host code belongs to the guest instruction at `eip`.
@@ -81,6 +83,18 @@ pub enum ExitKind {
         target: u32,
         /// Offset of the displacement in the unit's code.
         patch: u32,
+    },
+    /// A range of addresses that several accesses share isn't in the software TLB as a whole, or crosses pages. Its first address is in
+    /// the frame. Another translation of the code at `target` can be chained here.
+    Careful {
+        /// Guest EIP to go on at.
+        target: u32,
+        /// Offset of the displacement in the unit's code.
+        patch: u32,
+        /// Bytes.
+        size: u16,
+        /// Needs write permission.
+        write: bool,
     },
     /// The interpreter executes the instruction at this exit's EIP.
     Interpret,

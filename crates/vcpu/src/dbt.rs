@@ -223,7 +223,7 @@ fn through(exit: &xlat86_translator::Exit, site: u64, state: &mut CpuState, stat
             state.eip = exit.eip;
             Then::Connect(Connect::Changed { site })
         }
-        ExitKind::Interpret | ExitKind::Quick { .. } => {
+        ExitKind::Interpret | ExitKind::Quick { .. } | ExitKind::Careful { .. } => {
             stats.leave_interpret += 1;
             state.eip = exit.eip;
             Then::Interpret

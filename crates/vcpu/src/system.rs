@@ -56,8 +56,8 @@ pub(crate) struct System {
     pub(crate) nmi_pending: bool,
     pub(crate) window_wanted: bool,
     pub(crate) spaces: spaces::Spaces,
-    pub(crate) windows: window::Windows,
     pub(crate) memo: crate::quick::Memo,
+    pub(crate) windows: window::Windows,
     /// How often each instruction was stepped over, by its code.
     pub(crate) stepped: Vec<u64>,
     /// The changes of physical memory that have been attended to.
@@ -85,8 +85,8 @@ impl Vcpu {
             window_wanted: false,
             memory_seen: memory.changes(),
             spaces: spaces::Spaces::new(),
-            windows: window::Windows::default(),
             memo: crate::quick::Memo::new(),
+            windows: window::Windows::default(),
             stepped: Vec::new(),
         };
         Self::made(process, state, mmu, Surroundings::system(io), Some(system), Some(tlb))

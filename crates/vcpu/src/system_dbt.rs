@@ -27,6 +27,8 @@ enum Outside {
     Connect(Connect),
     /// Go on at EIP, maybe under another mode.
     Go,
+    /// Go on at EIP, with each access checked by itself; always, where left at this host address, if given.
+    Careful(Option<u64>),
     /// The interpreter executes the instruction at EIP.
     Interpret,
     /// The instruction at EIP raises this.
@@ -51,6 +53,7 @@ impl Vcpu {
     fn run_until_event(&mut self) -> Option<Exit> {
         let mut connect = None;
         let mut mode = self.translatable_mode();
+        let mut careful = 0;
         loop {
             let outside = if self.state.interrupt_shadow {
                 // What holds interrupts off lasts for one instruction, after which somebody has to look.
@@ -58,6 +61,7 @@ impl Vcpu {
             } else {
                 let Some(mode) = mode else { return self.interpret_stretch() };
                 let mode = self.choose_reach(mode);
+                let mode = Mode(mode.0 | core::mem::take(&mut careful));
                 match self.system_code(mode, connect.take()) {
                     Some(offset) => self.timed(mode, |cpu| cpu.enter_system(offset)),
                     None => Outside::Interpret,
@@ -69,6 +73,11 @@ impl Vcpu {
                     continue;
                 }
                 Outside::Stopped => return None,
+                Outside::Careful(site) => {
+                    connect = site.map(|site| Connect::Jump { site });
+                    careful = Mode::CAREFUL;
+                    continue;
+                }
                 Outside::Go => {
                     if self.must_attend() {
                         return None;
@@ -130,7 +139,7 @@ impl Vcpu {
     /// Arena offset of the code for EIP under `mode`, to be connected as `connect` says. `None`: the interpreter finds out why there is none.
     fn system_code(&mut self, mode: Mode, connect: Option<Connect>) -> Option<u32> {
         self.mmu.sync(&self.state);
-        self.choose_space(mode);
+        self.choose_space(Mode(mode.0 & !Mode::CAREFUL));
         let eip = self.state.eip;
         let page = self.mmu.code_page(Gva(eip)).ok().filter(|&p| p < 1 << 20)?;
         let key = CodeKey::new(eip, page, mode);
@@ -202,15 +211,15 @@ impl Vcpu {
                 frame.reset_returns();
             }
         }
-        let evictions = self.process.evictions();
-        if evictions != self.evictions_seen {
-            self.evictions_seen = evictions;
-            frame.reset_all_returns();
-        }
     }
 
     /// Runs translated code from arena offset `offset` until it leaves for a reason that can't be dealt with at once.
     fn enter_system(&mut self, mut offset: u32) -> Outside {
+        let evictions = self.process.evictions();
+        if evictions != self.evictions_seen {
+            self.evictions_seen = evictions;
+            self.frame.as_mut().expect("translating").reset_all_returns();
+        }
         self.to_system_frame();
         let arena = self.arena.clone().expect("translating");
         loop {
@@ -281,6 +290,17 @@ impl Vcpu {
                     match admitted {
                         Err(fault) => Outside::Fault(fault),
                         Ok(_) => Outside::Interpret,
+                    }
+                }
+                ExitKind::Careful { target: eip, size, write, .. } => {
+                    self.stats.leave_access += 1;
+                    self.from_system_frame();
+                    self.state.eip = eip;
+                    let crosses = address as u32 % PAGE_SIZE + u32::from(size) > PAGE_SIZE;
+                    // A fault is the business of the access that it is about.
+                    match self.mmu.admit(Gva(address as u32), size.into(), write) {
+                        Ok(true) => Outside::Go,
+                        _ => Outside::Careful(crosses.then_some(site)),
                     }
                 }
                 ExitKind::Quick { what, next } => {
