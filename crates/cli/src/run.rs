@@ -8,6 +8,7 @@ use std::os::unix::ffi::OsStringExt;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use xlat86_linux_user::{Invocation, Options, StatsForm};
+use xlat86_vcpu::Tracing;
 
 /// Status of a shell that can't execute what it was told to.
 pub(crate) const CANNOT_EXECUTE: u8 = 126;
@@ -105,6 +106,14 @@ impl Stats {
 enum Trace {
     /// System calls, in the manner of strace
     Syscall,
+    /// Instructions decoded for translation
+    Decode,
+    /// Translations made
+    Block,
+    /// Why translated code is left, each time
+    Exit,
+    /// Host faults in translated code
+    Fault,
 }
 
 impl Run {
@@ -124,6 +133,15 @@ impl Run {
 
     fn prepare(&self) -> Option<(Options, Invocation)> {
         let c = |s: OsString| CString::new(s.into_vec()).ok();
+        let mut config = self.engine.config();
+        let traced = |what| self.trace.contains(&what);
+        config.tracing = Tracing {
+            decode: traced(Trace::Decode),
+            block: traced(Trace::Block),
+            exit: traced(Trace::Exit),
+            fault: traced(Trace::Fault),
+            to: None,
+        };
         let options = Options {
             sysroot: self.sysroot.clone(),
             root: self.root.clone(),
@@ -135,7 +153,7 @@ impl Run {
             trace_syscalls: self.trace.contains(&Trace::Syscall),
             trace_file: self.trace_file.clone(),
             stats: self.stats.map(Stats::form),
-            config: self.engine.config(),
+            config,
             again: self.again(),
         };
         let (program, args) = self.command.split_first()?;
@@ -177,8 +195,9 @@ impl Run {
         if let Some(dir) = &self.sysroot {
             v.extend(["-L".into(), absolute(dir)]);
         }
-        if self.trace.contains(&Trace::Syscall) {
-            v.extend(["--trace".into(), "syscall".into()]);
+        for what in &self.trace {
+            let name = what.to_possible_value().map(|v| v.get_name().to_owned()).unwrap_or_default();
+            v.extend(["--trace".into(), name.into()]);
         }
         if let Some(file) = &self.trace_file {
             v.extend(["--trace-file".into(), absolute(file)]);

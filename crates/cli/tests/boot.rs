@@ -29,8 +29,39 @@ fn boot(args: &[&str]) -> Command {
     c
 }
 
+/// A run. A test that fails kills it.
+struct Running(Option<Child>);
+
+impl Running {
+    fn start(mut command: Command) -> Running {
+        Running(Some(command.spawn().unwrap()))
+    }
+    fn child(&mut self) -> &mut Child {
+        self.0.as_mut().unwrap()
+    }
+    fn pid(&mut self) -> rustix::process::Pid {
+        rustix::process::Pid::from_child(self.child())
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        if let Some(mut child) = self.0.take() {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+}
+
+/// Pipes for what a run shows.
+fn piped(mut command: Command) -> Command {
+    command.stdout(Stdio::piped()).stderr(Stdio::piped());
+    command
+}
+
 /// Waits for the end of a run; one that hangs is killed and shown.
-fn finish(mut child: Child) -> Output {
+fn finish(mut run: Running) -> Output {
+    let mut child = run.0.take().unwrap();
     let (sender, ended) = mpsc::channel();
     let pid = rustix::process::Pid::from_child(&child);
     let (out, err) = (child.stdout.take(), child.stderr.take());
@@ -56,7 +87,7 @@ fn finish(mut child: Child) -> Output {
 }
 
 fn run(args: &[&str]) -> Output {
-    finish(boot(args).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap())
+    finish(Running::start(piped(boot(args))))
 }
 
 /// A multiboot kernel of `code`, which begins 32 bytes into it, at 2 MiB.
@@ -106,7 +137,7 @@ fn debian_kernels_boot_run_and_power_off() {
 
 /// Types at a guest's serial console, and waits for what it says.
 struct Typist {
-    child: Child,
+    run: Running,
     stdin: std::process::ChildStdin,
     shown: mpsc::Receiver<Vec<u8>>,
     text: String,
@@ -114,8 +145,9 @@ struct Typist {
 
 impl Typist {
     fn new(mut command: Command) -> Typist {
-        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-        let (stdin, mut output) = (child.stdin.take().unwrap(), child.stdout.take().unwrap());
+        command.stdin(Stdio::piped());
+        let mut run = Running::start(piped(command));
+        let (stdin, mut output) = (run.child().stdin.take().unwrap(), run.child().stdout.take().unwrap());
         let (sender, shown) = mpsc::channel();
         std::thread::spawn(move || {
             let mut piece = [0; 4096];
@@ -125,7 +157,7 @@ impl Typist {
                 }
             }
         });
-        Typist { child, stdin, shown, text: String::new() }
+        Typist { run, stdin, shown, text: String::new() }
     }
 
     /// What was shown up to and with `what`, typing `keys` first.
@@ -165,7 +197,7 @@ fn debian_boots_to_a_login_and_shuts_down() {
     let state = typist.answer("systemctl is-system-running --wait; echo en''d\n", "end");
     assert!(state.contains("running\r\n"), "{state}");
     typist.answer("systemctl poweroff\n", "Powering off");
-    assert_eq!(finish(typist.child).status.code(), Some(0));
+    assert_eq!(finish(typist.run).status.code(), Some(0));
 }
 
 #[test]
@@ -259,7 +291,7 @@ fn what_cant_be_booted_is_said() {
 
 /// A run that waits to be asked.
 struct Asked {
-    child: Child,
+    run: Running,
     stream: BufReader<UnixStream>,
 }
 
@@ -268,7 +300,7 @@ impl Asked {
         let socket = scratch(&format!("{name}.sock"));
         let path = kernel(name, code);
         let args = ["--kernel", path.to_str().unwrap(), "--control", socket.to_str().unwrap()];
-        let child = boot(&args).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let run = Running::start(piped(boot(&args)));
         let since = Instant::now();
         let stream = loop {
             match UnixStream::connect(&socket) {
@@ -277,7 +309,7 @@ impl Asked {
             }
             std::thread::sleep(Duration::from_millis(10));
         };
-        Asked { child, stream: BufReader::new(stream) }
+        Asked { run, stream: BufReader::new(stream) }
     }
 
     fn ask(&mut self, request: &str) -> serde_json::Value {
@@ -317,7 +349,7 @@ fn the_control_socket_looks_into_the_machine() {
     }
     assert_eq!(m.ask(r#"{"do":"resume"}"#), "done");
     assert_eq!(m.ask(r#"{"do":"quit"}"#), "done");
-    assert_eq!(finish(m.child).status.code(), Some(0));
+    assert_eq!(finish(m.run).status.code(), Some(0));
 }
 
 #[test]
@@ -330,19 +362,19 @@ fn serial_input_comes_back() {
     let mut m = Asked::start("echo", &code);
     // Unanswered when the run ends first.
     m.stream.get_mut().write_all(b"{\"do\":\"serial\",\"text\":\"hello\\nq\"}\n").unwrap();
-    let o = finish(m.child);
+    let o = finish(m.run);
     assert_eq!(String::from_utf8_lossy(&o.stdout), "hello\n");
     assert_eq!(o.status.code(), Some(i32::from(b'q' << 1 | 1)));
 }
 
 #[test]
 fn signals_end_a_run_in_good_order() {
-    use rustix::process::{Pid, Signal, kill_process};
+    use rustix::process::{Signal, kill_process};
     for (signal, number) in [(Signal::TERM, 15), (Signal::INT, 2), (Signal::HUP, 1)] {
         let mut m = Asked::start(&format!("signal{number}"), FOREVER);
         m.ask(r#"{"do":"registers"}"#);
-        kill_process(Pid::from_child(&m.child), signal).unwrap();
-        let status = finish(m.child).status;
+        kill_process(m.run.pid(), signal).unwrap();
+        let status = finish(m.run).status;
         assert_eq!((status.code(), status.signal()), (Some(128 + number), None));
     }
 }
@@ -357,8 +389,9 @@ fn a_terminal_has_a_monitor_and_is_restored() {
     let terminal = slave();
     let before = format!("{:?}", tcgetattr(&terminal).unwrap());
     let path = kernel("monitor", FOREVER);
-    let child =
-        boot(&["--kernel", path.to_str().unwrap()]).stdin(slave()).stdout(slave()).stderr(slave()).spawn().unwrap();
+    let mut command = boot(&["--kernel", path.to_str().unwrap()]);
+    command.stdin(slave()).stdout(slave()).stderr(slave());
+    let run = Running::start(command);
     let mut master = File::from(master);
     let mut output = master.try_clone().unwrap();
     let (sender, shown) = mpsc::channel();
@@ -396,6 +429,6 @@ fn a_terminal_has_a_monitor_and_is_restored() {
         expect(answer);
     }
     master.write_all(b"\x01x").unwrap();
-    assert_eq!(finish(child).status.code(), Some(0));
+    assert_eq!(finish(run).status.code(), Some(0));
     assert_eq!(format!("{:?}", tcgetattr(&terminal).unwrap()), before);
 }

@@ -218,7 +218,7 @@ impl Zydis {
 fn known(insn: &Insn, theirs: Option<Mnemonic>) -> Option<&'static str> {
     match (insn.code(), theirs) {
         (Code::Sysenter | Code::Sysexitd, None) => Some("in real mode they raise #GP, not #UD (SDM vol. 2B)"),
-        (Code::INVALID, Some(Mnemonic::PTWRITE | Mnemonic::MONTMUL | Mnemonic::PCOMMIT)) => {
+        (Code::INVALID, Some(Mnemonic::PTWRITE | Mnemonic::MONTMUL | Mnemonic::PCOMMIT | Mnemonic::RDPRU)) => {
             Some("not offered; Zydis accepts them also under prefixes that iced rejects")
         }
         _ => None,

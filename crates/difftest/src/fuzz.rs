@@ -181,7 +181,7 @@ pub fn page_walk(memory: &PhysMemory, input: &[u8]) {
         memory.write(page, &[0; 4096]).expect("RAM");
     }
     while !input.0.is_empty() {
-        let at = u64::from(input.u32()) % (RAM - 8) & !7;
+        let at = (u64::from(input.u32()) % (RAM - 8)) & !7;
         memory.write(at, &input.array::<8>()).expect("RAM");
     }
     let (pdpte, reserved) = base.load_pdptes(memory);

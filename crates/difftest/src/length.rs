@@ -68,7 +68,7 @@ impl Ruler {
     /// # Errors
     /// The host has something where the code goes.
     pub fn new() -> io::Result<Ruler> {
-        Ok(Ruler { compat: Compat::new(&[PAGE..END])? })
+        Ok(Ruler { compat: Compat::new(core::slice::from_ref(&(PAGE..END)))? })
     }
 
     /// Runs the first `n` of `bytes` at the page's end: the fault, and whether EIP was still at them.

@@ -192,7 +192,7 @@ impl Machine {
     /// # Errors
     /// The host has no room for the memory.
     pub fn new() -> io::Result<Machine> {
-        let window = scratch_window(&[0..MEMORY])?;
+        let window = scratch_window(core::slice::from_ref(&(0..MEMORY)))?;
         let space = Arc::new(FlatSpace::new(window));
         // Shared: the interpreter keeps nothing decoded from it.
         space.set_prot(Gva(0), MEMORY, Prot { mapped: true, read: true, write: true, exec: true, shared: true });

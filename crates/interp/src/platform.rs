@@ -27,6 +27,10 @@ pub trait Platform {
     fn port_out(&mut self, port: u16, size: u8, value: u32);
     /// The time stamp counter.
     fn tsc(&mut self) -> u64;
+    /// Rate of the time stamp counter, if CPUID is to tell.
+    fn tsc_hz(&self) -> Option<u64> {
+        None
+    }
     /// Executes `op` on an x87 whose ST(0) and ST(1) are `st0` and `st1` (80-bit, little endian) under control
     /// word `fcw`, whose masks count though nothing is raised. Gives (ST(0), ST(1)) after it, in the register numbering *before* any push or
     /// pop the instruction does (FPTAN and FSINCOS: first the value left in the old ST(0), second the pushed one), and

@@ -108,6 +108,11 @@ pub fn run(options: Options, invocation: Invocation, inner: bool) -> Result<i32,
     if let Ok(name) = CString::new(name) {
         let _ = host::call(Sysno::prctl, &[host::Arg::wide(libc::PR_SET_NAME as u64), host::Arg::cstr(&name)]);
     }
+    let mut options = options;
+    if options.config.tracing.any() {
+        let tracer = Tracer::open(options.trace_file.as_deref()).map_err(|(p, e)| Failure::Trace(p, e))?;
+        options.config.tracing.to = Some(Arc::new(move |line| tracer.line(line)));
+    }
     let mut task = load(options, keep, sysroot, trace, program, &path, envp)?;
     host::inherited::restore();
     if let Some(options) = task.shared.options.traced {

@@ -41,18 +41,20 @@ impl Aml for IsaIrq {
     }
 }
 
-/// Devices at fixed ports: name, hardware number, first port and how many, interrupt.
-const ISA: &[(&str, &str, &[(u16, u8)], Option<u8>)] = &[
-    ("PIC_", "PNP0000", &[(0x20, 2), (0xa0, 2), (0x4d0, 2)], None),
-    ("TIMR", "PNP0100", &[(*pit::PORTS.start(), 4)], Some(0)),
-    ("RTC_", "PNP0B00", &[(*rtc::PORTS.start(), 2)], Some(8)),
-    ("KBD_", "PNP0303", &[(0x60, 1), (0x64, 1)], Some(1)),
-    ("COM1", "PNP0501", &[(uart::COM[0].0, 8)], Some(uart::COM[0].1)),
-    ("COM2", "PNP0501", &[(uart::COM[1].0, 8)], Some(uart::COM[1].1)),
+/// A device at fixed ports: name, hardware number, first port and how many, interrupt.
+struct IsaDevice(&'static str, &'static str, &'static [(u16, u8)], Option<u8>);
+
+const ISA: &[IsaDevice] = &[
+    IsaDevice("PIC_", "PNP0000", &[(0x20, 2), (0xa0, 2), (0x4d0, 2)], None),
+    IsaDevice("TIMR", "PNP0100", &[(*pit::PORTS.start(), 4)], Some(0)),
+    IsaDevice("RTC_", "PNP0B00", &[(*rtc::PORTS.start(), 2)], Some(8)),
+    IsaDevice("KBD_", "PNP0303", &[(0x60, 1), (0x64, 1)], Some(1)),
+    IsaDevice("COM1", "PNP0501", &[(uart::COM[0].0, 8)], Some(uart::COM[0].1)),
+    IsaDevice("COM2", "PNP0501", &[(uart::COM[1].0, 8)], Some(uart::COM[1].1)),
 ];
 
 fn isa_device(sink: &mut dyn AmlSink, number: u8) {
-    let (name, hid, ports, irq) = ISA[usize::from(number)];
+    let &IsaDevice(name, hid, ports, irq) = &ISA[usize::from(number)];
     let ports: Vec<IO> = ports.iter().map(|&(first, n)| IO::new(first, first, 1, n)).collect();
     let irq = irq.map(IsaIrq);
     let mut resources: Vec<&dyn Aml> = ports.iter().map(|p| p as &dyn Aml).collect();

@@ -22,6 +22,7 @@ mod machine;
 mod msr;
 pub mod pc;
 pub mod pci;
+mod tsc;
 pub mod virtio;
 
 pub use board::End;

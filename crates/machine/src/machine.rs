@@ -7,7 +7,7 @@ use crate::console::{Input, Output};
 use crate::control::{Control, Pending};
 use crate::pc::{Parts, Pc};
 use crate::virtio::{Backend, Block, Console, Disk, Rng};
-use crate::{Doorbell, Report, Sink, acpi, doorbell::Alarm};
+use crate::{Doorbell, Report, Sink, acpi, doorbell::Alarm, tsc};
 use std::sync::mpsc::Receiver;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use xlat86_host::signals;
@@ -76,6 +76,7 @@ pub struct Machine {
     bell: Doorbell,
     control: Control,
     requests: Receiver<Pending>,
+    made: tsc::Reading,
 }
 
 impl Machine {
@@ -84,7 +85,8 @@ impl Machine {
     pub fn new(options: Options) -> Machine {
         let bell = Doorbell::default();
         let (control, requests) = Control::new(bell.clone());
-        Machine { options, input: Input::default(), bell, control, requests }
+        let made = tsc::Reading::take();
+        Machine { options, input: Input::default(), bell, control, requests, made }
     }
 
     /// Where requests go while it runs.
@@ -94,7 +96,6 @@ impl Machine {
     }
 
     /// Gives `bytes` to the console that the terminal is; from any thread.
-    #[must_use]
     pub fn keyboard(&self) -> impl Fn(&[u8]) + Send + use<> {
         let (input, bell) = (self.input.clone(), self.bell.clone());
         move |bytes| {
@@ -108,8 +109,9 @@ impl Machine {
         // Handlers of other threads' signals must not run on this thread while its stack pointer is the translated code's.
         let mask = signals::mask();
         signals::set_mask(u64::MAX);
+        let tsc_hz = self.made.hz();
         let end = loop {
-            let end = Powered::on(&self.options, &self.input, &self.bell).and_then(|p| p.run(&self.requests));
+            let end = Powered::on(&self.options, &self.input, &self.bell, tsc_hz).and_then(|p| p.run(&self.requests));
             if !matches!(end, Ok((End::Reset, _))) || self.options.no_reboot {
                 break end;
             }
@@ -138,7 +140,10 @@ impl Shared {
 }
 
 /// The CPU's view of the devices.
-struct Ports(Arc<Mutex<Shared>>);
+struct Ports {
+    shared: Arc<Mutex<Shared>>,
+    tsc_hz: u64,
+}
 
 fn lock(m: &Arc<Mutex<Shared>>) -> MutexGuard<'_, Shared> {
     m.lock().unwrap_or_else(PoisonError::into_inner)
@@ -146,14 +151,14 @@ fn lock(m: &Arc<Mutex<Shared>>) -> MutexGuard<'_, Shared> {
 
 impl Io for Ports {
     fn port_in(&mut self, port: u16, size: u8) -> u32 {
-        let mut s = lock(&self.0);
+        let mut s = lock(&self.shared);
         let value = s.pc.bus().read(port, size);
         s.look();
         value
     }
 
     fn port_out(&mut self, port: u16, size: u8, value: u32) {
-        let mut s = lock(&self.0);
+        let mut s = lock(&self.shared);
         let before = s.pc.deadline();
         s.pc.bus().write(port, size, value);
         // A timer that was set to an earlier time must not wait for the one that the alarm is set to.
@@ -163,6 +168,10 @@ impl Io for Ports {
             s.alarm.set(Some(next));
         }
         s.look();
+    }
+
+    fn tsc_hz(&self) -> Option<u64> {
+        Some(self.tsc_hz)
     }
 
     fn read_msr(&mut self, msr: u32) -> Option<u64> {
@@ -187,14 +196,14 @@ pub(crate) struct Powered {
 }
 
 impl Powered {
-    fn on(options: &Options, input: &Input, bell: &Doorbell) -> Result<Powered, Error> {
+    fn on(options: &Options, input: &Input, bell: &Doorbell, tsc_hz: u64) -> Result<Powered, Error> {
         let host = |what| move |source| Error::Host { what, source };
         let memory = PhysMemory::new(options.ram_bytes).map_err(host("RAM"))?;
         let pc = Pc::new(&memory, parts(options, input)).map_err(host("mapping RAM for devices"))?;
         let alarm = Alarm::new(pc.clock, bell.clone()).map_err(host("the alarm's thread"))?;
         let shared = Arc::new(Mutex::new(Shared { pc, alarm, bell: bell.clone(), noticed: false }));
         let process = Process::system(memory.clone(), options.config.clone())?;
-        let mut vcpu = Vcpu::system(&process, Box::new(Ports(shared.clone())))?;
+        let mut vcpu = Vcpu::system(&process, Box::new(Ports { shared: shared.clone(), tsc_hz }))?;
         bell.connect(vcpu.kicker());
         // The area is RAM in every machine that has a MiB of it; one that hasn't can't boot what looks for tables.
         let rsdp = acpi::write(&memory).unwrap_or(0);

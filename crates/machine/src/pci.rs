@@ -210,13 +210,13 @@ impl Pci {
     fn read_config(&self, offset: usize, size: u8) -> u32 {
         let Some((slot, at)) = self.addressed() else { return u32::MAX };
         let bytes = &self.slots[slot].config.bytes;
-        (0..usize::from(size)).fold(0, |v, i| v | u32::from(bytes[at + (offset + i & 3)]) << (8 * i))
+        (0..usize::from(size)).fold(0, |v, i| v | u32::from(bytes[at + ((offset + i) & 3)]) << (8 * i))
     }
 
     fn write_config(&mut self, offset: usize, size: u8, value: u32) {
         let Some((slot, at)) = self.addressed() else { return };
         for i in 0..usize::from(size) {
-            self.slots[slot].config.write(at + (offset + i & 3), (value >> (8 * i)) as u8);
+            self.slots[slot].config.write(at + ((offset + i) & 3), (value >> (8 * i)) as u8);
         }
         self.slots[slot].update_line();
     }

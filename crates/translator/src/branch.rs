@@ -162,6 +162,10 @@ fn pc_thunk(e: &mut Emitter<'_>, target: u32) -> Option<u8> {
     if !e.config.extended || e.is_far(target) || e.source.peek(target, &mut code) < 4 {
         return None;
     }
+    // A comparison covers the unit's own bytes, and the call itself may write to the thunk.
+    if e.checked || e.source.is_volatile(target) {
+        return None;
+    }
     match code {
         [0x8b, modrm, 0x24, 0xc3] if modrm & 0xc7 == 4 && modrm >> 3 != 4 => Some(modrm >> 3),
         _ => None,

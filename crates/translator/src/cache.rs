@@ -410,7 +410,8 @@ impl Cache {
     /// `global`: its address is mapped so in every address space.
     pub fn publish(&mut self, table: TableId, key: CodeKey, global: bool) {
         if let Some((id, offset)) = self.find(key) {
-            let second = self.unit(id).pages.get(1).copied();
+            // In a flat guest pages are their own physical pages; another one that the unit depends on may be a thunk's.
+            let second = self.unit(id).pages.get(1).copied().filter(|_| self.paged);
             self.tables.publish(table, key, second, offset, global);
             self.unit_mut(id).published.push((table, key.eip()));
         }

@@ -69,7 +69,7 @@ pub(crate) struct Emitter<'a> {
     /// Code before this offset holds displacements that are settled already: it can't be moved.
     settled: usize,
     /// The unit checks itself: see [`crate::checked`].
-    checked: bool,
+    pub(crate) checked: bool,
     /// What the check compares with, to be placed behind the code.
     pub(crate) constants: Vec<Constant>,
 }

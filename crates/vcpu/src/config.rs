@@ -1,5 +1,6 @@
 //! How a guest CPU is to be run.
 
+use crate::Tracing;
 use xlat86_arch::CpuModel;
 use xlat86_translator::Columns;
 
@@ -36,6 +37,8 @@ pub struct Config {
     pub model: &'static CpuModel,
     /// Print each unit as it is translated, to standard error.
     pub dump: Option<Columns>,
+    /// Events to report as they happen.
+    pub tracing: Tracing,
     /// Keep translations of executable files for later runs, and use those of earlier ones.
     pub keep_code: bool,
     /// Write /tmp/perf-PID.map for perf(1).
@@ -52,6 +55,7 @@ impl Default for Config {
             engine: Engine::default(),
             model: CpuModel::MAX,
             dump: None,
+            tracing: Tracing::default(),
             keep_code: false,
             perf_map: false,
             mmu: MmuMode::default(),

@@ -5,7 +5,7 @@ use crate::process::Connect;
 use crate::vcpu::written_page;
 use crate::{Exit, Stats, Vcpu};
 use xlat86_arch::{CpuState, Fault, Gva, Mode, PfError, Reg, Seg, Segment, eflags};
-use xlat86_host::{Frame, Left, last_fault};
+use xlat86_host::{Frame, HostFault, Left, last_fault};
 use xlat86_translator::{ExitKind, Fix, Mark, Place};
 
 /// Base given to FS and GS while they hold no usable segment. An access at an offset below 4096 lands in the top page,
@@ -136,6 +136,13 @@ impl Vcpu {
         if left == Left::NotEntered {
             return Then::Exit(Exit::Interrupted);
         }
+        let trace = &self.process.config().tracing;
+        trace.line(trace.exit, || match self.process.cache().place(site, left == Left::Call) {
+            Some(Place::Exit(x)) => format!("exit {:08x} {:?}", x.eip, x.kind),
+            Some(Place::Miss) => format!("exit to {:08x}, not translated", target as u32),
+            Some(Place::Inside(m)) => format!("exit {:08x} {left:?}", m.eip),
+            None => format!("exit {left:?}"),
+        });
         if left == Left::Call
             && let Some(exit) = self.memo.exit(site)
         {
@@ -187,6 +194,11 @@ impl Vcpu {
     fn after_fault(&mut self) -> Option<Exit> {
         let host = last_fault();
         self.last_fault = host;
+        let trace = &self.process.config().tracing;
+        trace.line(trace.fault, || {
+            let HostFault { addr, error, trapno, signal, .. } = host;
+            format!("fault {:08x} trap {trapno} error {error:#x} address {addr:#x} signal {signal}", self.state.eip)
+        });
         let window = self.process.space().window().base();
         let fault = Fault::pf(Gva(host.addr.wrapping_sub(window) as u32), host.error | PfError::U);
         if host.trapno == 14
@@ -242,8 +254,12 @@ fn through(exit: &xlat86_translator::Exit, site: u64, state: &mut CpuState, stat
     }
 }
 
+/// Segments this long are used without looking at their limit: SBCL and Wine keep their threads' data in such, and reach
+/// it all the time, never beyond the end (README, known quirks).
+const TRUSTED_LIMIT: u32 = 0xfff;
+
 /// Base of FS or GS as translated code adds it.
 fn base_of(s: &Segment) -> u32 {
-    let usable = s.attr.present() && s.attr.readable() && s.limit == u32::MAX && !s.attr.expand_down();
+    let usable = s.attr.present() && s.attr.readable() && s.limit >= TRUSTED_LIMIT && !s.attr.expand_down();
     if usable { s.base } else { UNUSABLE_BASE }
 }

@@ -23,6 +23,7 @@ mod stats;
 mod store;
 mod system;
 mod system_dbt;
+mod trace;
 mod vcpu;
 mod world;
 
@@ -33,6 +34,7 @@ pub use process::Process;
 pub use stats::Stats;
 pub use store::FileId;
 pub use system::Kicker;
+pub use trace::{Sink, Tracing};
 pub use vcpu::Vcpu;
 pub use xlat86_arch::CpuModel;
 pub use xlat86_host::HostFault;

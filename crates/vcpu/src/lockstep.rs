@@ -11,7 +11,7 @@ use std::fmt::Write as _;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use xlat86_arch::{CpuState, FxState, Gva, eflags};
-use xlat86_decoder::decode_block;
+use xlat86_decoder::{Block, decode_block};
 use xlat86_host::{Left, signals};
 use xlat86_softmmu::Write;
 use xlat86_translator::{BlockInfo, CodeKey, Config};
@@ -71,19 +71,13 @@ impl Vcpu {
         };
         self.fx_mut();
         let before = self.state.clone();
-        self.mmu.start_journal();
-        self.interp.run(
-            &mut self.state,
-            &mut self.mmu,
-            &mut self.platform,
-            &AtomicBool::new(false),
-            u64::from(block.insns),
-        );
-        let writes = self.mmu.undo_journal();
-        let expected = core::mem::replace(&mut self.state, before.clone());
+        let (mut expected, mut writes) = self.replay(&before, u64::from(block.insns));
         let then = self.enter_at(offset);
         self.fx();
         self.stats.lockstep_blocks += 1;
+        if self.left() == Left::Trap && !self.agrees(&expected, &writes) {
+            (expected, writes) = self.replay_to_trap(&before, expected, writes, &block);
+        }
         // A kick makes it leave before the end, or not even enter: nothing to compare.
         if !matches!(self.left(), Left::Stopped | Left::NotEntered) && !self.agrees(&expected, &writes) {
             let differences = self.differences(&before, &expected, &writes, &block);
@@ -93,6 +87,53 @@ impl Vcpu {
             }
         }
         self.follow(then, &mut None)
+    }
+
+    /// What the interpreter makes of `from` in `insns` instructions, with what it wrote; state and memory stay as they are (the state is `from`).
+    fn replay(&mut self, from: &CpuState, insns: u64) -> (CpuState, Vec<Write>) {
+        self.state = from.clone();
+        self.mmu.start_journal();
+        self.interp.run(&mut self.state, &mut self.mmu, &mut self.platform, &AtomicBool::new(false), insns);
+        let writes = self.mmu.undo_journal();
+        (core::mem::replace(&mut self.state, from.clone()), writes)
+    }
+
+    /// Translated code has left by a host fault. It may be one that the interpreter, which will execute that instruction, knows nothing of (a segment
+    /// that isn't flat): what counts is the state at the instruction.
+    fn replay_to_trap(
+        &mut self,
+        before: &CpuState,
+        expected: CpuState,
+        writes: Vec<Write>,
+        block: &BlockInfo,
+    ) -> (CpuState, Vec<Write>) {
+        let insns = self.decoded(before, block).insns;
+        let Some(n) = insns.iter().position(|i| i.eip() == self.state.eip) else { return (expected, writes) };
+        let got = self.state.clone();
+        // The replay has to find memory as it was; then translated code's writes are put back.
+        let made: Vec<Vec<u8>> = writes
+            .iter()
+            .map(|w| {
+                let mut now = vec![0; w.new.len()];
+                let _ = self.mmu.read_bytes(w.addr, &mut now);
+                now
+            })
+            .collect();
+        for w in writes.iter().rev() {
+            let _ = self.mmu.write_bytes(w.addr, &w.old);
+        }
+        let part = self.replay(before, n as u64);
+        for (w, made) in writes.iter().zip(&made) {
+            let _ = self.mmu.write_bytes(w.addr, made);
+        }
+        self.state = got;
+        part
+    }
+
+    fn decoded(&self, before: &CpuState, block: &BlockInfo) -> Block {
+        let bytes = self.guest_bytes(before.eip, block.len);
+        let model = self.process.config().model;
+        decode_block(&bytes, before.eip, bytes.len(), before.mode(), model.features, block.insns as usize)
     }
 
     /// Is everything as `expected`? Quick to say yes; what is no difference after all is left to [`Vcpu::differences`].
@@ -156,11 +197,7 @@ impl Vcpu {
 
     /// Status flags that the manual leaves undefined after `block`.
     fn undefined_flags(&self, before: &CpuState, block: &BlockInfo) -> u32 {
-        let bytes = self.guest_bytes(before.eip, block.len);
-        let model = self.process.config().model;
-        let decoded =
-            decode_block(&bytes, before.eip, bytes.len(), before.mode(), model.features, block.insns as usize);
-        decoded.insns.iter().fold(0, |undefined, insn| {
+        self.decoded(before, block).insns.iter().fold(0, |undefined, insn| {
             let i = &insn.iced;
             let settled = i.rflags_written() | i.rflags_cleared() | i.rflags_set();
             (undefined & !to_eflags(settled)) | to_eflags(i.rflags_undefined())

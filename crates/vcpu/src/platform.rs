@@ -49,6 +49,10 @@ pub trait Io {
     fn is_host_clock(&self) -> bool {
         true
     }
+    /// Rate of the time stamp counter, if the guest is to be told.
+    fn tsc_hz(&self) -> Option<u64> {
+        None
+    }
     /// Reads a model-specific register that the CPU itself doesn't have; `None`: there is none, #GP(0).
     fn read_msr(&mut self, msr: u32) -> Option<u64> {
         let _ = msr;
@@ -102,6 +106,9 @@ impl Platform for Surroundings {
     }
     fn tsc(&mut self) -> u64 {
         self.io.as_mut().map_or_else(xlat86_host::tsc, |io| io.tsc())
+    }
+    fn tsc_hz(&self) -> Option<u64> {
+        self.io.as_ref()?.tsc_hz()
     }
     fn read_msr(&mut self, msr: u32) -> Option<u64> {
         self.io.as_mut()?.read_msr(msr)

@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use xlat86_arch::{Gva, Mode, PAGE_SIZE};
 use xlat86_softmmu::{CodeWrite, FlatSpace, PhysMemory, Watch};
-use xlat86_translator::{AddressForm, Cache, CodeKey, Full, Source, TableId, Unit, listing, translate};
+use xlat86_translator::{AddressForm, Cache, CodeKey, Columns, Full, Source, TableId, Unit, listing, translate};
 
 /// Retired translations that are kept until the world is stopped for their sake.
 const MOST_RETIRED: usize = 4096;
@@ -344,6 +344,16 @@ impl Process {
             config.max_insns = unit.insns as usize / 2;
         };
         let took = started.elapsed();
+        let trace = &self.config.tracing;
+        trace.line(trace.block, || {
+            let size = unit.code.len();
+            format!("block {:08x} {} instructions, {} bytes, to {size} bytes", unit.eip, unit.insns, unit.len)
+        });
+        if trace.decode {
+            let mut guest = vec![0; unit.len as usize];
+            source.peek(eip, &mut guest);
+            trace.line(true, || listing(&unit, &guest, Columns { guest: true, host: false }));
+        }
         if let Some(columns) = self.config.dump {
             let mut guest = vec![0; unit.len as usize];
             source.peek(eip, &mut guest);

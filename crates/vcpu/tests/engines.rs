@@ -134,3 +134,43 @@ fn a_kept_instruction_is_dropped_when_it_changes() {
         assert_eq!((cpu.state().reg(Reg::Ebx), cpu.state().reg(Reg::Edx)), (u32::MAX, u32::MAX));
     });
 }
+
+/// Code on a page that keeps changing checks itself; a thunk that it calls isn't folded, since the call may overwrite it.
+#[test]
+fn a_call_that_overwrites_its_thunk_is_exact_on_a_hot_page() {
+    // mov ecx,9; 1: mov esp,thunk+5; mov dword [thunk],0xc324048b; call thunk: pushes over the thunk's second byte
+    // thunk: mov eax,[esp]; ret -- becomes mov esp,[ebx+..] with the pushed address, which faults.
+    let thunk = CODE + 0x40;
+    let mut code = vec![0xb9, 9, 0, 0, 0];
+    // 1: mov byte [2f + 1], cl; 2: mov al, imm8; loop 1b: heats the page.
+    code.extend([0x88, 0x0d]);
+    code.extend((CODE + 12).to_le_bytes());
+    code.extend([0xb0, 0, 0xe2, 0xf6]);
+    code.extend([0xbc]);
+    code.extend((thunk + 5).to_le_bytes());
+    code.push(0xe8);
+    code.extend((0x40 - (code.len() as u32 + 4)).to_le_bytes());
+    code.extend([0xcd, 0x80]);
+    code.resize(0x40, 0x90);
+    code.extend([0x8b, 0x04, 0x24, 0xc3]);
+    for engine in [Engine::Interp, Engine::Dbt] {
+        let (mut cpu, _guard) = guest(engine, &code);
+        let exit = cpu.run();
+        assert!(matches!(exit, Exit::Fault(_)), "{engine:?}: {exit:?}");
+        assert_eq!((cpu.state().eip, cpu.state().reg(Reg::Esp)), (thunk, thunk + 1), "{engine:?}");
+    }
+}
+
+/// In the middle of a block, an access through a segment with a limit: translated code leaves there to the interpreter.
+#[test]
+fn a_limited_segment_is_no_difference() {
+    // mov byte [DATA+100h],0aah; push 7; movzx eax,byte fs:[100h]; push eax; pop edx; int 0x80
+    let code = [0xc6, 0x05, 0, 1, 0, 2, 0xaa, 0x6a, 7, 0x64, 0x0f, 0xb6, 0x05, 0, 1, 0, 0, 0x50, 0x5a, 0xcd, 0x80];
+    both(&code, |cpu| {
+        let data = cpu.state().seg[3];
+        cpu.state_mut().seg[4] = xlat86_arch::Segment { base: DATA, limit: 0xfff, ..data };
+        assert_eq!(cpu.run(), Exit::SoftInt(0x80));
+        let state = cpu.state();
+        assert_eq!((state.reg(Reg::Edx), state.reg(Reg::Esp)), (0xaa, STACK_TOP - 4));
+    });
+}

@@ -14,12 +14,37 @@ fn cpuid(ctx: &mut Ctx<'_>, _: &Op) -> Exec {
     const APIC: u32 = 1 << 9;
     const APIC_ENABLED: u64 = 1 << 11;
     let leaf = ctx.gpr::<u32>(0);
-    let [a, b, c, mut d] = ctx.model.cpuid(leaf, ctx.gpr::<u32>(1));
+    let [a, b, c, mut d] = match tsc_leaf(ctx, leaf) {
+        Some(answer) => answer,
+        None => ctx.model.cpuid(leaf, ctx.gpr::<u32>(1)),
+    };
     if leaf == 1 && ctx.cpu.msr.apic_base & APIC_ENABLED == 0 {
         d &= !APIC;
     }
     ctx.cpu.gpr[..4].copy_from_slice(&[a, c, d, b]);
     Ok(())
+}
+
+/// What a CPU that tells the rate of its time stamp counter answers differently: leaf 15H is there (SDM vol. 2A, CPUID). Only models
+/// that are recent enough tell.
+fn tsc_leaf(ctx: &Ctx<'_>, leaf: u32) -> Option<[u32; 4]> {
+    const TSC: u32 = 0x15;
+    const RECENT: u32 = 11;
+    let hz = ctx.platform.tsc_hz()?;
+    let [max, b, c, d] = ctx.model.cpuid(0, 0);
+    if max < RECENT || max >= TSC {
+        return None;
+    }
+    match leaf {
+        0 => Some([TSC, b, c, d]),
+        // Counter over crystal is EBX over EAX; the crystal's rate has 32 bits.
+        TSC => {
+            let times = hz.div_ceil(u64::from(u32::MAX)).max(1);
+            Some([1, times as u32, (hz / times) as u32, 0])
+        }
+        _ if leaf > max && leaf < TSC => Some([0; 4]),
+        _ => None,
+    }
 }
 
 fn rdtsc(ctx: &mut Ctx<'_>, _: &Op) -> Exec {

@@ -222,7 +222,7 @@ impl Pit {
         match port {
             SPEAKER => {
                 let output = if self.channels[2].output(t) { OUTPUT_2 } else { 0 };
-                let refresh = if now / REFRESH_PERIOD & 1 != 0 { REFRESH } else { 0 };
+                let refresh = if (now / REFRESH_PERIOD) & 1 != 0 { REFRESH } else { 0 };
                 self.speaker | output | refresh
             }
             CONTROL => 0xff,

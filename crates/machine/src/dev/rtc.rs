@@ -104,7 +104,7 @@ impl Rtc {
 
     fn encode(&self, v: i64) -> u8 {
         let v = v as u8;
-        if self.reg(REG_B) & B_BINARY != 0 { v } else { v / 10 << 4 | v % 10 }
+        if self.reg(REG_B) & B_BINARY != 0 { v } else { ((v / 10) << 4) | (v % 10) }
     }
 
     fn decode(&self, v: u8) -> i64 {

@@ -62,7 +62,7 @@ impl Block {
         let data = writer.available_bytes().checked_sub(1).ok_or(Malformed)?;
         // The status is the last byte that the device may write.
         let mut status = writer.split_at(data).map_err(|_| Malformed)?;
-        let offset = sector.checked_mul(SECTOR).unwrap_or(u64::MAX);
+        let offset = sector.saturating_mul(SECTOR);
         let outcome = match kind {
             T_IN => self.read(offset, writer, data).map_err(|e| ("read", e)),
             T_OUT => self.write(offset, reader).map_err(|e| ("write", e)),
