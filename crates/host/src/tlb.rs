@@ -76,6 +76,7 @@ impl Tlb {
     }
 
     #[inline(always)]
+    #[allow(clippy::mut_from_ref, reason = "the memory is the CPU's, not this value's")]
     fn tags(&self, page: u32) -> &mut Tags {
         debug_assert!(page <= LAST);
         // SAFETY: in bounds for every page number; this CPU's thread is the only one that accesses it, in translated code or here, and no
@@ -84,6 +85,7 @@ impl Tlb {
     }
 
     #[inline(always)]
+    #[allow(clippy::mut_from_ref, reason = "the memory is the CPU's, not this value's")]
     fn addend(&self, page: u32) -> &mut u64 {
         // SAFETY: as above.
         unsafe { &mut *self.addends.add(page as usize) }

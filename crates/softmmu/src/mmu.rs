@@ -5,7 +5,7 @@ use crate::user::UserView;
 use crate::{FlatSpace, MmuStats, PhysMemory, ShadowStats};
 use std::sync::Arc;
 use xlat86_arch::{CpuState, Fault, Gva};
-use xlat86_host::{HostFault, Scalar, TlbMemory};
+use xlat86_host::{HostFault, Scalar, TlbMemory, Window};
 
 /// One guest CPU's view of guest memory.
 ///
@@ -156,9 +156,9 @@ impl Mmu {
 
     // --- Shadow windows.
 
-    /// Host base of a window in which the current address space's pages appear as CPL 3 may access them, up to date with the guest's page
+    /// A window in which the current address space's pages appear as CPL 3 may access them, up to date with the guest's page
     /// tables as far as the guest may expect. `None` where there is none.
-    pub fn window(&mut self) -> Option<u64> {
+    pub fn window(&mut self) -> Option<Window> {
         if let Translated(p) = &mut self.memory { p.window() } else { None }
     }
 

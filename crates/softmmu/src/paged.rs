@@ -9,7 +9,7 @@ use crate::walk::{Access, Leaf, Paging};
 use crate::{PhysMemory, Place};
 use std::sync::Arc;
 use xlat86_arch::{CpuState, Fault, Gva, PAGE_SHIFT, PAGE_SIZE, cr0, cr4, efer};
-use xlat86_host::{Scalar, Tlb, TlbMemory, TlbView};
+use xlat86_host::{Scalar, Tlb, TlbMemory, TlbView, Window};
 
 /// Whose rights an access has. The value is the index of the view.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -288,8 +288,8 @@ impl Paged {
 
     // --- Shadow windows.
 
-    /// Base of the current address space's window for CPL 3, up to date with the guest's page tables. `None` when the host has no room.
-    pub(crate) fn window(&mut self) -> Option<u64> {
+    /// The current address space's window for CPL 3, up to date with the guest's page tables. `None` when the host has no room.
+    pub(crate) fn window(&mut self) -> Option<Window> {
         self.shadow.window(&self.regs)
     }
 

@@ -13,7 +13,7 @@ use lru::LruCache;
 use std::collections::HashMap;
 use std::sync::Arc;
 use xlat86_arch::{Gva, PAGE_SHIFT, PAGE_SIZE};
-use xlat86_host::ShadowWindow;
+use xlat86_host::{ShadowWindow, Window};
 
 /// Most address spaces with a window.
 const MOST_WINDOWS: usize = 32;
@@ -109,6 +109,8 @@ pub(crate) struct Shadow {
     spaces: LruCache<u32, Space>,
     /// By CR3: ticks at CPL 3.
     heats: LruCache<u32, u64>,
+    /// CR3, [`Shadow::flushes`] and the answer of the latest call of [`Shadow::window`].
+    latest: Option<(u32, u64, Window)>,
     /// Counts CR3 loads and other events after which page tables have to be looked at again.
     flushes: u64,
     /// Pages mapped in all windows.
@@ -122,6 +124,7 @@ impl Shadow {
             memory,
             spaces: LruCache::unbounded(),
             heats: LruCache::unbounded(),
+            latest: None,
             flushes: 0,
             mapped: 0,
             stats: ShadowStats::default(),
@@ -135,6 +138,7 @@ impl Shadow {
 
     /// Page tables mean something else now.
     pub(crate) fn clear(&mut self) {
+        self.latest = None;
         self.spaces.clear();
         self.mapped = 0;
     }
@@ -169,8 +173,19 @@ impl Shadow {
         false
     }
 
-    /// Base of the window of the current address space, made if need be and brought up to date.
-    pub(crate) fn window(&mut self, regs: &Paging) -> Option<u64> {
+    /// The window of the current address space, made if need be and brought up to date.
+    pub(crate) fn window(&mut self, regs: &Paging) -> Option<Window> {
+        if let Some((cr3, flushes, window)) = self.latest
+            && (cr3, flushes) == (regs.cr3, self.flushes)
+        {
+            return Some(window);
+        }
+        let window = self.find_window(regs)?;
+        self.latest = Some((regs.cr3, self.flushes, window));
+        Some(window)
+    }
+
+    fn find_window(&mut self, regs: &Paging) -> Option<Window> {
         if !regs.on() {
             return None;
         }
@@ -180,16 +195,16 @@ impl Shadow {
                 let gone = resync(space, regs, &self.memory, &mut self.stats);
                 self.mapped -= gone;
             }
-            return Some(space.window.base());
+            return Some(space.window.window());
         }
         while self.spaces.len() >= MOST_WINDOWS {
             self.drop_oldest();
         }
-        let window = ShadowWindow::new(self.memory.ram().clone()).ok()?;
+        let shadow = ShadowWindow::new(self.memory.ram().clone()).ok()?;
         self.stats.windows += 1;
-        let base = window.base();
+        let window = shadow.window();
         let space = Space {
-            window,
+            window: shadow,
             seen: self.flushes,
             pdpte: regs.pdpte,
             pages: HashMap::new(),
@@ -197,10 +212,11 @@ impl Shadow {
             tables: [Vec::new(), Vec::new()],
         };
         self.spaces.put(regs.cr3, space);
-        Some(base)
+        Some(window)
     }
 
     fn drop_oldest(&mut self) {
+        self.latest = None;
         if let Some((_, space)) = self.spaces.pop_lru() {
             self.mapped -= space.pages.len();
             self.stats.dropped += 1;

@@ -613,7 +613,7 @@ impl Cache {
     pub fn boundary_at(&self, site: u64) -> Option<u32> {
         let offset = u32::try_from(site.checked_sub(self.arena.base())?).ok().filter(|&o| o >= STUBS_SIZE as u32)?;
         let u = self.unit(self.unit_at(offset)?);
-        u.details.mark_at(offset - u.base).filter(|m| m.boundary).map(|m| u.base + m.host)
+        u.details.mark_at(offset - u.base).filter(|m| m.boundary && !m.fix.pinned).map(|m| u.base + m.host)
     }
 
     /// Patches the jump that left at `site` to go to the translation of its target, if there is one.

@@ -3,7 +3,6 @@
 //! Rules every expansion keeps: loads and stores that can fault come before any guest register changes (or a [`Fix`] says how to repair
 //! it), flags change only as the guest instruction changes them, and only R8 to R11 are free.
 
-use crate::Config;
 use crate::branch;
 use crate::buf::CodeBuf;
 use crate::checked::{self, Constant, Snapshot};
@@ -17,6 +16,7 @@ use crate::stack;
 use crate::stubs;
 use crate::tlb::Slow;
 use crate::unit::{Exit, ExitKind, Fix, Mark, Source, Unit};
+use crate::{AddressForm, Config};
 use crate::{sensitive, string};
 use dynasmrt::{DynasmApi, dynasm};
 use iced_x86::{FlowControl, Instruction, Mnemonic, OpKind, Register};
@@ -125,6 +125,9 @@ pub(crate) fn emit(
     };
     e.buf.bytes.reserve(bytes.len() * 3 + 64);
     let (targets, loop_heads) = branch::targets(insns);
+    // Host string instructions can't be told to use GS for EDI: beside a window, they look their pages up.
+    let looking_up = Config { address_form: AddressForm::Tlb, ..*config };
+    let windowed = config.paged && config.address_form == AddressForm::Gs;
     if config.extended {
         e.groups.targets.clone_from(&targets);
     }
@@ -132,6 +135,7 @@ pub(crate) fn emit(
     for (i, insn) in insns.iter().enumerate() {
         e.at = i;
         let before_jcc = insns.get(i + 1).is_some_and(|n| n.iced.is_jcc_short_or_near());
+        e.config = if windowed && insn.kind == Kind::String { &looking_up } else { config };
         let restarts = e.looks_up() && insn.kind == Kind::String && string::is_repeated(insn);
         if targets.contains(&insn.eip()) || before_jcc || restarts {
             // Jumps find ESP in R12, as does an instruction that goes on from its own start; and nothing may come between a compare and

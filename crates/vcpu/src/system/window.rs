@@ -33,7 +33,7 @@ impl Vcpu {
             return mode;
         }
         self.mmu.sync(&self.state);
-        let Some(base) = self.mmu.window() else { return mode };
+        let Some(base) = self.mmu.window().map(|w| w.base()) else { return mode };
         let windows = &mut self.system_mut().windows;
         if windows.base != base {
             windows.base = base;
