@@ -223,11 +223,11 @@ mod tests {
             body: 60,
             marks: vec![
                 mark,
-                Mark { host: 3, eip: 0x1002, fix: Fix { esp: -4, swapped: None }, exact: false, ..mark },
+                Mark { host: 3, eip: 0x1002, fix: Fix { esp: -4, swapped: None, pinned: false }, exact: false, ..mark },
                 Mark {
                     host: 50,
                     eip: 0x1002,
-                    fix: Fix { esp: 0x7000_0000, swapped: Some(3) },
+                    fix: Fix { esp: 0x7000_0000, swapped: Some(3), pinned: false },
                     boundary: false,
                     ..mark
                 },
