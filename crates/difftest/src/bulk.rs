@@ -284,11 +284,15 @@ impl<'a> Trio<'a> {
         for (s, page) in batch.states.iter().zip(self.pages.chunks_exact_mut(PAGE)) {
             self.window.write_bytes(DATA, &batch.data).expect("the data page is mapped");
             (cpu.gpr, cpu.eip, cpu.eflags, cpu.fx) = (s.gpr, AT, s.eflags | eflags::IF, s.fx);
-            let exit = match self.interp.run(&mut cpu, &mut self.mmu, &mut fpu::Silicon, &never, 1) {
-                Stop::Budget => None,
-                Stop::Fault(f) => Some((f.vector.0, f.error.unwrap_or(0), f.addr.0)),
-                Stop::SoftInt(v) => Some((v, 0, 0)),
-                other => panic!("{other:?} for {:02x?}", batch.code),
+            let exit = loop {
+                match self.interp.run(&mut cpu, &mut self.mmu, &mut fpu::Silicon, &never, 1) {
+                    // A return to the return itself: the others don't stop there either.
+                    Stop::Budget if cpu.eip == AT => {}
+                    Stop::Budget => break None,
+                    Stop::Fault(f) => break Some((f.vector.0, f.error.unwrap_or(0), f.addr.0)),
+                    Stop::SoftInt(v) => break Some((v, 0, 0)),
+                    other => panic!("{other:?} for {:02x?}", batch.code),
+                }
             };
             self.after.push(After::new(exit, cpu.gpr, cpu.eip, cpu.eflags, cpu.fx));
             self.window.read_bytes(DATA, page).expect("the data page is mapped");
