@@ -31,6 +31,9 @@ const fn blockable() -> u64 {
 /// Everything that may be blocked while the emulator runs.
 const BLOCKABLE: u64 = blockable();
 
+/// What waits while a handler runs: two that noted a signal at once would note it in the same place.
+pub(crate) const HELD_IN_HANDLERS: u64 = BLOCKABLE | bit(KICK);
+
 /// Blocks every asynchronous signal in the context that a handler returns to.
 pub(crate) fn block_all_in(set: &mut libc::sigset_t) {
     // SAFETY: the kernel's signal set in a ucontext is 8 bytes at the start of the libc type.
@@ -184,4 +187,33 @@ pub fn use_alternate_stack() -> io::Result<()> {
         *s = Some(map);
         Ok(())
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn simultaneous_signals_are_noted_one_by_one() {
+        use_alternate_stack().unwrap();
+        let (first, second) = (libc::SIGUSR1, libc::SIGURG);
+        for sig in [first, second] {
+            watch(sig, false).unwrap();
+        }
+        let old = mask();
+        set_mask(u64::MAX);
+        // SAFETY: signals to this very thread, which are watched.
+        unsafe {
+            libc::pthread_kill(libc::pthread_self(), second);
+            libc::pthread_kill(libc::pthread_self(), first);
+        }
+        // Both may come in now, and the kernel starts with the smaller number; the other one waits for its turn.
+        for sig in [first, second] {
+            set_mask(old);
+            let number = |info: RawSiginfo| i32::from_le_bytes([info[0], info[1], info[2], info[3]]);
+            assert_eq!(take_pending().map(number), Some(sig));
+        }
+        set_mask(old);
+        assert_eq!(take_pending(), None);
+    }
 }

@@ -68,7 +68,7 @@ pub(crate) fn install(sig: i32, handler: usize, flags: i32) -> std::io::Result<(
         handler,
         flags: (libc::SA_SIGINFO | libc::SA_ONSTACK | flags) as u32 as u64 | SA_RESTORER,
         restorer: &raw const xlat86_restore as usize,
-        mask: 0,
+        mask: crate::signals::HELD_IN_HANDLERS,
     };
     // SAFETY: the struct has the kernel's layout and is fully initialised; handlers of this module are
     // async-signal-safe; the restorer makes the call (rt_sigreturn) that ends every handler.
