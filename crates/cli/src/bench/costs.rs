@@ -23,7 +23,7 @@ const OPERATIONS: &[(&str, &str, f64)] = &[
 
 /// Where the time line looks, in units of work.
 const INSTANTS: &[u32] = &[0, 1, 2, 3, 5, 7, 10, 15, 20, 25, 30];
-/// Runs with counters.
+/// Runs with counters, translating everything: with code kept from earlier runs there would be nothing to count.
 const COUNTS: usize = 7;
 /// Where embedded programs are linked.
 const LINKED_AT: u32 = 0x0804_8000;
@@ -107,9 +107,9 @@ fn decode_speed() -> Option<f64> {
     runs.map(|d| d.bytes as f64 / d.time.as_secs_f64().max(1e-9) / 1e6).reduce(f64::max)
 }
 
-/// Runs with counters.
+/// Runs with counters, translating everything: with code kept from earlier runs there would be nothing to count.
 fn count(dbt: &Engine, workload: &Workload, scale: Option<u32>) -> Option<(Duration, Counters)> {
-    let mut command = dbt.with("--stats=json").command(&workload.program);
+    let mut command = dbt.with("--stats=json").with("--no-code-cache").command(&workload.program);
     match &workload.work {
         Work::Units => command.arg(scale.unwrap_or_default().to_string()),
         Work::Fixed(args) => command.args(args),
