@@ -4,6 +4,7 @@
 //! of its page (executable for the host CPU, never for the translator), decoding and translating. The host CPU leaves through
 //! the gate (`xlat86_host::Compat`) unless the instruction faults or branches.
 
+use crate::differences::{Differences, Registers};
 use crate::engine::{LowMemory, configurations, forget_kicks, with_tls};
 use crate::fpu;
 use crate::generate::{Generator, Rng};
@@ -132,6 +133,10 @@ impl After {
         };
         After { end, gpr, eip, eflags: flags & SEEN, fx: plain(fx) }
     }
+
+    fn registers(&self) -> Registers<'_> {
+        Registers { gpr: &self.gpr, eip: self.eip, eflags: self.eflags, fx: &self.fx }
+    }
 }
 
 /// How an outcome, with its page, differs; but for what `except` lists.
@@ -140,35 +145,17 @@ fn difference(want: (&After, &[u8]), got: (&After, &[u8]), except: &Undefined) -
     if a == b && pa == pb {
         return None;
     }
-    let mut out = String::new();
-    let mut differ = |name: &str, a: &dyn core::fmt::Debug, b: &dyn core::fmt::Debug| {
-        let (a, b) = (format!("{a:x?}"), format!("{b:x?}"));
-        if a != b {
-            let _ = writeln!(out, "  {name}: {a}, but {b}");
-        }
-    };
+    let mut out = Differences::default();
     let faulted = a.end != End::Done && b.end != End::Done;
     if !(faulted && except.which_fault) {
-        differ("end", &a.end, &b.end);
+        out.note("end", &a.end, &b.end);
     }
-    for (i, name) in ["eax", "ecx", "edx", "ebx", "esp", "ebp", "esi", "edi"].iter().enumerate() {
-        if !(faulted && except.registers_on_fault >> i & 1 != 0) {
-            differ(name, &a.gpr[i], &b.gpr[i]);
-        }
-    }
-    differ("eip", &a.eip, &b.eip);
-    differ("eflags", &(a.eflags & !except.flags), &(b.eflags & !except.flags));
-    let control = |f: &FxState| (f.fcw, f.fsw, f.ftw, f.mxcsr);
-    differ("fcw, fsw, ftw, mxcsr", &control(&a.fx), &control(&b.fx));
-    for i in 0..8 {
-        differ(&format!("st{i}"), &a.fx.st[i], &b.fx.st[i]);
-        differ(&format!("xmm{i}"), &a.fx.xmm[i], &b.fx.xmm[i]);
-    }
+    out.registers(a.registers(), b.registers(), except, faulted);
     if let Some(i) = pa.iter().zip(pb).position(|(a, b)| a != b) {
         let end = PAGE.min(i + 8);
-        differ(&format!("memory from {:x}", DATA as usize + i), &&pa[i..end], &&pb[i..end]);
+        out.note(&format!("memory from {:x}", DATA as usize + i), &&pa[i..end], &&pb[i..end]);
     }
-    (!out.is_empty()).then_some(out)
+    out.text()
 }
 
 /// A state on which two of the three disagree.

@@ -34,7 +34,7 @@ pub struct Case {
 /// How far one byte of the data page is from the next.
 const RAMP: u8 = 167;
 
-const NAMES: [&str; 8] = ["eax", "ecx", "edx", "ebx", "esp", "ebp", "esi", "edi"];
+pub(crate) const NAMES: [&str; 8] = ["eax", "ecx", "edx", "ebx", "esp", "ebp", "esi", "edi"];
 
 impl Case {
     /// The data page before.

@@ -4,11 +4,11 @@
 //! [`configurations`]. All CPUs that translate share the host's low memory, so one [`LowMemory`] hands it out.
 
 use crate::case::Case;
+use crate::differences::{Differences, Registers};
 use crate::fpu;
 use crate::state::{AT, CODE, DATA, DATA_LEN};
 use crate::undefined::Undefined;
 use std::collections::HashSet;
-use std::fmt::Write as _;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io;
 use std::ops::Range;
@@ -49,6 +49,12 @@ pub struct Finish {
     pub cpu: CpuState,
     /// Contents of each range of memory.
     pub memory: Vec<Vec<u8>>,
+}
+
+impl Finish {
+    fn registers(&self) -> Registers<'_> {
+        Registers { gpr: &self.cpu.gpr, eip: self.cpu.eip, eflags: self.cpu.eflags, fx: &self.cpu.fx }
+    }
 }
 
 /// A user program's state with thread-local storage behind FS and GS.
@@ -353,37 +359,18 @@ pub fn configurations() -> Vec<(&'static str, TranslatorConfig)> {
 #[must_use]
 pub fn difference(want: &Finish, got: &Finish, except: &Undefined) -> Option<String> {
     let faults = |f: &Finish| matches!(f.exit, Exit::Fault(_));
-    let mut out = String::new();
-    let mut differ = |name: &str, a: &dyn core::fmt::Debug, b: &dyn core::fmt::Debug| {
-        let (a, b) = (format!("{a:x?}"), format!("{b:x?}"));
-        if a != b {
-            let _ = writeln!(out, "  {name}: {a}, but {b}");
-        }
-    };
-    let (a, b) = (&want.cpu, &got.cpu);
+    let mut out = Differences::default();
     if !(except.which_fault && faults(want) && faults(got)) {
-        differ("exit", &want.exit, &got.exit);
+        out.note("exit", &want.exit, &got.exit);
     }
-    for (i, name) in ["eax", "ecx", "edx", "ebx", "esp", "ebp", "esi", "edi"].iter().enumerate() {
-        if !(faults(want) && except.registers_on_fault >> i & 1 != 0) {
-            differ(name, &a.gpr[i], &b.gpr[i]);
-        }
-    }
-    differ("eip", &a.eip, &b.eip);
-    differ("eflags", &(a.eflags & !except.flags), &(b.eflags & !except.flags));
-    let control = |f: &FxState| (f.fcw, f.fsw, f.ftw, f.mxcsr);
-    differ("fcw, fsw, ftw, mxcsr", &control(&a.fx), &control(&b.fx));
-    for i in 0..8 {
-        differ(&format!("st{i}"), &a.fx.st[i], &b.fx.st[i]);
-        differ(&format!("xmm{i}"), &a.fx.xmm[i], &b.fx.xmm[i]);
-    }
+    out.registers(want.registers(), got.registers(), except, faults(want));
     for (r, (a, b)) in want.memory.iter().zip(&got.memory).enumerate() {
         if let Some(i) = a.iter().zip(b).position(|(a, b)| a != b) {
             let end = a.len().min(i + 8);
-            differ(&format!("range {r} from byte {i:x}"), &&a[i..end], &&b[i..end]);
+            out.note(&format!("range {r} from byte {i:x}"), &&a[i..end], &&b[i..end]);
         }
     }
-    (!out.is_empty()).then_some(out)
+    out.text()
 }
 
 /// Kicks the thread that made it, again and again, out of whatever guest code it runs, until it is dropped.

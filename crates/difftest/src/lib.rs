@@ -8,6 +8,7 @@ pub mod case;
 pub mod confine;
 #[cfg(feature = "second-decoder")]
 pub mod decode;
+mod differences;
 pub mod engine;
 pub mod fpu;
 pub mod fuzz;

@@ -2,7 +2,8 @@
 //!
 //! A guest call stores the guest return address on the guest stack and does a host call; a guest return pops the guest address into R11
 //! and does a host return, which the host predicts. Where it lands, the *landing* loads from a place that exists only if R11 is the address it
-//! stands for. If not, the fault handler's side drops the return stack and goes on where R11 says.
+//! stands for. If not, the load faults: the dispatcher drops the return stack,
+//! goes on where R11 says, and has the landing call a stub from then on, which checks without faulting and leaves the return stack alone.
 
 use crate::emit::{Emitter, Next};
 use crate::operand::{self, HostMem, R11, R12};
