@@ -8,6 +8,7 @@
 //! Nothing here executes anything.
 
 #![forbid(unsafe_code)]
+#![allow(clippy::useless_conversion, clippy::unnecessary_cast, reason = "in what dynasm! makes of a register")]
 
 mod branch;
 mod buf;

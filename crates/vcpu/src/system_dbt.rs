@@ -220,7 +220,7 @@ impl Vcpu {
             self.evictions_seen = evictions;
             self.frame.as_mut().expect("translating").reset_all_returns();
         }
-        self.to_system_frame();
+        self.fill_system_frame();
         let arena = self.arena.clone().expect("translating");
         loop {
             self.stats.entries += 1;
@@ -231,19 +231,19 @@ impl Vcpu {
                 Left::NotEntered => {
                     // The registers are those of a boundary that may be biased, when an instruction was to start again.
                     let at = arena.base() + u64::from(offset);
-                    self.from_system_frame();
+                    self.take_system_frame();
                     self.repair_at(at);
                     return Outside::Stopped;
                 }
                 Left::Call => {}
                 Left::Stopped => {
                     self.stats.leave_async += 1;
-                    self.from_system_frame();
+                    self.take_system_frame();
                     self.repair_at(site);
                     return Outside::Stopped;
                 }
                 Left::Trap if self.process.cache().mismatched(site) => {
-                    self.from_system_frame();
+                    self.take_system_frame();
                     self.returned_elsewhere(target);
                     return Outside::Connect(Connect::Table);
                 }
@@ -253,7 +253,7 @@ impl Vcpu {
                         offset = at;
                         continue;
                     }
-                    self.from_system_frame();
+                    self.take_system_frame();
                     self.repair_at(site);
                     return Outside::Interpret;
                 }
@@ -269,7 +269,7 @@ impl Vcpu {
                     }
                     Some(Place::Miss) => {
                         self.stats.leave_miss += 1;
-                        self.from_system_frame();
+                        self.take_system_frame();
                         self.state.eip = target as u32;
                         return Outside::Connect(Connect::Table);
                     }
@@ -284,7 +284,7 @@ impl Vcpu {
                         offset = (site - arena.base()) as u32 - exit.site + again;
                         continue;
                     }
-                    self.from_system_frame();
+                    self.take_system_frame();
                     apply(fix, &mut self.state);
                     self.state.eip = exit.eip;
                     match admitted {
@@ -294,7 +294,7 @@ impl Vcpu {
                 }
                 ExitKind::Careful { target: eip, size, write, .. } => {
                     self.stats.leave_access += 1;
-                    self.from_system_frame();
+                    self.take_system_frame();
                     self.state.eip = eip;
                     let crosses = address as u32 % PAGE_SIZE + u32::from(size) > PAGE_SIZE;
                     // A fault is the business of the access that it is about.
@@ -305,13 +305,13 @@ impl Vcpu {
                 }
                 ExitKind::Quick { what, next } => {
                     self.stats.leave_interpret += 1;
-                    self.from_system_frame();
+                    self.take_system_frame();
                     self.state.eip = exit.eip;
                     if self.quick(what, target, next) { Outside::Go } else { Outside::Interpret }
                 }
                 ExitKind::Changed => {
                     self.stats.leave_changed += 1;
-                    self.from_system_frame();
+                    self.take_system_frame();
                     self.state.eip = exit.eip;
                     self.process.cache().retire_at(site);
                     self.process.dropped();
@@ -319,13 +319,13 @@ impl Vcpu {
                 }
                 ExitKind::Link { target, .. } => {
                     self.stats.leave_link += 1;
-                    self.from_system_frame();
+                    self.take_system_frame();
                     self.state.eip = target;
                     Outside::Connect(Connect::Jump { site })
                 }
                 ExitKind::Interpret | ExitKind::SoftInt { .. } => {
                     self.stats.leave_interpret += 1;
-                    self.from_system_frame();
+                    self.take_system_frame();
                     self.state.eip = exit.eip;
                     Outside::Interpret
                 }
@@ -351,7 +351,7 @@ impl Vcpu {
     }
 
     /// Hands the guest's registers to translated code. At CPL 0 the interrupt flag goes apart.
-    fn to_system_frame(&mut self) {
+    fn fill_system_frame(&mut self) {
         let state = &mut self.state;
         // An instruction breakpoint that RF would hold off doesn't exist while code is translated; the next instruction clears it.
         state.eflags &= !eflags::RF;
@@ -376,7 +376,7 @@ impl Vcpu {
     }
 
     /// Takes the guest's registers back; EIP follows from where it left.
-    fn from_system_frame(&mut self) {
+    fn take_system_frame(&mut self) {
         let state = &mut self.state;
         let frame = self.frame.as_mut().expect("translating").regs();
         state.gpr = frame.gpr;
