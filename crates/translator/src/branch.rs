@@ -90,6 +90,9 @@ fn conditional(e: &mut Emitter<'_>, insn: &Insn) {
         e.settle();
         return;
     }
+    if e.pending_short(0x70 | cc, target, insn.eip()) {
+        return;
+    }
     if !e.is_inside(target) {
         let start = e.previous_start().unwrap_or(e.buf.pos());
         e.align_patch_before(start, 2);

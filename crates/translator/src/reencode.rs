@@ -113,7 +113,7 @@ pub(crate) fn encode(buf: &mut CodeBuf, form: AddressForm, e: &Encoding<'_>) {
         Rm::None => {}
         Rm::Reg(r) => rex |= r >> 3,
         Rm::Mem(m) => {
-            out.put(access_prefixes(form));
+            out.put(access_prefixes(form, m));
             rex |= m.rex();
         }
         Rm::Host(m) => rex |= m.rex(),
