@@ -124,6 +124,15 @@ pub(crate) fn pop_pending() -> Option<RawSiginfo> {
     })
 }
 
+/// The number of the oldest waiting signal.
+pub(crate) fn oldest_pending() -> Option<i32> {
+    SLOT.with(|s| {
+        // SAFETY: as in `push_pending`; a handler that runs meanwhile only adds behind the oldest.
+        let first = unsafe { &(*s.pending.get())[0] };
+        (s.count.get() != 0).then(|| i32::from_le_bytes([first[0], first[1], first[2], first[3]]))
+    })
+}
+
 /// Where the current thread's return stack ends, for the fault handler.
 pub(crate) fn set_return_guard(guard: Range<u64>) {
     SLOT.with(|s| s.return_guard.set((guard.start, guard.end)));

@@ -173,6 +173,12 @@ pub(crate) fn announce<T: FromBytes + IntoBytes>(block: &mut T, info: fn(u64) ->
     let _ = call(Sysno::rt_tgsigqueueinfo, &[Arg::int(pid), Arg::int(tid), sig, Arg::input(&info)]);
 }
 
+/// Does any process trace this thread?
+pub(crate) fn is_traced() -> bool {
+    let status = std::fs::read_to_string("/proc/thread-self/status").unwrap_or_default();
+    status.lines().any(|l| l.strip_prefix("TracerPid:").is_some_and(|pid| pid.trim() != "0"))
+}
+
 /// Reads memory of another process.
 pub(crate) fn peer_read(pid: u32, at: u64, to: &mut [u8]) -> Result<(), Errno> {
     let len = to.len() as u64;

@@ -18,6 +18,7 @@ mod ioctl;
 mod load;
 mod mm;
 mod options;
+mod peer;
 mod proc_files;
 mod program;
 mod ranges;

@@ -132,6 +132,7 @@ fn load(
     envp: Vec<CString>,
 ) -> Result<Task, Failure> {
     let window = host::low_window();
+    xlat86_host::signals::expect_kicks();
     let space = Arc::new(FlatSpace::new(window));
     let process = Process::new(space.clone(), options.config.clone())?;
     let mm = Arc::new(Mm::new(process.clone(), space));
@@ -198,6 +199,8 @@ fn load(
         seccomp,
         trace: None,
         trace_on_exec: false,
+        left: None,
+        goes_on: None,
         in_vfork: false,
         vcpu,
         mem,

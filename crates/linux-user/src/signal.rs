@@ -188,16 +188,13 @@ impl Task {
 
     fn deliver(&mut self, sig: i32, info: Siginfo, forced: bool) {
         let (mut sig, mut info) = (sig, info);
-        if sig == signals::KICK && info.errno == tracee::MAGIC {
-            if info.fields[2] != 0 || !self.traced() {
-                // Of a stop that nobody looked at.
-                return signals::set_mask(self.signals.blocked);
-            }
-            (sig, info) = (libc::SIGSTOP, Siginfo { signo: libc::SIGSTOP as u32, ..Siginfo::default() });
+        if sig == signals::KICK && matches!(info.errno, tracee::MAGIC | tracee::ASK) {
+            let Some(meant) = self.answer(&info) else { return signals::set_mask(self.signals.blocked) };
+            (sig, info) = (meant, Siginfo { signo: meant as u32, ..Siginfo::default() });
         }
         if self.traced() {
             let chosen = self.trace_delivery(sig, &info);
-            if chosen == 0 || matches!(chosen, libc::SIGSTOP | libc::SIGTSTP | libc::SIGTTIN | libc::SIGTTOU) {
+            if chosen == 0 {
                 return signals::set_mask(self.signals.blocked);
             }
             if chosen != sig {
@@ -228,6 +225,12 @@ impl Task {
                 DefaultAction::Die => self.die(sig),
             },
             _ => {
+                if self.left.take().is_some() {
+                    // The call that was to go on after a stop ends for a handler after all.
+                    let s = self.vcpu.state_mut();
+                    s.set_reg(Reg::Eax, (-Errno::EINTR.into_raw()) as u32);
+                    s.eip = s.eip.wrapping_add(crate::task::INT80_LEN);
+                }
                 if action.flags & SA_RESETHAND != 0 {
                     let _ = self.set_action(sig, Sigaction { handler: SIG_DFL, ..action });
                 }

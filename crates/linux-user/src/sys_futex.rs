@@ -3,6 +3,7 @@
 use crate::SysResult;
 use crate::abi::{GuestTime, Timespec32, Timespec64};
 use crate::host_unsafe::{self as host, Arg};
+use crate::sys_poll::Deadline;
 use crate::sys_signal::read_timeout;
 use crate::task::Task;
 use syscalls::{Errno, Sysno};
@@ -17,7 +18,9 @@ const LOCK_PI2: u32 = 13;
 fn futex_with<T: GuestTime>(t: &mut Task, a: [u32; 6]) -> SysResult {
     let [word, op, value, timeout, word2, value3] = a;
     let timed = matches!(op & CMD_MASK, WAIT | LOCK_PI | WAIT_BITSET | WAIT_REQUEUE_PI | LOCK_PI2);
-    let time = if timed { read_timeout::<T>(t, timeout)? } else { None };
+    let mut time = if timed { read_timeout::<T>(t, timeout)? } else { None };
+    // Only the first kind of wait counts from now; the others have a point in time.
+    let deadline = if op & CMD_MASK == WAIT { Some(Deadline::after(t, &mut time)?) } else { None };
     for w in [word, word2] {
         if w & 3 == 0 {
             t.mem.prepare_write(w, 4);
@@ -29,7 +32,11 @@ fn futex_with<T: GuestTime>(t: &mut Task, a: [u32; 6]) -> SysResult {
         None => Arg::uint(timeout),
     };
     let args = [Arg::uint(word), Arg::uint(op), Arg::uint(value), fourth, Arg::uint(word2), Arg::uint(value3)];
-    t.host_blocking(Sysno::futex, &args)
+    let r = t.host_blocking(Sysno::futex, &args);
+    if let Some(d) = deadline {
+        t.keep_left(&d);
+    }
+    r
 }
 
 pub(crate) fn futex(t: &mut Task, a: [u32; 6]) -> SysResult {

@@ -191,6 +191,7 @@ fn create_fork(t: &mut Task, new: New) -> SysResult {
             t.vcpu.after_fork();
             t.is_main = true;
             t.shared.threads.store(0, Ordering::Release);
+            t.shared.traced.store(t.traced().into(), Ordering::Release);
             t.become_child(&new)?;
             let plain = new.exit_signal == libc::SIGCHLD as u32;
             t.trace_birth(if plain { tracee::O_FORK } else { tracee::O_CLONE });
@@ -247,6 +248,9 @@ fn create_vfork(t: &mut Task, new: New) -> SysResult {
     *t.vcpu.fx_mut() = fx;
     (t.signals, t.tls, t.clear_tid, t.robust_list, t.is_main) = (signals, tls, clear_tid, robust_list, is_main);
     t.sighand = sighand;
+    if trace.is_some() && !t.traced() {
+        t.shared.traced.fetch_add(1, Ordering::AcqRel);
+    }
     (t.trace, t.in_vfork, t.trace_on_exec) = (trace, was_in_vfork, false);
     t.ended = None;
     for i in 0..3u16 {
@@ -301,6 +305,8 @@ fn create_thread(t: &mut Task, new: New) -> SysResult {
             seccomp,
             trace,
             trace_on_exec: false,
+            left: None,
+            goes_on: None,
             in_vfork: false,
             is_main: false,
             ended: None,
@@ -321,9 +327,11 @@ fn create_thread(t: &mut Task, new: New) -> SysResult {
         let _ = tell.send(ready);
         let _ = wait_for_go.recv();
         if ready.is_ok() {
+            child.shared.traced.fetch_add(child.traced().into(), Ordering::AcqRel);
             signals::set_mask(blocked);
             child.trace_birth(tracee::O_CLONE);
             child.run();
+            child.shared.traced.fetch_sub(child.traced().into(), Ordering::AcqRel);
         }
         signals::set_mask(u64::MAX);
         child.shared.threads.fetch_sub(1, Ordering::AcqRel);

@@ -32,7 +32,7 @@ impl Task {
         }
         let mut actions = self.actions();
         let disposition = match new.handler {
-            _ if self.shared.traced.load(std::sync::atomic::Ordering::Acquire) => Disposition::Watch,
+            _ if self.shared.traced.load(std::sync::atomic::Ordering::Acquire) != 0 => Disposition::Watch,
             SIG_DFL => Disposition::Default,
             SIG_IGN => Disposition::Ignore,
             _ => Disposition::Watch,
