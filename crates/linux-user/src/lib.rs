@@ -11,6 +11,7 @@
 
 pub mod abi;
 mod bpf;
+mod core_file;
 mod elf;
 mod guest;
 mod host_unsafe;

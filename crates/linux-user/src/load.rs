@@ -115,6 +115,7 @@ pub fn run(options: Options, invocation: Invocation, inner: bool) -> Result<i32,
     }
     let mut task = load(options, keep, sysroot, trace, program, &path, envp)?;
     host::inherited::restore();
+    task.renew_actions();
     if let Some(options) = task.shared.options.traced {
         task.trace_exec(options);
     }
@@ -181,17 +182,18 @@ fn load(
     };
     let shared = Arc::new(Shared {
         options,
-        sysroot,
+        sysroot: sysroot.map(Arc::new),
         keep,
         exe: path,
         placed,
-        trace,
+        trace: trace.map(Arc::new),
         vdso: entry,
         started: Instant::now(),
         threads: Default::default(),
         seccomp: Default::default(),
         traced: Default::default(),
         tracees: Default::default(),
+        robust: Default::default(),
         process,
     });
     let seccomp = shared.seccomp.add(&inherited);
@@ -210,7 +212,6 @@ fn load(
         signals: ThreadSignals { blocked: xlat86_host::signals::mask(), ..ThreadSignals::default() },
         tls: [0; 3],
         clear_tid: 0,
-        robust_list: 0,
         is_main: true,
         ended: None,
     })

@@ -38,7 +38,7 @@ type File = fn(&Task) -> Result<Vec<u8>, Errno>;
 
 /// The files of /proc/self.
 const FILES: [(&str, File); 6] = [
-    ("maps", |t| maps(t).map(String::into_bytes)),
+    ("maps", maps),
     ("cmdline", |t| Ok(region(t, t.shared.placed.args))),
     ("auxv", |t| Ok(region(t, (t.shared.placed.auxv.0, t.shared.placed.auxv.0 + t.shared.placed.auxv.1)))),
     ("stat", stat),
@@ -221,11 +221,16 @@ fn memory_file(contents: &[u8], flags: u32) -> Result<u32, Errno> {
     Ok(fd as u32)
 }
 
+fn maps(t: &Task) -> Result<Vec<u8>, Errno> {
+    let mut text = String::new();
+    map(t)?.iter().for_each(|l| l.print(&mut text));
+    Ok(text.into_bytes())
+}
+
 /// The host's map below 4 GB, with the guest's execute permission and names, and neighbours that differ only by write
 /// protection for translated code joined again.
-fn maps(t: &Task) -> Result<String, Errno> {
-    let host =
-        std::fs::read_to_string("/proc/self/maps").map_err(|e| Errno::new(e.raw_os_error().unwrap_or(libc::EIO)))?;
+pub(crate) fn map(t: &Task) -> Result<Vec<Line>, Errno> {
+    let host = host_file("/proc/self/maps")?;
     let mut out: Vec<Line> = Vec::new();
     for line in host.lines().filter_map(Line::parse) {
         for part in line.split_by_guest(t) {
@@ -235,21 +240,20 @@ fn maps(t: &Task) -> Result<String, Errno> {
             }
         }
     }
-    Ok(out.iter().fold(String::new(), |mut s, l| {
-        l.print(&mut s);
-        s
-    }))
+    Ok(out)
 }
 
+/// A mapping of the guest, as /proc/self/maps shows it.
 #[derive(Clone, Debug)]
-struct Line {
-    start: u32,
-    end: u32,
-    perms: [u8; 4],
-    offset: u64,
+#[allow(missing_docs)]
+pub(crate) struct Line {
+    pub start: u32,
+    pub end: u32,
+    pub perms: [u8; 4],
+    pub offset: u64,
     device: String,
-    inode: u64,
-    name: String,
+    pub inode: u64,
+    pub name: String,
 }
 
 impl Line {

@@ -26,7 +26,7 @@ pub struct Shared {
     /// As given on the command line.
     pub options: Options,
     /// Where lookups go first.
-    pub sysroot: Option<Sysroot>,
+    pub sysroot: Option<std::sync::Arc<Sysroot>>,
     /// The emulator's own file, once it is out of sight.
     pub keep: Keep,
     /// The program's file on the host (/proc/self/exe).
@@ -34,7 +34,7 @@ pub struct Shared {
     /// Where the kernel's tables are on the initial stack.
     pub placed: Placed,
     /// System-call trace, if asked for.
-    pub trace: Option<Tracer>,
+    pub trace: Option<std::sync::Arc<Tracer>>,
     /// Entry points in the vDSO.
     pub vdso: Vdso,
     /// When the program started.
@@ -45,6 +45,8 @@ pub struct Shared {
     pub traced: std::sync::atomic::AtomicUsize,
     /// What this process traces.
     pub tracees: crate::tracer::Tracees,
+    /// Where its threads' robust futex lists are.
+    pub robust: crate::sys_futex::RobustLists,
     /// Guest threads besides the main one.
     pub threads: std::sync::atomic::AtomicUsize,
     /// The engine, for its statistics.
@@ -52,6 +54,26 @@ pub struct Shared {
 }
 
 impl Shared {
+    /// The same for another process that runs the same program in the same memory.
+    pub(crate) fn for_another_process(&self) -> Shared {
+        Shared {
+            options: self.options.clone(),
+            sysroot: self.sysroot.clone(),
+            keep: Keep::inherited(self.keep.fd()),
+            exe: self.exe.clone(),
+            placed: self.placed,
+            trace: self.trace.clone(),
+            vdso: self.vdso,
+            started: self.started,
+            seccomp: Default::default(),
+            traced: Default::default(),
+            tracees: Default::default(),
+            robust: Default::default(),
+            threads: Default::default(),
+            process: self.process.clone(),
+        }
+    }
+
     /// The program's name for messages.
     pub fn name(&self) -> String {
         self.exe.to_string_lossy().into_owned()

@@ -7,6 +7,7 @@
 use crate::abi::{
     FsaveHead, HostSiginfo, RtSigframe, SI_KERNEL, Sigaction, Sigcontext, Sigframe, Siginfo, StackT, U64, Ucontext,
 };
+use crate::core_file;
 use crate::host_unsafe as host;
 use crate::task::Task;
 use crate::tracee;
@@ -108,6 +109,11 @@ fn default_action(sig: i32) -> DefaultAction {
         libc::SIGSTOP | libc::SIGTSTP | libc::SIGTTIN | libc::SIGTTOU => DefaultAction::Stop,
         _ => DefaultAction::Die,
     }
+}
+
+/// Does a signal end a process that does nothing about it?
+pub(crate) fn kills(sig: i32) -> bool {
+    matches!(default_action(sig), DefaultAction::Die)
 }
 
 /// What an exception becomes: signal, code, and whether the address is that of the instruction (else given or zero).
@@ -214,7 +220,7 @@ impl Task {
         let action = self.actions().0[i];
         let blocked = self.signals.blocked >> i & 1 != 0;
         if forced && (blocked || action.handler == SIG_IGN || action.handler == SIG_DFL) {
-            self.die(sig);
+            self.die(sig, &info);
         }
         self.trace_signal(sig, &info);
         match action.handler {
@@ -222,7 +228,7 @@ impl Task {
             SIG_DFL => match default_action(sig) {
                 DefaultAction::Ignore => {}
                 DefaultAction::Stop => host::stop_process(),
-                DefaultAction::Die => self.die(sig),
+                DefaultAction::Die => self.die(sig, &info),
             },
             _ => {
                 if self.left.take().is_some() {
@@ -237,7 +243,7 @@ impl Task {
                 if self.push_frame(sig, &action, info).is_err() {
                     // No room for the frame: the kernel sends SIGSEGV, by force.
                     if sig == libc::SIGSEGV {
-                        self.die(sig);
+                        self.die(sig, &info);
                     }
                     return self.force(libc::SIGSEGV, SI_KERNEL, 0);
                 }
@@ -249,9 +255,11 @@ impl Task {
     }
 
     /// Ends the process by `sig`, so that its parent sees it die of that.
-    pub fn die(&mut self, sig: i32) -> ! {
+    pub fn die(&mut self, sig: i32, info: &Siginfo) -> ! {
+        self.release_all_futexes();
+        let core = core_file::writes(sig) && core_file::write(self, sig, info);
         self.shared.at_exit(&format!("killed by {}", crate::trace::signal_name(sig as u32)), &mut self.vcpu);
-        host::die_by_signal(sig)
+        host::die_by_signal(sig, core)
     }
 
     /// Sets the blocked set, here and on the host.

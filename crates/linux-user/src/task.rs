@@ -48,8 +48,6 @@ pub struct Task {
     pub tls: [u64; 3],
     /// Cleared, and its waiters woken, when the thread ends (CLONE_CHILD_CLEARTID).
     pub clear_tid: u32,
-    /// Address of the thread's robust futex list.
-    pub robust_list: u32,
     /// False for threads that the guest started.
     pub is_main: bool,
     /// The filters that its system calls pass.

@@ -86,7 +86,7 @@ pub(crate) const EVENT_EXEC: u32 = 4;
 pub(crate) const EVENT_STOP: u32 = 128;
 
 /// Not in a system call.
-const NO_CALL: u32 = u32::MAX;
+pub(crate) const NO_CALL: u32 = u32::MAX;
 /// Index of ORIG_EAX in `struct user_regs_struct` of i386.
 const ORIG_EAX: usize = 11;
 
@@ -143,17 +143,14 @@ impl Task {
         }
         self.trace = Some(Box::new(Block { options, poked: [u32::MAX, 0], ..Block::default() }));
         // A tracer sees every signal, the ignored ones too.
-        let actions = self.actions().clone();
-        for (i, a) in actions.0.iter().enumerate() {
-            let _ = self.set_action(i as i32 + 1, *a);
-        }
+        self.renew_actions();
         if hello {
             self.announce(HELLO, 0, NO_CALL, None);
         }
     }
 
     /// Puts the state of the guest where the tracer looks for it.
-    fn fill(&mut self, b: &mut Block, orig_eax: u32) {
+    pub(crate) fn fill(&mut self, b: &mut Block, orig_eax: u32) {
         let fx = *self.vcpu.fx();
         let s = self.vcpu.state();
         let seg = |r: Seg| u32::from(s.segment(r).selector);
@@ -250,10 +247,7 @@ impl Task {
         if self.trace.take().is_some() {
             self.shared.traced.fetch_sub(1, Ordering::AcqRel);
         }
-        let actions = self.actions().clone();
-        for (i, a) in actions.0.iter().enumerate() {
-            let _ = self.set_action(i as i32 + 1, *a);
-        }
+        self.renew_actions();
     }
 
     /// A signal is about to be delivered: the tracer decides which one it will be, 0 for none.
