@@ -14,6 +14,7 @@ mod buf;
 mod cache;
 mod checked;
 mod config;
+mod crossing;
 mod decimal;
 mod emit;
 mod esp;
