@@ -15,6 +15,7 @@ mod buf;
 mod cache;
 mod checked;
 mod config;
+mod crossing;
 mod decimal;
 mod emit;
 mod esp;
