@@ -140,7 +140,7 @@ fn memory_of(fd: u32) -> Option<u32> {
     const PROC_SUPER_MAGIC: i64 = 0x9fa0;
     let mut fs = crate::abi::HostStatfs::default();
     host::call(Sysno::fstatfs, &[Arg::int(fd), Arg::output(&mut fs)]).ok()?;
-    if i64::from(fs.typ) != PROC_SUPER_MAGIC {
+    if fs.typ != PROC_SUPER_MAGIC {
         return None;
     }
     let link = std::fs::read_link(format!("/proc/self/fd/{fd}")).ok()?;

@@ -8,21 +8,25 @@
 //! Nothing here executes anything.
 
 #![forbid(unsafe_code)]
+#![allow(clippy::useless_conversion, clippy::unnecessary_cast, reason = "in what dynasm! makes of a register")]
 
 mod branch;
 mod buf;
 mod cache;
 mod checked;
 mod config;
+mod crossing;
 mod decimal;
 mod emit;
 mod esp;
 mod flags;
 mod group;
+mod image;
+mod kept;
 mod legacy;
 mod listing;
 mod operand;
-mod pack;
+mod packed;
 mod reencode;
 mod sensitive;
 mod shape;
@@ -38,8 +42,8 @@ mod tests;
 
 pub use cache::{BlockInfo, Cache, CacheStats, CodeKey, Full, Place};
 pub use config::{AddressForm, Config};
+pub use image::{Image, Piece, image};
 pub use listing::{Columns, listing};
-pub use pack::Shared;
 pub use stubs::Stub;
 pub use tables::{TableId, Tables};
 pub use unit::{Exit, ExitKind, Fix, Mark, Quick, Source, Unit, translate};
