@@ -4,26 +4,9 @@ use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use xlat86_arch::{CpuModel, CpuState, Gva, Reg, cr4};
-use xlat86_host::scratch_window;
-use xlat86_interp::{HostMath, Interp, Platform, Stop};
+use xlat86_host::{TlbMemory, scratch_window};
+use xlat86_interp::{Detached, Interp, Stop};
 use xlat86_softmmu::{FlatSpace, Mmu, PhysMemory, Prot};
-
-struct NoPlatform;
-impl Platform for NoPlatform {
-    fn port_in(&mut self, _: u16, _: u8) -> u32 {
-        0
-    }
-    fn port_out(&mut self, _: u16, _: u8, _: u32) {}
-    fn tsc(&mut self) -> u64 {
-        0
-    }
-    fn x87(&mut self, _: HostMath, a: [u8; 10], b: [u8; 10], _: u16) -> ([u8; 10], [u8; 10], u16) {
-        (a, b, 0)
-    }
-    fn approx(&mut self, _: bool, x: f32) -> f32 {
-        x
-    }
-}
 
 const CODE: u32 = 0x1000_0000;
 
@@ -68,7 +51,7 @@ fn bench(c: &mut Criterion, name: &str, mut mmu: Mmu, mut cpu: CpuState) {
     let mut group = c.benchmark_group("interp");
     group.throughput(Throughput::Elements(INSNS)).sample_size(20);
     group.bench_function(name, |b| {
-        b.iter(|| assert_eq!(interp.run(&mut cpu, &mut mmu, &mut NoPlatform, &interrupt, INSNS), Stop::Budget));
+        b.iter(|| assert_eq!(interp.run(&mut cpu, &mut mmu, &mut Detached::system(), &interrupt, INSNS), Stop::Budget));
     });
     group.finish();
 }
@@ -100,7 +83,7 @@ fn paged(c: &mut Criterion) {
     let mut cpu = CpuState::linux_user();
     cpu.cr4 &= !cr4::PAE;
     cpu.cr3 = DIRECTORY;
-    bench(c, "collatz paged", Mmu::paged(memory, 36), cpu);
+    bench(c, "collatz paged", Mmu::paged(memory, &TlbMemory::new().unwrap(), 36), cpu);
 }
 
 fn run(c: &mut Criterion) {

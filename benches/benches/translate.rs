@@ -21,6 +21,9 @@ impl Source for Text<'_> {
     fn known(&self, _eip: u32) -> bool {
         false
     }
+    fn is_volatile(&self, _eip: u32) -> bool {
+        false
+    }
 }
 
 /// Gives guest instructions, guest bytes and host bytes.
@@ -49,7 +52,7 @@ fn bench(c: &mut Criterion) {
     println!("code expansion: {:.2} host bytes per guest byte", host as f64 / guest as f64);
     let mut group = c.benchmark_group("translate");
     group.throughput(Throughput::Elements(insns)).sample_size(20);
-    group.bench_function("libc", |b| b.iter(|| sweep(&text, base, |u| drop(black_box(u)))));
+    group.bench_function("libc", |b| b.iter(|| sweep(&text, base, |u| _ = black_box(u))));
     group.finish();
 }
 

@@ -10,7 +10,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use xlat86_arch::{CpuModel, CpuState, FxState, Gva, Mode, eflags};
 use xlat86_decoder::{Insn, Kind, Unit, decode_insn, unit_of};
-use xlat86_host::{Transcendental, Window, approximate, scratch_window, transcendental};
+use xlat86_host::{Window, approximate, scratch_window};
 use xlat86_interp::{HostMath, Interp, Platform, Stop};
 use xlat86_softmmu::{FlatSpace, Mmu, Prot};
 
@@ -389,19 +389,7 @@ impl Platform for Silicon {
         0
     }
     fn x87(&mut self, op: HostMath, st0: [u8; 10], st1: [u8; 10], fcw: u16) -> ([u8; 10], [u8; 10], u16) {
-        use Transcendental as T;
-        let op = match op {
-            HostMath::F2xm1 => T::F2xm1,
-            HostMath::Fyl2x => T::Fyl2x,
-            HostMath::Fyl2xp1 => T::Fyl2xp1,
-            HostMath::Fptan => T::Fptan,
-            HostMath::Fpatan => T::Fpatan,
-            HostMath::Fsin => T::Fsin,
-            HostMath::Fcos => T::Fcos,
-            HostMath::Fsincos => T::Fsincos,
-        };
-        let r = transcendental(op, st0, st1, fcw);
-        (r.old[0], if matches!(op, T::Fptan | T::Fsincos) { r.pushed } else { r.old[1] }, r.fsw)
+        xlat86_vcpu::silicon_x87(op, st0, st1, fcw)
     }
     fn approx(&mut self, rsqrt: bool, x: f32) -> f32 {
         approximate(rsqrt, x)

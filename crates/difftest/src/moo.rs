@@ -5,14 +5,13 @@
 //! capture ends with a HALT that was put where execution went on, so EIP is one more than after the instruction. Masks, of a file or of one
 //! capture, name the bits that are defined.
 
-use crate::reference::Real;
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::io;
 use std::sync::Arc;
 use xlat86_arch::{CpuModel, CpuState, Gva, Reg, Seg, Segment, cr0, eflags};
 use xlat86_host::{Window, scratch_window};
-use xlat86_interp::{Event, Interp, Stop};
+use xlat86_interp::{Detached, Event, Interp, Stop};
 use xlat86_softmmu::{FlatSpace, Mmu, Prot};
 
 /// The order of registers in 32-bit register chunks.
@@ -205,13 +204,15 @@ impl Machine {
     /// Never: memory beyond 16 MB isn't there, and a capture that names some differs.
     pub fn difference(&mut self, capture: &Capture) -> Option<String> {
         let mut cpu = self.prepare(capture)?;
-        let halted = match self.interp.step(&mut cpu, &mut self.mmu, &mut Real) {
+        let halted = match self.interp.step(&mut cpu, &mut self.mmu, &mut Detached::system()) {
             Stop::Budget => false,
             Stop::Halt => true,
-            Stop::Fault(fault) => match self.interp.deliver(&mut cpu, &mut self.mmu, &mut Real, Event::Fault(fault)) {
-                Stop::Budget => false,
-                other => return Some(format!("{fault:?}, whose delivery ended by {other:?}")),
-            },
+            Stop::Fault(fault) => {
+                match self.interp.deliver(&mut cpu, &mut self.mmu, &mut Detached::system(), Event::Fault(fault)) {
+                    Stop::Budget => false,
+                    other => return Some(format!("{fault:?}, whose delivery ended by {other:?}")),
+                }
+            }
             other => return Some(format!("ended by {other:?}")),
         };
         if !halted {

@@ -323,7 +323,7 @@ impl Builder<'_> {
             0 => {
                 let start = self.code.len() + 2;
                 let opcode = 0xe0 + self.below(4);
-                self.emit(&[0xb9, 1 + self.below_copy(3), 0, 0, 0][..if opcode == 0xe3 { 0 } else { 5 }].to_vec());
+                self.emit(&[0xb9, 1 + self.below_copy(3), 0, 0, 0][..if opcode == 0xe3 { 0 } else { 5 }]);
                 let start = if opcode == 0xe3 { start } else { start + 5 };
                 self.emit(&[opcode, 0]);
                 self.random_insn();
@@ -432,7 +432,7 @@ impl Builder<'_> {
             7 => &[0x12],
             _ => &[0xf0, 0x0f, 0xc0],
         };
-        self.emit(&op.to_vec());
+        self.emit(op);
         self.emit(&[modrm, 0x24, disp]);
         if self.below(4) == 0 {
             let r = self.reg();

@@ -5,49 +5,8 @@ use std::io;
 use std::sync::Arc;
 use xlat86_arch::{CpuModel, CpuState, Gva, Vector, eflags};
 use xlat86_host::{Window, scratch_window};
-use xlat86_interp::{HostMath, Interp, Platform, Stop};
+use xlat86_interp::{Detached, Interp, Stop};
 use xlat86_softmmu::{FlatSpace, Mmu, Prot};
-
-/// A CPU in a Linux user program's state, with nothing attached.
-pub struct Bare;
-
-impl Platform for Bare {
-    fn port_in(&mut self, _: u16, _: u8) -> u32 {
-        u32::MAX
-    }
-    fn port_out(&mut self, _: u16, _: u8, _: u32) {}
-    fn tsc(&mut self) -> u64 {
-        0
-    }
-    fn x87(&mut self, _: HostMath, a: [u8; 10], b: [u8; 10], _: u16) -> ([u8; 10], [u8; 10], u16) {
-        (a, b, 0)
-    }
-    fn approx(&mut self, _: bool, x: f32) -> f32 {
-        x
-    }
-    fn delivers_interrupts(&self) -> bool {
-        false
-    }
-}
-
-/// As [`Bare`], but interrupts go through the vector table, and ports give what open ones do.
-pub(crate) struct Real;
-
-impl Platform for Real {
-    fn port_in(&mut self, port: u16, size: u8) -> u32 {
-        Bare.port_in(port, size)
-    }
-    fn port_out(&mut self, _: u16, _: u8, _: u32) {}
-    fn tsc(&mut self) -> u64 {
-        0
-    }
-    fn x87(&mut self, op: HostMath, a: [u8; 10], b: [u8; 10], fcw: u16) -> ([u8; 10], [u8; 10], u16) {
-        Bare.x87(op, a, b, fcw)
-    }
-    fn approx(&mut self, rsqrt: bool, x: f32) -> f32 {
-        Bare.approx(rsqrt, x)
-    }
-}
 
 /// Executes on the interpreter.
 pub struct Reference {
@@ -80,7 +39,7 @@ impl Executor for Reference {
         cpu.eip = AT;
         cpu.eflags = regs.eflags | eflags::IF;
         cpu.fx = regs.fx;
-        let end = match self.interp.step(&mut cpu, &mut self.mmu, &mut Bare) {
+        let end = match self.interp.step(&mut cpu, &mut self.mmu, &mut Detached::program()) {
             Stop::Budget => End::Done,
             Stop::Fault(f) => End::Fault { vector: f.vector, error: f.error.unwrap_or(0), addr: f.addr.0 },
             Stop::SoftInt(v) => End::Fault { vector: Vector(v), error: 0, addr: 0 },

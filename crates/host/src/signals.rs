@@ -19,7 +19,7 @@ pub const fn bit(sig: i32) -> u64 {
 pub const KICK: i32 = libc::SIGSTKFLT;
 
 const fn blockable() -> u64 {
-    let mut mask = u64::MAX & !bit(KICK);
+    let mut mask = !bit(KICK);
     let mut i = 0;
     while i < SYNC_SIGNALS.len() {
         mask &= !bit(SYNC_SIGNALS[i]);

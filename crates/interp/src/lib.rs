@@ -23,7 +23,7 @@ mod system;
 mod table;
 mod width;
 
-pub use platform::{HostMath, Platform};
+pub use platform::{Detached, HostMath, Platform};
 pub use run::{Interp, note_fault};
 pub use stop::Stop;
 pub use system::interrupt::Event;

@@ -61,3 +61,42 @@ pub trait Platform {
         None
     }
 }
+
+/// A CPU with nothing attached, for tests and measurements: ports read as open ones do, the time stamp counter stands still, and what only silicon
+/// can answer gives its operands back.
+#[derive(Clone, Copy, Debug)]
+pub struct Detached {
+    delivers_interrupts: bool,
+}
+
+impl Detached {
+    /// Of a CPU that carries a whole system.
+    #[must_use]
+    pub fn system() -> Detached {
+        Detached { delivers_interrupts: true }
+    }
+    /// Of a CPU that carries a program: software interrupts stop the run.
+    #[must_use]
+    pub fn program() -> Detached {
+        Detached { delivers_interrupts: false }
+    }
+}
+
+impl Platform for Detached {
+    fn port_in(&mut self, _: u16, size: u8) -> u32 {
+        u32::MAX >> (32 - 8 * u32::from(size))
+    }
+    fn port_out(&mut self, _: u16, _: u8, _: u32) {}
+    fn tsc(&mut self) -> u64 {
+        0
+    }
+    fn x87(&mut self, _: HostMath, st0: [u8; 10], st1: [u8; 10], _: u16) -> ([u8; 10], [u8; 10], u16) {
+        (st0, st1, 0)
+    }
+    fn approx(&mut self, _: bool, x: f32) -> f32 {
+        x
+    }
+    fn delivers_interrupts(&self) -> bool {
+        self.delivers_interrupts
+    }
+}

@@ -4,28 +4,8 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use xlat86_arch::{CpuModel, CpuState, Fault, Gva, Reg, Vector, eflags};
 use xlat86_host::scratch_window;
-use xlat86_interp::{HostMath, Interp, Platform, Stop};
+use xlat86_interp::{Detached, Interp, Stop};
 use xlat86_softmmu::{CodeWrite, FlatSpace, Mmu, Prot};
-
-struct Bare;
-impl Platform for Bare {
-    fn port_in(&mut self, _: u16, _: u8) -> u32 {
-        0
-    }
-    fn port_out(&mut self, _: u16, _: u8, _: u32) {}
-    fn tsc(&mut self) -> u64 {
-        0
-    }
-    fn x87(&mut self, _: HostMath, a: [u8; 10], b: [u8; 10], _: u16) -> ([u8; 10], [u8; 10], u16) {
-        (a, b, 0)
-    }
-    fn approx(&mut self, _: bool, x: f32) -> f32 {
-        x
-    }
-    fn delivers_interrupts(&self) -> bool {
-        false
-    }
-}
 
 const CODE: u32 = 0x1000_0000;
 
@@ -50,7 +30,7 @@ impl Guest {
     }
 
     fn run(&mut self, n: u64) -> Stop {
-        self.interp.run(&mut self.cpu, &mut self.mmu, &mut Bare, &self.stop, n)
+        self.interp.run(&mut self.cpu, &mut self.mmu, &mut Detached::program(), &self.stop, n)
     }
 
     /// Runs as an embedder does: writes to code pages drop what was decoded from them.
@@ -61,7 +41,7 @@ impl Guest {
                     match self.mmu.space().unwrap().resolve_write(f.addr) {
                         CodeWrite::Dropped => {
                             self.interp.invalidate_page(f.addr.page());
-                            let stop = self.interp.step(&mut self.cpu, &mut self.mmu, &mut Bare);
+                            let stop = self.interp.step(&mut self.cpu, &mut self.mmu, &mut Detached::program());
                             if stop != Stop::Budget {
                                 return stop;
                             }

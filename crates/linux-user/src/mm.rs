@@ -402,10 +402,8 @@ impl Mm {
             if self.place(&mut m, r, old_end, new_end - old_end).is_err() {
                 return m.brk;
             }
-        } else if new_end < old_end {
-            if self.take_away(&mut m, new_end, old_end - new_end).is_err() {
-                return m.brk;
-            }
+        } else if new_end < old_end && self.take_away(&mut m, new_end, old_end - new_end).is_err() {
+            return m.brk;
         }
         m.brk = to;
         to

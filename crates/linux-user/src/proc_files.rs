@@ -128,9 +128,7 @@ const HOST_ONLY: [&str; 5] = ["microcode", "bugs", "TLB size", "power management
 pub(crate) fn is_memory(fd: u32) -> bool {
     const PROC_SUPER_MAGIC: i64 = 0x9fa0;
     let mut fs = crate::abi::HostStatfs::default();
-    if host::call(Sysno::fstatfs, &[Arg::int(fd), Arg::output(&mut fs)]).is_err()
-        || i64::from(fs.typ) != PROC_SUPER_MAGIC
-    {
+    if host::call(Sysno::fstatfs, &[Arg::int(fd), Arg::output(&mut fs)]).is_err() || fs.typ != PROC_SUPER_MAGIC {
         return false;
     }
     std::fs::read_link(format!("/proc/self/fd/{fd}")).is_ok_and(|p| p.file_name().is_some_and(|n| n == "mem"))

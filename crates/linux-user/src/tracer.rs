@@ -176,7 +176,7 @@ const USER_DEBUG: std::ops::Range<u32> = 252..284;
 
 fn peek_user(b: &Block, offset: u32) -> Result<u32, Errno> {
     match offset {
-        _ if offset % 4 != 0 || offset >= USER_DEBUG.end => Err(Errno::EIO),
+        _ if !offset.is_multiple_of(4) || offset >= USER_DEBUG.end => Err(Errno::EIO),
         0..USER_REGS => Ok(b.regs[offset as usize / 4]),
         _ if USER_DEBUG.contains(&offset) => Ok(b.debug[(offset - USER_DEBUG.start) as usize / 4]),
         _ => Ok(0),
@@ -185,7 +185,7 @@ fn peek_user(b: &Block, offset: u32) -> Result<u32, Errno> {
 
 fn poke_user(b: &mut Block, offset: u32, value: u32) -> Result<(), Errno> {
     match offset {
-        _ if offset % 4 != 0 || offset >= USER_DEBUG.end => return Err(Errno::EIO),
+        _ if !offset.is_multiple_of(4) || offset >= USER_DEBUG.end => return Err(Errno::EIO),
         0..USER_REGS => {
             b.regs[offset as usize / 4] = value;
             b.changed |= tracee::REGS;

@@ -188,7 +188,7 @@ impl Emitter<'_> {
         if insn.iced.memory_segment() == Register::CS
             && insn.kind != Kind::Branch
             && !nop
-            && !(self.config.paged && !write())
+            && (!self.config.paged || write())
         {
             return self.interpret(insn);
         }

@@ -8,6 +8,7 @@
 //! Nothing here executes anything.
 
 #![forbid(unsafe_code)]
+#![allow(clippy::useless_conversion, clippy::unnecessary_cast, reason = "in what dynasm! makes of a register")]
 
 mod branch;
 mod buf;
@@ -20,10 +21,12 @@ mod emit;
 mod esp;
 mod flags;
 mod group;
+mod image;
+mod kept;
 mod legacy;
 mod listing;
 mod operand;
-mod pack;
+mod packed;
 mod reencode;
 mod sensitive;
 mod shape;
@@ -39,8 +42,8 @@ mod tests;
 
 pub use cache::{BlockInfo, Cache, CacheStats, CodeKey, Full, Place};
 pub use config::{AddressForm, Config};
+pub use image::{Image, Piece, image};
 pub use listing::{Columns, listing};
-pub use pack::Shared;
 pub use stubs::Stub;
 pub use tables::{TableId, Tables};
 pub use unit::{Exit, ExitKind, Fix, Mark, Quick, Source, Unit, translate};

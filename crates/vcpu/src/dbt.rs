@@ -76,11 +76,11 @@ impl Vcpu {
             self.evictions_seen = evictions;
             self.frame_mut().reset_returns();
         }
-        self.to_frame();
+        self.fill_frame();
         self.stats.entries += 1;
         let arena = self.arena.as_ref().expect("translating");
         self.frame.as_mut().expect("translating").enter(arena, offset);
-        self.from_frame();
+        self.take_frame();
         self.after_leaving()
     }
 
@@ -107,7 +107,7 @@ impl Vcpu {
     }
 
     /// Hands the guest's registers to translated code.
-    fn to_frame(&mut self) {
+    fn fill_frame(&mut self) {
         let state = &self.state;
         let frame = self.frame.as_mut().expect("translating").regs();
         frame.gpr = state.gpr;
@@ -124,7 +124,7 @@ impl Vcpu {
     }
 
     /// Takes the guest's registers back; EIP follows from where it left.
-    fn from_frame(&mut self) {
+    fn take_frame(&mut self) {
         let frame = self.frame.as_mut().expect("translating").regs();
         self.state.gpr = frame.gpr;
         self.state.eflags = (self.state.eflags & !eflags::LIVE) | (frame.flags & eflags::LIVE);

@@ -30,7 +30,7 @@ mod world;
 
 pub use config::{Config, Engine, MmuMode};
 pub use exit::{Error, Exit};
-pub use platform::{Io, Ldt};
+pub use platform::{Io, Ldt, silicon_x87};
 pub use process::Process;
 pub use stats::Stats;
 pub use store::FileId;

@@ -117,19 +117,7 @@ impl Platform for Surroundings {
         self.io.as_mut()?.write_msr(msr, value)
     }
     fn x87(&mut self, op: HostMath, st0: [u8; 10], st1: [u8; 10], fcw: u16) -> ([u8; 10], [u8; 10], u16) {
-        let op = match op {
-            HostMath::F2xm1 => Transcendental::F2xm1,
-            HostMath::Fyl2x => Transcendental::Fyl2x,
-            HostMath::Fyl2xp1 => Transcendental::Fyl2xp1,
-            HostMath::Fptan => Transcendental::Fptan,
-            HostMath::Fpatan => Transcendental::Fpatan,
-            HostMath::Fsin => Transcendental::Fsin,
-            HostMath::Fcos => Transcendental::Fcos,
-            HostMath::Fsincos => Transcendental::Fsincos,
-        };
-        let r = transcendental(op, st0, st1, fcw);
-        let second = if matches!(op, Transcendental::Fptan | Transcendental::Fsincos) { r.pushed } else { r.old[1] };
-        (r.old[0], second, r.fsw)
+        silicon_x87(op, st0, st1, fcw)
     }
     fn approx(&mut self, rsqrt: bool, x: f32) -> f32 {
         approximate(rsqrt, x)
@@ -147,4 +135,22 @@ impl Platform for Surroundings {
     fn delivers_interrupts(&self) -> bool {
         self.io.is_some()
     }
+}
+
+/// [`Platform::x87`] as the host's own x87 answers it.
+#[must_use]
+pub fn silicon_x87(op: HostMath, st0: [u8; 10], st1: [u8; 10], fcw: u16) -> ([u8; 10], [u8; 10], u16) {
+    let op = match op {
+        HostMath::F2xm1 => Transcendental::F2xm1,
+        HostMath::Fyl2x => Transcendental::Fyl2x,
+        HostMath::Fyl2xp1 => Transcendental::Fyl2xp1,
+        HostMath::Fptan => Transcendental::Fptan,
+        HostMath::Fpatan => Transcendental::Fpatan,
+        HostMath::Fsin => Transcendental::Fsin,
+        HostMath::Fcos => Transcendental::Fcos,
+        HostMath::Fsincos => Transcendental::Fsincos,
+    };
+    let r = transcendental(op, st0, st1, fcw);
+    let second = if matches!(op, Transcendental::Fptan | Transcendental::Fsincos) { r.pushed } else { r.old[1] };
+    (r.old[0], second, r.fsw)
 }

@@ -230,7 +230,7 @@ impl Vcpu {
             self.evictions_seen = evictions;
             self.frame.as_mut().expect("translating").reset_all_returns();
         }
-        self.to_system_frame();
+        self.fill_system_frame();
         self.note_crossing(cross);
         let arena = self.arena.clone().expect("translating");
         loop {
@@ -244,19 +244,19 @@ impl Vcpu {
                 Left::NotEntered => {
                     // The registers are those of a boundary that may be biased, when an instruction was to start again.
                     let at = arena.base() + u64::from(offset);
-                    self.from_system_frame();
+                    self.take_system_frame();
                     self.repair_at(at);
                     return Outside::Stopped;
                 }
                 Left::Call => {}
                 Left::Stopped => {
                     self.stats.leave_async += 1;
-                    self.from_system_frame();
+                    self.take_system_frame();
                     self.repair_at(site);
                     return Outside::Stopped;
                 }
                 Left::Trap if self.process.cache().mismatched(site) => {
-                    self.from_system_frame();
+                    self.take_system_frame();
                     self.returned_elsewhere(target);
                     return Outside::Connect(Connect::Table);
                 }
@@ -266,7 +266,7 @@ impl Vcpu {
                         offset = at;
                         continue;
                     }
-                    self.from_system_frame();
+                    self.take_system_frame();
                     self.repair_at(site);
                     return Outside::Interpret;
                 }
@@ -282,7 +282,7 @@ impl Vcpu {
                     }
                     Some(Place::Miss) => {
                         self.stats.leave_miss += 1;
-                        self.from_system_frame();
+                        self.take_system_frame();
                         self.state.eip = target as u32;
                         return Outside::Connect(Connect::Table);
                     }
@@ -297,7 +297,7 @@ impl Vcpu {
                         offset = (site - arena.base()) as u32 - exit.site + again;
                         continue;
                     }
-                    self.from_system_frame();
+                    self.take_system_frame();
                     apply(fix, &mut self.state);
                     self.state.eip = exit.eip;
                     match admitted {
@@ -307,7 +307,7 @@ impl Vcpu {
                 }
                 ExitKind::Careful { target: eip, size, write, .. } => {
                     self.stats.leave_access += 1;
-                    self.from_system_frame();
+                    self.take_system_frame();
                     self.state.eip = eip;
                     let crosses = address as u32 % PAGE_SIZE + u32::from(size) > PAGE_SIZE;
                     // A fault is the business of the access that it is about.
@@ -318,7 +318,7 @@ impl Vcpu {
                 }
                 ExitKind::Quick { what, next } => {
                     self.stats.leave_interpret += 1;
-                    self.from_system_frame();
+                    self.take_system_frame();
                     self.state.eip = exit.eip;
                     match self.quick(what, target, next) {
                         Some(Crossed::Noted(cross)) => Outside::Cross(cross),
@@ -328,7 +328,7 @@ impl Vcpu {
                 }
                 ExitKind::Changed => {
                     self.stats.leave_changed += 1;
-                    self.from_system_frame();
+                    self.take_system_frame();
                     self.state.eip = exit.eip;
                     self.process.cache().retire_at(site);
                     self.process.dropped();
@@ -336,13 +336,13 @@ impl Vcpu {
                 }
                 ExitKind::Link { target, .. } => {
                     self.stats.leave_link += 1;
-                    self.from_system_frame();
+                    self.take_system_frame();
                     self.state.eip = target;
                     Outside::Connect(Connect::Jump { site })
                 }
                 ExitKind::Interpret | ExitKind::SoftInt { .. } => {
                     self.stats.leave_interpret += 1;
-                    self.from_system_frame();
+                    self.take_system_frame();
                     self.state.eip = exit.eip;
                     Outside::Interpret
                 }
@@ -368,7 +368,7 @@ impl Vcpu {
     }
 
     /// Hands the guest's registers to translated code. The interrupt flag goes apart.
-    fn to_system_frame(&mut self) {
+    fn fill_system_frame(&mut self) {
         self.choose_world();
         let state = &mut self.state;
         // An instruction breakpoint that RF would hold off doesn't exist while code is translated; the next instruction clears it.
@@ -389,7 +389,7 @@ impl Vcpu {
     }
 
     /// Takes the guest's registers back; EIP follows from where it left.
-    fn from_system_frame(&mut self) {
+    fn take_system_frame(&mut self) {
         let state = &mut self.state;
         let frame = self.frame.as_mut().expect("translating").regs();
         state.gpr = frame.gpr;

@@ -33,11 +33,7 @@ pub(super) fn key(line: &mut String, byte: u8, control: &Control) {
             }
             say(PROMPT);
         }
-        BACKSPACE | DELETE => {
-            if line.pop().is_some() {
-                say("\x08 \x08");
-            }
-        }
+        BACKSPACE | DELETE => say(line.pop().map_or("", |_| "\x08 \x08")),
         KILL => {
             line.clear();
             say(PROMPT);

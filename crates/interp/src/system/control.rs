@@ -32,7 +32,7 @@ fn tsc_leaf(ctx: &Ctx<'_>, leaf: u32) -> Option<[u32; 4]> {
     const RECENT: u32 = 11;
     let hz = ctx.platform.tsc_hz()?;
     let [max, b, c, d] = ctx.model.cpuid(0, 0);
-    if max < RECENT || max >= TSC {
+    if !(RECENT..TSC).contains(&max) {
         return None;
     }
     match leaf {

@@ -69,12 +69,13 @@ fn linux_gets_its_zero_page() {
 
 #[test]
 fn bad_kernels_are_refused_with_a_reason() {
-    let old = |image: &mut Vec<u8>| image[0x206..0x208].copy_from_slice(&[3, 2]);
-    let cut = |image: &mut Vec<u8>| image.truncate(0x240);
-    let big = |image: &mut Vec<u8>| image.resize(20 << 20, 0);
-    let none = |image: &mut Vec<u8>| image[0x202] = 0;
-    let cases: [(&dyn Fn(&mut Vec<u8>), &str); 4] =
-        [(&old, "older"), (&cut, "neither"), (&big, "fit"), (&none, "neither")];
+    type Spoil = fn(&mut Vec<u8>);
+    let cases: [(Spoil, &str); 4] = [
+        (|image| image[0x206..0x208].copy_from_slice(&[3, 2]), "older"),
+        (|image| image.truncate(0x240), "neither"),
+        (|image| image.resize(20 << 20, 0), "fit"),
+        (|image| image[0x202] = 0, "neither"),
+    ];
     for (spoil, why) in cases {
         let mut image = bzimage();
         spoil(&mut image);
