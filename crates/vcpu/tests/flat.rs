@@ -103,4 +103,4 @@ macro_rules! images {
     )* };
 }
 
-images!(hello, exceptions, pages, rings, debug, smc, tasks, v86);
+images!(hello, exceptions, pages, rings, debug, smc, tasks, v86, crossings);
