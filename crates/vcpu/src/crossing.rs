@@ -148,7 +148,7 @@ impl Vcpu {
             to: world_regs(state, world),
             table: frame.regs().table,
             stack: [state.msr.sysenter_esp, state.msr.sysenter_eip],
-            zero_flag: u32::from(cross.zero_flag) * xlat86_arch::eflags::ZF << 8,
+            zero_flag: (u32::from(cross.zero_flag) * xlat86_arch::eflags::ZF) << 8,
             ..Crossing::default()
         };
         frame.set_crossing(cross.eip, cross.outer, cross.from, cross.loads, memory.ram(), crossing);
