@@ -29,7 +29,7 @@ pub use arena::{Arena, JumpTable};
 pub use clock::tsc;
 pub use compat::{Compat, CompatState};
 pub use enter::VcpuFrame;
-pub use frame::{Frame, Left, PROBE, TlbView};
+pub use frame::{CallOut, Frame, Left, PROBE, TlbView};
 pub use mapped::MappedFile;
 pub use memory::{protect_guest_page, zeroed_atomics};
 pub use ram::Ram;

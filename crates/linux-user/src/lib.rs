@@ -11,6 +11,7 @@
 
 pub mod abi;
 mod bpf;
+mod clock;
 mod elf;
 mod guest;
 mod host_unsafe;

@@ -9,6 +9,7 @@
 use crate::branch::LOAD_PROBE;
 use crate::checked::Snapshot;
 use crate::config::Config;
+use crate::line::LINE;
 use crate::pack::{self, Rest, Shared};
 use crate::stubs::{self, STUBS_SIZE, Stub};
 use crate::tables::{TableId, Tables};
@@ -431,7 +432,7 @@ impl Cache {
 
     /// Places `unit`, the translation of `key`, which depends on the physical pages numbered `pages`; gives its arena offset.
     pub fn insert(&mut self, mut unit: Unit, key: CodeKey, pages: &[u32]) -> Result<u32, Full> {
-        let base = self.room(unit.code.len())?;
+        let base = self.room(unit.code.len(), if unit.lined { LINE } else { 32 })?;
         if let Some(snapshot) = &unit.snapshot {
             self.retire_contradicting(snapshot, pages);
         }
@@ -448,11 +449,11 @@ impl Cache {
         Ok(base)
     }
 
-    /// Finds room for `len` bytes of code.
-    fn room(&mut self, len: usize) -> Result<u32, Full> {
+    /// Finds room for `len` bytes of code, at a multiple of `align`.
+    fn room(&mut self, len: usize, align: usize) -> Result<u32, Full> {
         let size = len as u32;
         assert!(size <= self.region_size / 2, "a unit is far smaller than a region");
-        let mut base = self.cursor.next_multiple_of(32);
+        let mut base = self.cursor.next_multiple_of(align as u32);
         if base + size > (self.current as u32 + 1) * self.region_size {
             let next = (0..REGIONS).find(|r| !self.recent.contains(r)).ok_or(Full)?;
             self.current = next;
@@ -519,7 +520,7 @@ impl Cache {
             if self.starts_at(key) || p.code.len() > self.largest_unit() || !keep(&p.pages) {
                 continue;
             }
-            let Ok(base) = self.room(p.code.len()) else { break };
+            let Ok(base) = self.room(p.code.len(), 32) else { break };
             let len = p.code.len();
             let all = (**bytes).as_ref();
             self.arena.write_marked(base as usize, &all[p.code], &all[p.bits]);

@@ -21,6 +21,7 @@ mod esp;
 mod flags;
 mod group;
 mod legacy;
+mod line;
 mod listing;
 mod operand;
 mod pack;

@@ -239,6 +239,7 @@ mod tests {
             ],
             landings: vec![16, 71 - 5],
             snapshot: None,
+            lined: false,
         }
     }
 

@@ -24,6 +24,11 @@ pub trait Source {
 
     /// Is there a translation that starts at `eip` already?
     fn known(&self, eip: u32) -> bool;
+
+    /// May what the system call at `eip` does be done without leaving ([`xlat86_host::Frame::call_out`])?
+    fn calls_out(&self, _eip: u32) -> bool {
+        false
+    }
 }
 
 /// What guest registers need when translated code is stopped or faults: they are those of the guest instruction's start, but for
@@ -165,6 +170,8 @@ pub struct Unit {
     pub exits: Vec<Exit>,
     /// Offsets of the loads by which landings make sure that the guest returned to them.
     pub(crate) landings: Vec<u32>,
+    /// The code is made for a place that starts a line.
+    pub(crate) lined: bool,
     /// The unit checks itself: it compares guest memory with this when it is entered, which can only be at its start.
     pub(crate) snapshot: Option<Snapshot>,
 }
