@@ -4,9 +4,12 @@
 //! system call. Beside each code byte goes one bit: set where guest state is exact (a guest instruction
 //! boundary), so that a signal handler can tell without locks whether translated code may be stopped there.
 
-use crate::memory::zeroed_atomics;
 use memmap2::{MmapMut, MmapOptions};
+use std::fs::File;
 use std::io;
+use std::ops::Range;
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::FileExt;
 use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 
 /// Most arenas alive at once in a process (a process needs one; its tests several).
@@ -22,7 +25,7 @@ static RANGES: [[AtomicU64; 3]; MAX_ARENAS] = [const { [const { AtomicU64::new(0
 #[derive(Debug)]
 pub struct Arena {
     map: MmapMut,
-    boundary: Box<[AtomicU8]>,
+    boundary: MmapMut,
     /// Offset up to which the host has been asked for memory.
     populated: AtomicUsize,
     slot: usize,
@@ -43,7 +46,7 @@ impl Arena {
         if r != 0 {
             return Err(io::Error::last_os_error());
         }
-        let boundary = zeroed_atomics(len.div_ceil(8));
+        let boundary = MmapOptions::new().len(len.div_ceil(8)).map_anon()?;
         for (slot, range) in RANGES.iter().enumerate() {
             if range[0].compare_exchange(0, start, Ordering::AcqRel, Ordering::Relaxed).is_ok() {
                 range[2].store(boundary.as_ptr() as u64, Ordering::Release);
@@ -75,7 +78,7 @@ impl Arena {
         assert!(offset.is_multiple_of(8) && offset + code.len() <= self.size(), "code outside the arena");
         self.populate(offset, code.len());
         // One writer at a time, so plain loads and stores do; signal handlers only read.
-        for byte in &self.boundary[offset / 8..(offset + code.len()).div_ceil(8)] {
+        for byte in &self.bits()[offset / 8..(offset + code.len()).div_ceil(8)] {
             byte.store(0, Ordering::Relaxed);
         }
         // SAFETY: in bounds; the arena is shared memory that is only ever accessed through raw pointers and atomics.
@@ -85,9 +88,54 @@ impl Arena {
         for b in boundaries {
             debug_assert!(b < code.len());
             let at = offset + b;
-            let byte = &self.boundary[at / 8];
+            let byte = &self.bits()[at / 8];
             byte.store(byte.load(Ordering::Relaxed) | 1 << (at % 8), Ordering::Release);
         }
+    }
+
+    fn bits(&self) -> &[AtomicU8] {
+        // SAFETY: the whole mapping, which lives as long as `self`; it is only ever accessed atomically once made.
+        unsafe { core::slice::from_raw_parts(self.boundary.as_ptr().cast(), self.boundary.len()) }
+    }
+
+    /// Has `offset` and what follows be the bytes `code` of `file`, and their boundary bits its bytes `bits`. They are mapped, privately, so that what
+    /// nobody changes is shared with other processes and costs no copy; read where the host doesn't let files be executed.
+    ///
+    /// Trust: as for [`crate::MappedFile`].
+    ///
+    /// # Errors
+    /// The host refuses memory, or the file is shorter.
+    ///
+    /// # Panics
+    /// If the ranges aren't whole pages, of the arena and of its bits. Nothing may be executing there, and nothing else may write.
+    pub fn write_file(&self, offset: usize, file: &File, code: Range<usize>, bits: Range<usize>) -> io::Result<()> {
+        const PAGE: usize = 4096;
+        assert!(offset.is_multiple_of(8 * PAGE) && offset + code.len() <= self.size(), "code outside the arena");
+        assert!(
+            bits.len() == (code.len() / 8).next_multiple_of(PAGE) && offset / 8 + bits.len() <= self.boundary.len()
+        );
+        assert!([code.start, code.end, bits.start].iter().all(|at| at.is_multiple_of(PAGE)), "not whole pages");
+        let executable = libc::PROT_READ | libc::PROT_WRITE | libc::PROT_EXEC;
+        let parts = [
+            (self.base() as usize + offset, code, executable),
+            (self.boundary.as_ptr() as usize + offset / 8, bits, libc::PROT_READ | libc::PROT_WRITE),
+        ];
+        for (to, from, prot) in parts {
+            let flags = libc::MAP_PRIVATE | libc::MAP_FIXED;
+            let (to, len, fd, at) = (to as *mut libc::c_void, from.len(), file.as_raw_fd(), from.start as i64);
+            // SAFETY: whole pages within our own mappings (asserted), which stay mapped; a file's pages instead of anonymous ones.
+            let mapped = len == 0 || unsafe { libc::mmap(to, len, prot, flags, fd, at) } == to;
+            if !mapped {
+                // SAFETY: as above; nobody else accesses this part (the caller's contract).
+                file.read_exact_at(unsafe { core::slice::from_raw_parts_mut(to.cast(), len) }, at as u64)?;
+                continue;
+            }
+            if prot == executable {
+                // SAFETY: as above; contents stay as they are. An old kernel refuses, and pages come by faults.
+                unsafe { libc::madvise(to, len, libc::MADV_POPULATE_READ) };
+            }
+        }
+        Ok(())
     }
 
     /// Asks for the memory at `offset` and what will follow, where that is new.
@@ -100,18 +148,6 @@ impl Arena {
         self.populated.store(done + more, Ordering::Relaxed);
         // SAFETY: within our own mapping; contents stay as they are. An old kernel refuses, and pages come by faults.
         unsafe { libc::madvise((self.base() as usize + done) as *mut libc::c_void, more, libc::MADV_POPULATE_WRITE) };
-    }
-
-    /// [`Arena::write`] with the boundary bits given, one for each byte of `code`.
-    ///
-    /// # Panics
-    /// If the range isn't within the arena, or there are too many bits.
-    pub fn write_marked(&self, offset: usize, code: &[u8], boundaries: &[u8]) {
-        assert!(boundaries.len() <= code.len().div_ceil(8), "boundaries outside the code");
-        self.write(offset, code, core::iter::empty());
-        for (cell, bits) in self.boundary[offset / 8..].iter().zip(boundaries) {
-            cell.store(*bits, Ordering::Release);
-        }
     }
 
     /// Atomically replaces the 4 bytes at `offset`, which may be executing. They must not cross an 8-byte boundary: then other

@@ -5,8 +5,10 @@
 //! Below it lies a guard page (overflow resets the stack, in the fault handler); at its top the address of the sentinel stub (underflow
 //! goes through the jump table). Signal handlers run on the alternate stack.
 
-use crate::frame::{CallOut, Frame, FrameMemory, Left};
-use crate::{Arena, JumpTable, TlbMemory, Window, slot};
+use crate::crossing::{CROSSINGS, Crossing, Descriptor, Load};
+use crate::frame::{CallOut, Frame, FrameMemory, Left, Returns};
+use crate::slot::GUARD;
+use crate::{Arena, JumpTable, Ram, TlbMemory, Window, slot};
 use core::arch::{asm, naked_asm};
 use core::mem::offset_of;
 use memmap2::{MmapMut, MmapOptions};
@@ -15,8 +17,6 @@ use std::sync::Arc;
 
 /// Size of the return stack: 64 Ki nested guest calls before a reset.
 const RETURN_STACK: usize = 512 << 10;
-/// Inaccessible bytes below it.
-const GUARD: usize = 4096;
 
 /// The frame of one virtual CPU with its return stack: everything needed to run translated code on this thread.
 pub struct VcpuFrame {
@@ -24,6 +24,10 @@ pub struct VcpuFrame {
     stacks: [ReturnStack; 2],
     /// The one in use.
     current: usize,
+    /// Crossings with something in them.
+    crossings: Vec<usize>,
+    /// Where the descriptors are that they look at.
+    ram: Option<Arc<Ram>>,
     /// Whose memory the frame is in.
     _home: Home,
 }
@@ -31,11 +35,12 @@ pub struct VcpuFrame {
 /// Host return addresses, with a guard page below.
 struct ReturnStack {
     map: MmapMut,
-    /// RSP while another one is in use.
-    sp: u64,
 }
 
 impl ReturnStack {
+    /// Bytes between the guard and the top.
+    const DEPTH: u64 = RETURN_STACK as u64 - 64;
+
     fn new(arena: &Arena, sentinel: usize) -> io::Result<ReturnStack> {
         let map = MmapOptions::new().len(GUARD + RETURN_STACK).no_reserve_swap().map_anon()?;
         let base = map.as_ptr() as u64;
@@ -43,19 +48,19 @@ impl ReturnStack {
         if unsafe { libc::mprotect(base as *mut libc::c_void, GUARD, libc::PROT_NONE) } != 0 {
             return Err(io::Error::last_os_error());
         }
-        let stack = ReturnStack { sp: Self::top_of(base), map };
+        let stack = ReturnStack { map };
         // SAFETY: in our own mapping, above the guard.
-        unsafe { (stack.sp as *mut u64).write(arena.base() + sentinel as u64) };
+        unsafe { (stack.top() as *mut u64).write(arena.base() + sentinel as u64) };
         Ok(stack)
     }
 
     /// 16 bytes above the sentinel stay free, for the overshoot of a return that pops it.
-    fn top_of(base: u64) -> u64 {
-        base + (GUARD + RETURN_STACK) as u64 - 64
+    fn top(&self) -> u64 {
+        self.guard() + GUARD as u64 + Self::DEPTH
     }
 
-    fn top(&self) -> u64 {
-        Self::top_of(self.map.as_ptr() as u64)
+    fn guard(&self) -> u64 {
+        self.map.as_ptr() as u64
     }
 }
 
@@ -85,13 +90,13 @@ impl VcpuFrame {
         let frame = frame as *mut Frame;
         // SAFETY: a page of its own, writable and aligned, kept for the frame by `FrameMemory`.
         unsafe { frame.write(Frame::new()) };
-        let mut this = VcpuFrame { frame, stacks, current: 0, _home: home };
-        let top = this.stacks[0].top();
+        let tops = stacks.each_ref().map(ReturnStack::top);
+        let mut this = VcpuFrame { frame, stacks, current: 0, crossings: Vec::new(), ram: None, _home: home };
         let f = this.regs();
         f.arena = arena.base();
         f.table = table.base();
-        f.return_top = top;
-        f.return_sp = top;
+        f.returns = tops.map(|top| Returns { sp: top, top, table: 0 });
+        (f.return_top, f.return_sp) = (tops[0], tops[0]);
         Ok(this)
     }
 
@@ -110,21 +115,70 @@ impl VcpuFrame {
     /// Forgets them on both return stacks.
     pub fn reset_all_returns(&mut self) {
         self.reset_returns();
-        for s in &mut self.stacks {
-            s.sp = s.top();
+        for r in &mut self.regs().returns {
+            r.sp = r.top;
         }
     }
 
-    /// Goes on with return stack `which` (0 or 1): code of another privilege level calls and returns on its own.
-    pub fn use_returns(&mut self, which: usize) {
-        if which == self.current {
-            return;
-        }
-        self.stacks[self.current].sp = self.regs().return_sp;
-        self.current = which;
-        let (sp, top) = (self.stacks[which].sp, self.stacks[which].top());
+    /// Goes on with return stack `which`, that of CPL 0 (0) or CPL 3 (1), for code that jumps through `table`: what it holds counts if it was
+    /// left by such code, unless `forget`.
+    pub fn use_returns(&mut self, which: usize, table: u64, forget: bool) {
+        let from = self.current;
         let f = self.regs();
-        (f.return_sp, f.return_top) = (sp, top);
+        f.returns[from] = Returns { sp: f.return_sp, top: f.return_top, table: f.table };
+        let r = f.returns[which];
+        let keep = r.table == table && !forget;
+        (f.return_sp, f.return_top, f.table) = (if keep { r.sp } else { r.top }, r.top, table);
+        self.current = which;
+    }
+
+    /// Translated code has gone on with return stack `which` by itself.
+    pub fn note_returns(&mut self, which: usize) {
+        self.current = which;
+    }
+
+    /// The record at `index`.
+    fn crossing(&mut self, index: usize) -> &mut Crossing {
+        assert!(index < CROSSINGS);
+        // SAFETY: behind the frame, in zeroed memory that is kept with it (asserted beside `PROBE`), and aligned; a value of zeroes is valid.
+        // The CPU's thread, which isn't in translated code, is the only one that accesses it.
+        unsafe { &mut *self.frame.cast::<u8>().add(Crossing::START).cast::<Crossing>().add(index) }
+    }
+
+    /// Notes that the instruction at guest address `eip`, in the world numbered `from`, leads where `crossing` says (its key and loads
+    /// aside). `loads`: the selectors that it depends on, and their descriptors if they aren't null, which are in `ram`.
+    pub fn set_crossing(
+        &mut self,
+        eip: u32,
+        outer: bool,
+        from: u64,
+        loads: [Option<Load>; 2],
+        ram: &Arc<Ram>,
+        mut crossing: Crossing,
+    ) {
+        // Records read guest memory for as long as they are there.
+        self.ram = Some(ram.clone());
+        let index = Crossing::index(eip, outer);
+        let slot = self.crossing(index);
+        crossing.key = Crossing::key(from, eip).wrapping_neg();
+        let null = &raw const slot.null as u64;
+        crossing.loads = loads.map(|l| match l {
+            None => Descriptor::default(),
+            Some(Load { selector, descriptor: None }) => Descriptor::new(selector, null, 0),
+            Some(Load { selector, descriptor: Some((value, offset)) }) => {
+                assert!(offset.checked_add(8).is_some_and(|end| end <= ram.len()));
+                Descriptor::new(selector, ram.base() + offset, value)
+            }
+        });
+        *slot = crossing;
+        self.crossings.push(index);
+    }
+
+    /// Empties all crossings.
+    pub fn forget_crossings(&mut self) {
+        for index in core::mem::take(&mut self.crossings) {
+            self.crossing(index).key = 0;
+        }
     }
 
     /// Runs translated code from arena offset `offset` until it leaves; then [`Frame::left`] says why.
@@ -134,17 +188,14 @@ impl VcpuFrame {
     #[inline(always)]
     pub fn enter(&mut self, arena: &Arena, offset: u32) {
         assert!((offset as usize) < arena.size() && self.regs().arena == arena.base());
-        let guard = self.stacks[self.current].map.as_ptr() as u64;
-        let guard = guard..guard + GUARD as u64;
-        let pending = slot::pending_flag();
         let f = self.regs();
         f.left = Left::NotEntered;
-        f.pending = pending as u64;
-        if f.return_sp < guard.end + 8 {
+        f.pending = slot::pending_flag() as u64;
+        if f.return_sp < f.return_top - ReturnStack::DEPTH + 8 {
             // Entering pushes.
             f.return_sp = f.return_top;
         }
-        slot::set_return_guard(guard);
+        slot::set_return_guards(self.stacks.each_ref().map(ReturnStack::guard));
         // SAFETY: the frame is valid and exclusively ours; the code in the arena is trusted.
         unsafe { enter(self.frame, arena.base() + u64::from(offset)) }
     }

@@ -3,6 +3,8 @@
 //! R14 points here while translated code runs. The fields that it touches on hot paths lie within a signed byte's reach.
 
 use crate::Window;
+use crate::crossing::{CROSSINGS, Crossing, WorldRegs};
+use core::mem::offset_of;
 use memmap2::{MmapMut, MmapOptions};
 use std::io;
 
@@ -14,7 +16,7 @@ pub struct Frame {
     pub gpr: [u32; 8],
     /// Status flags and DF in their EFLAGS positions; other bits are ignored on entry and host's on leaving.
     pub flags: u32,
-    /// Guest EFLAGS bits that don't live in the host's flags (IF, AC, ID, NT, ..., and the fixed bit 1), for PUSHF.
+    /// Guest EFLAGS bits that don't live in the host's flags (IF unless it is apart, AC, ID, NT, ..., and the fixed bit 1), for PUSHF.
     pub system_flags: u32,
     /// Host address after the call that left, or of the instruction that trapped or was stopped at.
     pub site: u64,
@@ -32,6 +34,10 @@ pub struct Frame {
     pub seg_base: [u32; 2],
     /// ES, CS, SS, DS, FS and GS selectors.
     pub selector: [u16; 6],
+    /// Always 0.
+    pub zero: u32,
+    /// The number, in the upper half, of the world that code runs in (see [`crate::Crossing`]).
+    pub world: u64,
     /// Value RSP is reset to when the return stack is out of step.
     pub return_top: u64,
     /// RSP of translated code while it isn't running.
@@ -46,10 +52,12 @@ pub struct Frame {
     pub table: u64,
     /// R8 on leaving: the guest address of a checked access that has to go the slow way.
     pub address: u64,
-    /// EFLAGS.IF of code that may change it (CPL 0), in its EFLAGS position.
+    /// EFLAGS.IF of a system's code, in its EFLAGS position.
     pub interrupt_flag: u32,
     /// EFLAGS.IF in its position while somebody waits for the guest to set it, else 0.
     pub interrupt_awaited: u32,
+    /// The return stacks of CPL 0 and CPL 3, as they were left when another was taken into use.
+    pub returns: [Returns; 2],
     /// Host addresses that several accesses through the same register share.
     pub shared: [u64; 2],
     /// CR0 to CR4, for reading.
@@ -73,6 +81,27 @@ pub struct Frame {
 /// What translated code calls without being left: it gets the guest's general registers (whose order is that of their numbers) and memory, does all of
 /// an instruction's work and says true, or none and says false.
 pub type CallOut = fn(&mut [u32; 8], Window) -> bool;
+
+/// The part of the frame that crossings copy.
+const _: () = {
+    assert!(offset_of!(WorldRegs, selector) == offset_of!(Frame, selector) - offset_of!(Frame, seg_base));
+    assert!(offset_of!(WorldRegs, world) == offset_of!(Frame, world) - offset_of!(Frame, seg_base));
+    assert!(size_of::<WorldRegs>() == 32);
+    let end = Crossing::START + CROSSINGS * size_of::<Crossing>();
+    assert!(size_of::<Frame>() <= Crossing::START && end <= PROBE as usize);
+};
+
+/// A return stack that isn't in use.
+#[derive(Clone, Copy, Debug, Default)]
+#[repr(C)]
+pub struct Returns {
+    /// RSP.
+    pub sp: u64,
+    /// What RSP is reset to.
+    pub top: u64,
+    /// The jump table of the code whose addresses it holds.
+    pub table: u64,
+}
 
 /// Where the probe is, from the frame on: the last byte of a readable page, with nothing but inaccessible memory in the 4 GB behind
 /// it. A load from it, indexed by a 32-bit difference, succeeds if and only if the difference is zero, and touches no flags.
@@ -151,6 +180,8 @@ impl Frame {
             usable: [0; 2],
             seg_base: [0; 2],
             selector: [0; 6],
+            zero: 0,
+            world: 0,
             left: Left::Call,
             mxcsr: 0x1f80,
             arena: 0,
@@ -159,6 +190,7 @@ impl Frame {
             address: 0,
             interrupt_flag: 0,
             interrupt_awaited: 0,
+            returns: [Returns::default(); 2],
             shared: [0; 2],
             control: [0; 5],
             tsc_offset: 0,

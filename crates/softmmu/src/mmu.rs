@@ -329,6 +329,13 @@ impl Mmu {
         }
     }
 
+    /// The byte of RAM where the CPU itself finds what is at `addr`, after it has read some of the `size` bytes there. `None`: they aren't RAM, or
+    /// not on one page.
+    #[must_use]
+    pub fn place_system(&self, addr: Gva, size: u32) -> Option<u64> {
+        if let Translated(p) = &self.memory { p.place(View::Supervisor, addr, size) } else { None }
+    }
+
     /// Writes a scalar as the CPU itself does (descriptor tables, TSS): a supervisor access at any CPL.
     pub fn write_system<T: Scalar>(&mut self, addr: Gva, v: T) -> Result<(), Fault> {
         match &mut self.memory {

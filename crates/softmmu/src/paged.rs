@@ -300,6 +300,11 @@ impl Paged {
         Ok(self.shadow.map(&self.regs, addr, &leaf, write))
     }
 
+    /// The byte of RAM that `addr` is at, if `view`'s TLB has it.
+    pub(crate) fn place(&self, view: View, addr: Gva, size: u32) -> Option<u64> {
+        self.views[view as usize].data.place(addr.0, size)
+    }
+
     /// See [`crate::Mmu::heat`].
     pub(crate) fn heat(&mut self, ticks: u64) -> bool {
         self.shadow.heat(self.regs.cr3, ticks)

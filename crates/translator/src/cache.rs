@@ -6,11 +6,11 @@
 //!
 //! Space is handed out in *regions*, in order; when all are used, the least recently entered one is emptied as a whole.
 
-use crate::branch::LOAD_PROBE;
 use crate::checked::Snapshot;
 use crate::config::Config;
-use crate::line::LINE;
-use crate::pack::{self, Rest, Shared};
+use crate::image::Image;
+use crate::kept::{Images, KEPT};
+use crate::line;
 use crate::stubs::{self, STUBS_SIZE, Stub};
 use crate::tables::{TableId, Tables};
 use crate::unit::{self, Exit, ExitKind, LONGEST, Mark, Unit};
@@ -84,7 +84,7 @@ impl CodeKey {
 const FOLDED: [(u16, u16); 2] = [(Mode::CAREFUL, Mode::VM86), (Mode::TSC_OFF, Mode::TRAP)];
 
 /// Identifies a unit for as long as it is in the cache.
-type UnitId = u32;
+pub(crate) type UnitId = u32;
 
 /// Number of regions the arena is divided into.
 const REGIONS: usize = 16;
@@ -94,44 +94,45 @@ const CALL: u8 = 0xe8;
 
 /// A direct jump that has been patched to reach another unit.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-struct Link {
-    from: UnitId,
+pub(crate) struct Link {
+    pub(crate) from: UnitId,
     /// Index into its exits.
-    exit: u32,
+    pub(crate) exit: u32,
 }
 
 /// A unit in its place.
-struct Resident {
-    base: u32,
+pub(crate) struct Resident {
+    pub(crate) base: u32,
     /// Bytes of code.
-    size: u32,
-    region: usize,
-    key: CodeKey,
+    pub(crate) size: u32,
+    pub(crate) region: usize,
+    pub(crate) key: CodeKey,
     /// Guest bytes.
-    len: u32,
+    pub(crate) len: u32,
     /// Ascending by site.
-    exits: Vec<Linkable>,
-    details: Details,
-    pages: Vec<u32>,
-    incoming: Vec<Link>,
+    pub(crate) exits: Vec<Linkable>,
+    pub(crate) details: Details,
+    pub(crate) pages: Vec<u32>,
+    pub(crate) incoming: Vec<Link>,
     /// Jump tables and guest EIPs whose entries name this unit.
-    published: Vec<(TableId, u32)>,
+    pub(crate) published: Vec<(TableId, u32)>,
     /// Unreachable, but some thread may still be inside.
-    retired: bool,
+    pub(crate) retired: bool,
 }
 
 /// An exit and, if it is a jump that has been patched, the unit that it reaches.
 #[derive(Clone, Copy)]
-struct Linkable {
-    exit: Exit,
-    to: Option<UnitId>,
+pub(crate) struct Linkable {
+    pub(crate) exit: Exit,
+    pub(crate) to: Option<UnitId>,
 }
 
 /// What is rarely asked for about a unit.
-enum Details {
+pub(crate) enum Details {
     /// The unit without its code and exits.
     Made(Box<Unit>),
-    Adopted(Rest),
+    /// A unit of an image.
+    Kept(Arc<Image>, u32),
 }
 
 impl Details {
@@ -139,38 +140,35 @@ impl Details {
     fn entry(&self, eip: u32) -> Option<u32> {
         match self {
             Details::Made(u) => unit::entry(&u.marks, eip),
-            Details::Adopted(rest) => {
-                let m = rest.marks().find(|m| m.eip == eip)?;
-                unit::entry(&[m], eip)
-            }
+            Details::Kept(image, i) => unit::entry(&[image.marks(*i).find(|m| m.eip >= eip)?], eip),
         }
     }
 
     fn mark_at(&self, host: u32) -> Option<Mark> {
         match self {
             Details::Made(u) => unit::mark_at(&u.marks, host).copied(),
-            Details::Adopted(rest) => rest.marks().take_while(|m| m.host <= host).last(),
+            Details::Kept(image, i) => image.marks(*i).take_while(|m| m.host <= host).last(),
         }
     }
 
     fn landings(&self) -> Vec<u32> {
         match self {
             Details::Made(u) => u.landings.clone(),
-            Details::Adopted(rest) => rest.landings(),
+            Details::Kept(image, i) => image.connections(*i).landings,
         }
     }
 
     fn marks(&self) -> Vec<Mark> {
         match self {
             Details::Made(u) => u.marks.clone(),
-            Details::Adopted(rest) => rest.marks().collect(),
+            Details::Kept(image, i) => image.marks(*i).collect(),
         }
     }
 
     fn snapshot(&self) -> Option<&Snapshot> {
         match self {
             Details::Made(u) => u.snapshot.as_ref(),
-            Details::Adopted(_) => None,
+            Details::Kept(..) => None,
         }
     }
 }
@@ -201,12 +199,12 @@ pub struct BlockInfo {
 
 /// A unit as its pages' lists name it.
 #[derive(Clone, Copy, Debug)]
-struct InPage {
-    key: CodeKey,
+pub(crate) struct InPage {
+    pub(crate) key: CodeKey,
     len: u32,
-    id: UnitId,
+    pub(crate) id: UnitId,
     /// It can only be entered at its start.
-    checked: bool,
+    pub(crate) checked: bool,
 }
 
 /// There is no room: evict, then insert again.
@@ -274,8 +272,7 @@ pub struct Cache {
     retired: Vec<UnitId>,
     by_key: EipMap<CodeKey, UnitId>,
     by_page: EipMap<u32, Vec<InPage>>,
-    /// Jumps of adopted units to pages whose units are not adopted yet, by page. Some may be gone, or patched since.
-    wanted: EipMap<u32, Vec<Link>>,
+    pub(crate) images: Images,
     /// Units of each region with their arena offsets, ascending.
     regions: Vec<Vec<(u32, UnitId)>>,
     region_size: u32,
@@ -289,7 +286,10 @@ impl Cache {
     /// An empty cache. Fails when the host refuses executable memory or the jump table's address space.
     pub fn new(config: &Config) -> io::Result<Cache> {
         let region_size = (config.cache_size / REGIONS).max(8 << 10).next_multiple_of(4096);
-        let arena = Arena::new(region_size * REGIONS)?;
+        let size = region_size * REGIONS;
+        // Nothing is kept for systems.
+        let kept = if config.paged { 0 } else { size };
+        let arena = Arena::new(size + kept)?;
         arena.write(0, &stubs::stubs(), core::iter::empty());
         let mut recent = LruCache::unbounded();
         recent.put(0, ());
@@ -303,7 +303,7 @@ impl Cache {
             retired: Vec::new(),
             by_key: EipMap::default(),
             by_page: EipMap::default(),
-            wanted: EipMap::default(),
+            images: Images::new(size, kept),
             regions: vec![Vec::new(); REGIONS],
             region_size: region_size as u32,
             recent,
@@ -341,11 +341,29 @@ impl Cache {
         self.stats
     }
 
-    fn unit(&self, id: UnitId) -> &Resident {
+    /// Are direct jumps patched?
+    #[must_use]
+    pub fn chaining(&self) -> bool {
+        self.chaining
+    }
+
+    /// Counts units that an earlier run had made.
+    pub(crate) fn count_adopted(&mut self, units: u32) {
+        self.stats.adopted += u64::from(units);
+    }
+
+    /// Unit `id`; a kept one must have been asked for mutably before.
+    pub(crate) fn unit(&self, id: UnitId) -> &Resident {
+        if id >= KEPT {
+            return self.images.get(id);
+        }
         self.units[id as usize].as_ref().expect("a unit that is named is resident")
     }
 
     fn unit_mut(&mut self, id: UnitId) -> &mut Resident {
+        if id >= KEPT {
+            return self.images.get_mut(id);
+        }
         self.units[id as usize].as_mut().expect("a unit that is named is resident")
     }
 
@@ -359,24 +377,31 @@ impl Cache {
         if let Some(&id) = self.by_key.get(&key) {
             return at(id);
         }
-        let list = self.by_page.get(&key.page())?;
+        let list = self.on_page(key.page());
         let before = list[..list.partition_point(|u| u.key.eip() <= eip)].iter().rev();
         let near = before.take_while(|u| eip - u.key.eip() < LONGEST);
         let there = |u: &&InPage| !u.checked && eip - u.key.eip() < u.len && u.key.beside(eip) == key;
-        near.filter(there).find_map(|u| at(u.id))
+        self.images.find(key).or_else(|| near.filter(there).find_map(|u| at(u.id)))
+    }
+
+    /// The units made by this process that depend on physical page `page`.
+    pub(crate) fn on_page(&self, page: u32) -> &[InPage] {
+        self.by_page.get(&page).map_or(&[], Vec::as_slice)
     }
 
     /// Is `key` that of a unit's first instruction?
     #[must_use]
     pub fn starts_at(&self, key: CodeKey) -> bool {
-        self.by_key.contains_key(&key)
+        self.by_key.contains_key(&key) || self.images.starts(key).is_some()
     }
 
     /// Arena offset of the translation of `key`.
     pub fn lookup(&mut self, key: CodeKey) -> Option<u32> {
         let (id, offset) = self.find(key)?;
-        let region = self.unit(id).region;
-        self.recent.get(&region);
+        if id < KEPT {
+            let region = self.unit(id).region;
+            self.recent.get(&region);
+        }
         Some(offset)
     }
 
@@ -395,9 +420,9 @@ impl Cache {
     }
 
     /// Describes the translation of `key`.
-    #[must_use]
-    pub fn block_at(&self, key: CodeKey) -> Option<BlockInfo> {
+    pub fn block_at(&mut self, key: CodeKey) -> Option<BlockInfo> {
         let (id, offset) = self.find(key)?;
+        self.unit_mut(id);
         let (u, eip) = (self.unit(id), key.eip());
         let from = eip.wrapping_sub(u.key.eip());
         let marks = u.details.marks();
@@ -416,12 +441,35 @@ impl Cache {
     /// Lets indirect jumps through `table` to the address of `key` find its translation.
     /// `global`: its address is mapped so in every address space.
     pub fn publish(&mut self, table: TableId, key: CodeKey, global: bool) {
-        if let Some((id, offset)) = self.find(key) {
+        let Some((id, offset)) = self.find(key) else { return };
+        if id < KEPT {
             // In a flat guest pages are their own physical pages; another one that the unit depends on may be a thunk's.
             let second = self.unit(id).pages.get(1).copied().filter(|_| self.paged);
             self.tables.publish(table, key, second, offset, global);
             self.unit_mut(id).published.push((table, key.eip()));
+            return;
         }
+        // An earlier run's indirect jumps went to several places on this page: so will this one's.
+        self.publish_kept(table, key, id, offset);
+        for eip in self.images.targets_beside(id, key.eip()) {
+            let key = key.beside(eip);
+            if let Some((id, offset)) = self.find(key).filter(|found| found.0 >= KEPT) {
+                self.publish_kept(table, key, id, offset);
+            }
+        }
+    }
+
+    fn publish_kept(&mut self, table: TableId, key: CodeKey, id: UnitId, offset: u32) {
+        self.tables.publish(table, key, None, offset, true);
+        self.images.published(id, table, key.eip());
+    }
+
+    /// The guest addresses on `pages` whose entries of the first jump table lead anywhere.
+    #[must_use]
+    pub fn targets(&self, pages: &Range<u32>) -> Vec<u32> {
+        let made = pages.clone().flat_map(|p| self.on_page(p)).flat_map(|at| &self.unit(at.id).published);
+        let made = made.filter(|p| p.0 == TableId::FIRST).map(|p| p.1);
+        made.chain(self.images.targets()).filter(|eip| pages.contains(&(eip >> 12))).collect()
     }
 
     /// Most bytes of host code in a unit: of two regions' worth of room, no more than half is wasted.
@@ -432,7 +480,7 @@ impl Cache {
 
     /// Places `unit`, the translation of `key`, which depends on the physical pages numbered `pages`; gives its arena offset.
     pub fn insert(&mut self, mut unit: Unit, key: CodeKey, pages: &[u32]) -> Result<u32, Full> {
-        let base = self.room(unit.code.len(), if unit.lined { LINE } else { 32 })?;
+        let base = self.room(unit.code.len(), line::alignment(&unit.landings))?;
         if let Some(snapshot) = &unit.snapshot {
             self.retire_contradicting(snapshot, pages);
         }
@@ -450,10 +498,10 @@ impl Cache {
     }
 
     /// Finds room for `len` bytes of code, at a multiple of `align`.
-    fn room(&mut self, len: usize, align: usize) -> Result<u32, Full> {
+    fn room(&mut self, len: usize, align: u32) -> Result<u32, Full> {
         let size = len as u32;
         assert!(size <= self.region_size / 2, "a unit is far smaller than a region");
-        let mut base = self.cursor.next_multiple_of(align as u32);
+        let mut base = self.cursor.next_multiple_of(align);
         if base + size > (self.current as u32 + 1) * self.region_size {
             let next = (0..REGIONS).find(|r| !self.recent.contains(r)).ok_or(Full)?;
             self.current = next;
@@ -502,107 +550,24 @@ impl Cache {
         }));
     }
 
-    /// Places the units of a flat guest that an earlier run has packed into `range` of `bytes` for `mode`, as far as there is room, and chains them. Those for whose
-    /// pages `keep` says no are left out. Gives the number of units placed.
-    pub fn adopt(
-        &mut self,
-        bytes: &Shared,
-        range: Range<usize>,
-        mode: Mode,
-        mut keep: impl FnMut(&[u32]) -> bool,
-    ) -> usize {
-        let mut adopted = Vec::new();
-        let mut at = range.start;
-        while at < range.end {
-            let Some((p, next)) = pack::unpack(bytes, &(at..range.end)) else { break };
-            at = next;
-            let key = CodeKey::flat(p.eip, mode);
-            if self.starts_at(key) || p.code.len() > self.largest_unit() || !keep(&p.pages) {
-                continue;
-            }
-            let Ok(base) = self.room(p.code.len(), 32) else { break };
-            let len = p.code.len();
-            let all = (**bytes).as_ref();
-            self.arena.write_marked(base as usize, &all[p.code], &all[p.bits]);
-            self.settle(base, len, key, p.len, p.exits, p.pages, Details::Adopted(p.rest));
-            adopted.extend(self.by_key.get(&key));
-        }
-        self.stats.adopted += adopted.len() as u64;
-        if self.chaining {
-            self.chain_adopted(&adopted);
-        }
-        adopted.len()
-    }
-
-    /// Chains `adopted` to what there is, and what there is to them.
-    fn chain_adopted(&mut self, adopted: &[UnitId]) {
-        let mut links = Vec::new();
-        for &from in adopted {
-            let u = self.unit(from);
-            links.extend((0..u.exits.len() as u32).map(|exit| Link { from, exit }));
-            for page in u.pages.clone() {
-                links.extend(self.wanted.remove(&page).unwrap_or_default());
-            }
-        }
-        for link in links {
-            let Some(u) = &self.units[link.from as usize] else { continue };
-            let Some(x) = u.exits.get(link.exit as usize).filter(|x| x.to.is_none()) else { continue };
-            let ExitKind::Link { target, patch } = x.exit.kind else { continue };
-            let (to, patch) = (self.linked_key(u.key, target), u.base + patch);
-            if !self.link(link, to, patch) {
-                self.wanted.entry(target >> 12).or_default().push(link);
-            }
-        }
-    }
-
-    /// Appends to `out` the units of a flat guest that begin on page `page`, were made for `mode` and depend on nothing but pages that `keep` accepts, for [`Cache::adopt`].
-    pub fn pack(&self, page: u32, mode: Mode, keep: impl Fn(u32) -> bool, out: &mut Vec<u8>) {
-        for at in self.by_page.get(&page).into_iter().flatten() {
-            let u = self.unit(at.id);
-            if at.checked
-                || u.key != CodeKey::flat(u.key.eip(), mode)
-                || u.key.page() != page
-                || !u.pages.iter().all(|&p| keep(p))
-            {
-                continue;
-            }
-            match &u.details {
-                Details::Adopted(rest) => pack::again(rest, out),
-                Details::Made(unit) => {
-                    let mut code = self.arena.read(u.base as usize, u.size as usize);
-                    for &at in &unit.landings {
-                        // As they were before any mismatch.
-                        code[at as usize..at as usize + LOAD_PROBE.len()].copy_from_slice(&LOAD_PROBE);
-                    }
-                    for x in &u.exits {
-                        if let ExitKind::Link { patch, .. } = x.exit.kind {
-                            let leave = (x.exit.site - stubs::LEAVE_SIZE).wrapping_sub(patch + 4);
-                            code[patch as usize..patch as usize + 4].copy_from_slice(&leave.to_le_bytes());
-                        }
-                    }
-                    let exits: Vec<Exit> = u.exits.iter().map(|x| x.exit).collect();
-                    pack::pack(unit, &code, &exits, &u.pages, out);
-                }
-            }
-        }
-    }
-
     fn unit_at(&self, offset: u32) -> Option<UnitId> {
-        let region = self.regions.get((offset / self.region_size) as usize)?;
+        let Some(region) = self.regions.get((offset / self.region_size) as usize) else {
+            return self.images.unit_at(offset);
+        };
         let i = region.partition_point(|&(base, _)| base <= offset);
         let (base, id) = *region.get(i.checked_sub(1)?)?;
         (offset <= base + self.unit(id).size).then_some(id)
     }
 
     /// What the host address `site` belongs to. `left` says that it is the return address of a leaving call.
-    #[must_use]
-    pub fn place(&self, site: u64, left: bool) -> Option<Place> {
+    pub fn place(&mut self, site: u64, left: bool) -> Option<Place> {
         let offset = u32::try_from(site.checked_sub(self.arena.base())?).ok()?;
         if offset < STUBS_SIZE as u32 {
             return Some(Place::Miss);
         }
         // A site is the address *after* a call, which may be the last byte of its unit.
-        let u = self.unit(self.unit_at(offset - u32::from(left))?);
+        let id = self.unit_at(offset - u32::from(left))?;
+        let u = &*self.unit_mut(id);
         let at = offset - u.base;
         if left {
             return u.exits.binary_search_by_key(&at, |x| x.exit.site).ok().map(|i| Place::Exit(u.exits[i].exit));
@@ -611,9 +576,10 @@ impl Cache {
     }
 
     /// Arena offset of the start of the guest instruction in whose code host address `site` is, where the registers are still as they were there.
-    pub fn boundary_at(&self, site: u64) -> Option<u32> {
+    pub fn boundary_at(&mut self, site: u64) -> Option<u32> {
         let offset = u32::try_from(site.checked_sub(self.arena.base())?).ok().filter(|&o| o >= STUBS_SIZE as u32)?;
-        let u = self.unit(self.unit_at(offset)?);
+        let id = self.unit_at(offset)?;
+        let u = &*self.unit_mut(id);
         u.details.mark_at(offset - u.base).filter(|m| m.boundary && !m.fix.pinned).map(|m| u.base + m.host)
     }
 
@@ -624,15 +590,15 @@ impl Cache {
         }
         let Some(offset) = site.checked_sub(self.arena.base()).and_then(|o| u32::try_from(o).ok()) else { return };
         let Some(from) = self.unit_at(offset - 1) else { return };
-        let u = self.unit(from);
+        let u = &*self.unit_mut(from);
         let Ok(exit) = u.exits.binary_search_by_key(&(offset - u.base), |x| x.exit.site) else { return };
-        let key = u.key;
-        let (to, patch) = match u.exits[exit].exit.kind {
+        let (key, base, kind) = (u.key, u.base, u.exits[exit].exit.kind);
+        let (to, patch) = match kind {
             ExitKind::Link { target, patch } => (self.linked_key(key, target), patch),
             ExitKind::Careful { target, patch, .. } => (key.beside(target).careful(), patch),
             _ => return,
         };
-        let patch = u.base + patch;
+        let patch = base + patch;
         self.link(Link { from, exit: exit as u32 }, to, patch);
     }
 
@@ -647,7 +613,7 @@ impl Cache {
     fn link(&mut self, link: Link, to: CodeKey, patch: u32) -> bool {
         let Link { from, exit } = link;
         let Some((to, offset)) = self.find(to) else { return false };
-        if self.unit(from).exits[exit as usize].to.is_some() {
+        if self.unit_mut(from).exits[exit as usize].to.is_some() {
             return true;
         }
         self.unit_mut(from).exits[exit as usize].to = Some(to);
@@ -681,7 +647,7 @@ impl Cache {
         let offset = site.checked_sub(self.arena.base()).and_then(|o| u32::try_from(o).ok());
         let Some(offset) = offset.filter(|&o| o >= STUBS_SIZE as u32) else { return false };
         let Some(id) = self.unit_at(offset) else { return false };
-        let u = self.unit(id);
+        let u = &*self.unit_mut(id);
         if !u.details.landings().contains(&(offset - u.base)) {
             return false;
         }
@@ -697,7 +663,8 @@ impl Cache {
         for link in core::mem::take(&mut self.unit_mut(id).incoming) {
             self.unchain(link);
         }
-        let u = self.units[id as usize].take().expect("unlinked once");
+        let u = if id >= KEPT { Some(self.images.take(id)) } else { self.units[id as usize].take() };
+        let u = u.expect("unlinked once");
         for (exit, x) in u.exits.iter().enumerate() {
             // A unit that jumps to itself has lost that link above.
             if let Some(to) = x.to {
@@ -774,6 +741,9 @@ impl Cache {
     /// Unlinks unit `id` and takes it out of its region.
     fn remove(&mut self, id: UnitId) {
         let u = self.unlink(id);
+        if id >= KEPT {
+            return;
+        }
         let region = &mut self.regions[u.region];
         if let Ok(i) = region.binary_search_by_key(&u.base, |x| x.0) {
             region.remove(i);
@@ -784,8 +754,9 @@ impl Cache {
     /// Drops every unit that depends on physical page `page`. Gives their number.
     pub fn invalidate_page(&mut self, page: u32) -> usize {
         self.forget_retired();
-        let Some(ids) = self.by_page.remove(&page) else { return 0 };
-        for &InPage { id, .. } in &ids {
+        let made = self.by_page.remove(&page).unwrap_or_default().into_iter().map(|u| u.id);
+        let ids: Vec<UnitId> = made.chain(self.images.dependents(page)).collect();
+        for &id in &ids {
             self.remove(id);
         }
         self.stats.invalidated += ids.len() as u64;

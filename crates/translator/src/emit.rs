@@ -73,8 +73,6 @@ pub(crate) struct Emitter<'a> {
     pub(crate) checked: bool,
     /// Index of an indirect jump that is close behind the landing before: see [`crate::line`].
     pub(crate) indirect: Option<usize>,
-    /// Code was placed in lines.
-    pub(crate) lined: bool,
     /// What the check compares with, to be placed behind the code.
     pub(crate) constants: Vec<Constant>,
 }
@@ -127,7 +125,6 @@ pub(crate) fn emit(
         settled: 0,
         checked,
         indirect: None,
-        lined: false,
         constants: Vec::new(),
     };
     e.buf.bytes.reserve(bytes.len() * 3 + 64);
@@ -495,7 +492,6 @@ impl Emitter<'_> {
             marks: self.marks,
             exits: self.exits,
             landings: self.landings,
-            lined: self.lined,
             snapshot: None,
         }
     }

@@ -6,11 +6,12 @@
 //! closely followed by an indirect jump, its landing starts a line, and a jump takes the rest to the next one.
 
 use crate::emit::Emitter;
+use crate::image::UNIT_ALIGN;
 use iced_x86::{Code, FlowControl};
 use xlat86_decoder::Insn;
 
 /// Bytes of a line.
-pub(crate) const LINE: usize = 64;
+const LINE: usize = 64;
 /// Host bytes of a landing.
 const LANDING: usize = 16;
 /// Host bytes that an instruction rarely exceeds.
@@ -31,6 +32,15 @@ fn close(insns: &[Insn]) -> Option<usize> {
     None
 }
 
+/// Where the landing of a call that ends a line has its load, after the line's start.
+const LOAD: usize = 8;
+
+/// What the place of a unit with these landings has to be a multiple of.
+pub(crate) fn alignment(landings: &[u32]) -> u32 {
+    let lined = landings.iter().any(|&at| at as usize % LINE == LOAD);
+    if lined { LINE as u32 } else { UNIT_ALIGN }
+}
+
 impl Emitter<'_> {
     /// Before `length` bytes of a host call: sees to it that it ends a line, if that may help.
     pub(crate) fn place_call(&mut self, length: usize) {
@@ -42,7 +52,6 @@ impl Emitter<'_> {
             let at = self.buf.pos() + length;
             self.buf.nop(at.next_multiple_of(LINE) - at);
             self.indirect = Some(self.at + 1 + n);
-            self.lined = true;
         }
     }
 

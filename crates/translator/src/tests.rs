@@ -82,7 +82,10 @@ fn operands_keep_their_shape() {
     check(&[0x8d, 0x44, 0x88, 0x10], "lea eax,[rax+rcx*4+10h]");
     check(&[0x67, 0x8b, 0x47, 0x10], "lea r8d,[rbx+10h]; movzx r8d,r8w; mov eax,[r8d]");
     check(&[0x65, 0xa1, 0x14, 0, 0, 0], "mov r8,[r14+50h]; mov r8b,[r8]; mov r8d,[r14+64h]; mov eax,[r8d+14h]");
-    check(&[0x65, 0x8b, 0x04, 0x8b], "mov r8,[r14+50h]; mov r8b,[r8]; lea r9d,[rbx+rcx*4]; mov r8d,[r14+64h]; mov eax,[r8d+r9d]");
+    check(
+        &[0x65, 0x8b, 0x04, 0x8b],
+        "mov r8,[r14+50h]; mov r8b,[r8]; lea r9d,[rbx+rcx*4]; mov r8d,[r14+64h]; mov eax,[r8d+r9d]",
+    );
     check(&[0xf0, 0x0f, 0xb1, 0x14, 0x24], "lock cmpxchg [r12d],edx");
 }
 

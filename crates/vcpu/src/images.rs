@@ -2,27 +2,35 @@
 //!
 //! The embedder says where executable file contents are mapped that can't be written. As long as such a mapping stays as it is,
 //! the code on its pages is what the file's identity stands for, so units made from it by an earlier process are as good as new ones. They are
-//! adopted page by page, when the first instruction of a page is asked for.
+//! adopted when the first instruction of the mapping is asked for.
 
-use crate::store::{FileId, Key, Pages, Store};
-use std::collections::{BTreeMap, BTreeSet};
+use crate::store::{FileId, Key, Store};
+use std::fs::File;
 use std::ops::Range;
+use std::sync::Arc;
 use xlat86_arch::Mode;
-use xlat86_translator::{Cache, Shared};
+use xlat86_translator::{Cache, Image, image};
 
 /// Keeping less new code than this isn't worth the writing.
 const LEAST_INSNS: u64 = 64;
 /// Nor is keeping less than one new instruction for so many bytes kept already.
 const BYTES_PER_INSN: u64 = 256;
 
+/// What earlier runs have left for a mapping.
+enum Kept {
+    NotAsked,
+    /// Nothing.
+    None,
+    /// It isn't used.
+    Refused,
+    Image(Arc<Image>),
+}
+
 struct Mapping {
     /// Numbers of guest pages.
     pages: Range<u32>,
     key: Key,
-    /// What was kept; `None` before anybody asked.
-    kept: Option<Pages>,
-    /// Pages whose units are in the cache if they exist.
-    adopted: BTreeSet<u32>,
+    kept: Kept,
     /// Guest instructions translated in this mapping by this process.
     made: u64,
 }
@@ -43,7 +51,7 @@ impl Images {
         if file.is_settled() {
             let len = (pages.end - pages.start) << 12;
             let key = self.store.key(file, offset, pages.start << 12, len);
-            self.mappings.push(Mapping { pages, key, kept: None, adopted: BTreeSet::new(), made: 0 });
+            self.mappings.push(Mapping { pages, key, kept: Kept::NotAsked, made: 0 });
         }
     }
 
@@ -56,16 +64,22 @@ impl Images {
         self.mappings.iter_mut().find(|m| m.pages.contains(&page))
     }
 
-    /// Where the kept units that begin on `page` are, once, and the pages that they may depend on.
-    pub(crate) fn take(&mut self, page: u32) -> Option<(Shared, Range<usize>, Range<u32>)> {
-        let i = self.mappings.iter().position(|m| m.pages.contains(&page))?;
+    /// What was kept for the mapping that holds `page`, with its file, when somebody asks for the first time. It is used if `use_it` says so.
+    pub(crate) fn take(&mut self, page: u32, use_it: impl FnOnce(&Arc<Image>, &File) -> bool) -> bool {
+        let Some(i) = self.mappings.iter().position(|m| m.pages.contains(&page)) else { return false };
         let m = &mut self.mappings[i];
-        if !m.adopted.insert(page) {
-            return None;
+        if !matches!(m.kept, Kept::NotAsked) {
+            return false;
         }
-        let kept = m.kept.get_or_insert_with(|| self.store.load(&m.key).unwrap_or_else(Pages::none));
-        let range = kept.ranges.get(&page)?.clone();
-        Some((kept.bytes.clone(), range, m.pages.clone()))
+        m.kept = match self.store.load(&m.key) {
+            None => Kept::None,
+            Some((image, file)) => {
+                let image = Arc::new(image);
+                let fits = image.pages().all(|p| m.pages.contains(&p));
+                if fits && use_it(&image, &file) { Kept::Image(image) } else { Kept::Refused }
+            }
+        };
+        matches!(m.kept, Kept::Image(_))
     }
 
     /// A unit of `insns` instructions that begins on `page` was translated.
@@ -78,23 +92,23 @@ impl Images {
     /// Keeps what `cache` holds, where enough is new.
     pub(crate) fn keep(&mut self, cache: &Cache) {
         for m in &mut self.mappings {
-            let before = m.kept.as_ref().map_or(0, |k| k.all().len());
-            if m.made < LEAST_INSNS || m.made * BYTES_PER_INSN < before as u64 {
+            let kept = match &m.kept {
+                Kept::NotAsked | Kept::Refused => continue,
+                Kept::None => None,
+                Kept::Image(image) => Some(image),
+            };
+            let before = kept.map_or(0, |k| k.size_in_bytes() as u64);
+            if m.made < LEAST_INSNS || m.made * BYTES_PER_INSN < before {
                 continue;
             }
-            let kept = m.kept.take().unwrap_or_else(Pages::none);
-            let mut pages: BTreeMap<u32, Vec<u8>> =
-                kept.ranges.keys().map(|p| (*p, kept.get(*p).unwrap_or_default().to_vec())).collect();
-            for &page in &m.adopted {
-                let mut units = Vec::new();
-                cache.pack(page, Mode::USER32, |p| m.pages.contains(&p), &mut units);
-                // Some may have been evicted since.
-                if pages.get(&page).is_none_or(|old| old.len() < units.len()) {
-                    pages.insert(page, units);
-                }
+            let mut pieces = kept.map_or(Vec::new(), |k| k.pieces());
+            for page in m.pages.clone() {
+                pieces.extend(cache.pieces(page, Mode::USER32, |p| m.pages.contains(&p)));
             }
-            self.store.save(&m.key, &pages);
-            (m.kept, m.made) = (Some(kept), 0);
+            let mut targets = cache.targets(&m.pages);
+            targets.extend(kept.iter().flat_map(|k| k.targets()));
+            self.store.save(&m.key, &image(pieces, targets, cache.chaining()));
+            m.made = 0;
         }
     }
 }

@@ -7,6 +7,7 @@
 #![forbid(unsafe_code)]
 
 mod config;
+mod crossing;
 mod dbt;
 mod exit;
 mod fx;

@@ -219,16 +219,14 @@ impl Process {
         }
     }
 
-    /// Takes over what earlier runs have left for the page of `eip`. True when that was something.
+    /// Takes over what earlier runs have left for the mapping that holds `eip`. True when that was something.
     fn adopt(&self, eip: u32, cache: &mut Cache) -> bool {
-        let taken = self.images().and_then(|mut images| images.take(eip >> 12));
-        let Some((bytes, range, mapping)) = taken else { return false };
-        // First noticed, then used, as when it is read.
-        let keep = |pages: &[u32]| {
-            let kept = |p: &u32| mapping.contains(p) && self.space().mark_code(Gva(p << 12)) == Watch::Kept;
-            pages.contains(&(eip >> 12)) && pages.iter().all(kept)
-        };
-        cache.adopt(&bytes, range, Mode::USER32, keep) > 0
+        let Some(mut images) = self.images() else { return false };
+        images.take(eip >> 12, |image, file| {
+            // First noticed, then used, as when code is read.
+            image.pages().all(|p| self.space().mark_code(Gva(p << 12)) == Watch::Kept)
+                && cache.adopt(image.clone(), file, Mode::USER32).unwrap_or(false)
+        })
     }
 
     /// Does `fork`, which forks the host process, while every lock is free to be used in the child, whose only thread

@@ -1,23 +1,20 @@
 //! Translations that outlive the process: a folder with one file for each mapping of an executable file.
 //!
-//! A file holds units by guest page. It is found by a name made from everything the units depend on: the emulator's own file, its settings,
+//! A file holds an image of units. It is found by a name made from everything the units depend on: the emulator's own file, its settings,
 //! the identity of the mapped file, where it is mapped. The same is written inside, with a checksum over all; what doesn't match is
 //! as good as absent. Whoever can write here decides what the emulator executes, so the folder and its files must belong to the
 //! user, and be writable by nobody else. Files are only ever replaced whole, by renaming: processes may come and go as they like.
 
-use std::collections::BTreeMap;
 use std::fs::{self, DirBuilder, File, Metadata, OpenOptions};
 use std::io::{self, Write};
-use std::ops::Range;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::time::SystemTime;
 use xlat86_host::MappedFile;
-use xlat86_translator::Shared;
+use xlat86_translator::Image;
 
 /// First bytes of a file.
-const MAGIC: &[u8; 8] = b"xlat86\x00\x01";
+const MAGIC: &[u8; 8] = b"xlat86\x00\x02";
 /// The flag of open(2) on x86: a symbolic link is not followed.
 const O_NOFOLLOW: i32 = 0o400_000;
 /// Files larger than this are neither written nor read.
@@ -50,29 +47,6 @@ impl FileId {
     pub(crate) fn is_settled(&self) -> bool {
         let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |d| d.as_secs() as i64);
         self.times.iter().all(|t| (0..now - SETTLED).contains(&t.0))
-    }
-}
-
-/// Packed units by guest page, each in its range of bytes that all share.
-#[derive(Clone)]
-pub(crate) struct Pages {
-    pub(crate) bytes: Shared,
-    pub(crate) ranges: BTreeMap<u32, Range<usize>>,
-}
-
-impl Pages {
-    /// The units that begin on `page`.
-    pub(crate) fn get(&self, page: u32) -> Option<&[u8]> {
-        self.ranges.get(&page).map(|r| &self.all()[r.clone()])
-    }
-
-    pub(crate) fn all(&self) -> &[u8] {
-        (*self.bytes).as_ref()
-    }
-
-    /// Of a mapping for which nothing was kept.
-    pub(crate) fn none() -> Self {
-        Pages { bytes: Arc::new(Vec::new()), ranges: BTreeMap::new() }
     }
 }
 
@@ -123,8 +97,8 @@ impl Store {
         self.folder.join(format!("{:08x}{:08x}", sum(b"a"), sum(b"b")))
     }
 
-    /// What was kept under `key`.
-    pub(crate) fn load(&self, key: &Key) -> Option<Pages> {
+    /// What was kept under `key`, and the file that it is in.
+    pub(crate) fn load(&self, key: &Key) -> Option<(Image, File)> {
         let file = OpenOptions::new().read(true).custom_flags(O_NOFOLLOW).open(self.path(key)).ok()?;
         let m = file.metadata().ok()?;
         if !m.is_file() || !is_private(&m) || m.len() > LARGEST {
@@ -133,13 +107,13 @@ impl Store {
         let bytes = MappedFile::new(&file).ok()?;
         // For whoever tidies up: it was used.
         let _ = file.set_modified(SystemTime::now());
-        let ranges = parse(bytes.as_ref(), key)?;
-        Some(Pages { bytes: Arc::new(bytes), ranges })
+        let at = parse(bytes.as_ref(), key)?;
+        Some((Image::new(Box::new(bytes), at)?, file))
     }
 
-    /// Keeps `pages` under `key`, instead of whatever was. Not being able to is no reason to complain.
-    pub(crate) fn save(&self, key: &Key, pages: &BTreeMap<u32, Vec<u8>>) {
-        let bytes = format(key, pages);
+    /// Keeps `image` under `key`, instead of whatever was. Not being able to is no reason to complain.
+    pub(crate) fn save(&self, key: &Key, image: &[u8]) {
+        let bytes = format(key, image);
         if bytes.len() as u64 <= LARGEST {
             let _ = self.replace(&self.path(key), &bytes);
             let _ = self.tidy();
@@ -190,42 +164,28 @@ fn is_private(m: &Metadata) -> bool {
     me.is_ok_and(|uid| uid == m.uid()) && m.mode() & 0o022 == 0
 }
 
-/// The file: magic, checksum of the rest, length of the key, the key, and for each page its number, its length and its units.
-fn format(key: &Key, pages: &BTreeMap<u32, Vec<u8>>) -> Vec<u8> {
-    let mut rest = Vec::new();
-    rest.extend((key.0.len() as u32).to_le_bytes());
-    rest.extend(key.0.as_bytes());
-    for (page, units) in pages {
-        rest.extend(page.to_le_bytes());
-        rest.extend((units.len() as u32).to_le_bytes());
-        rest.extend(units);
-    }
-    let mut bytes = MAGIC.to_vec();
-    bytes.extend(crc32fast::hash(&rest).to_le_bytes());
-    bytes.extend(rest);
+/// Images begin on a page.
+const PAGE: usize = 4096;
+
+/// The file: magic, checksum of the rest, length of the key, the key, and from the next page on the image.
+fn format(key: &Key, image: &[u8]) -> Vec<u8> {
+    let mut bytes = [MAGIC.as_slice(), &[0; 4], &(key.0.len() as u32).to_le_bytes(), key.0.as_bytes()].concat();
+    bytes.resize(bytes.len().next_multiple_of(PAGE), 0);
+    bytes.extend(image);
+    let sum = crc32fast::hash(&bytes[MAGIC.len() + 4..]);
+    bytes[MAGIC.len()..][..4].copy_from_slice(&sum.to_le_bytes());
     bytes
 }
 
-fn parse(bytes: &[u8], key: &Key) -> Option<BTreeMap<u32, Range<usize>>> {
-    fn word(b: &mut &[u8]) -> Option<u32> {
-        let (head, rest) = b.split_first_chunk()?;
-        *b = rest;
-        Some(u32::from_le_bytes(*head))
-    }
-    let mut rest = bytes.strip_prefix(MAGIC)?;
-    if word(&mut rest)? != crc32fast::hash(rest) {
+/// Where the image is in a file of `bytes` that was written for `key`.
+fn parse(bytes: &[u8], key: &Key) -> Option<usize> {
+    let (sum, rest) = bytes.strip_prefix(MAGIC)?.split_first_chunk()?;
+    if u32::from_le_bytes(*sum) != crc32fast::hash(rest) {
         return None;
     }
-    let len = word(&mut rest)? as usize;
-    let mut rest = rest.strip_prefix(key.0.as_bytes()).filter(|_| len == key.0.len())?;
-    let mut ranges = BTreeMap::new();
-    while !rest.is_empty() {
-        let (page, len) = (word(&mut rest)?, word(&mut rest)? as usize);
-        let at = bytes.len() - rest.len();
-        rest = rest.get(len..)?;
-        ranges.insert(page, at..at + len);
-    }
-    Some(ranges)
+    let (len, rest) = rest.split_first_chunk()?;
+    let rest = rest.strip_prefix(key.0.as_bytes()).filter(|_| u32::from_le_bytes(*len) as usize == key.0.len())?;
+    Some((bytes.len() - rest.len()).next_multiple_of(PAGE))
 }
 
 #[cfg(test)]
@@ -241,8 +201,13 @@ mod tests {
         (Store::at(&folder, "settings").expect("a folder of our own"), folder)
     }
 
-    fn pages() -> BTreeMap<u32, Vec<u8>> {
-        BTreeMap::from([(1, vec![1, 2, 3]), (9, Vec::new()), (0xf_ffff, vec![4; 5000])])
+    /// No units, but addresses that indirect jumps went to.
+    fn targets() -> Vec<u32> {
+        (0..1000).map(|i| i * 0x1234).collect()
+    }
+
+    fn image() -> Vec<u8> {
+        xlat86_translator::image(Vec::new(), targets(), true)
     }
 
     #[test]
@@ -250,10 +215,9 @@ mod tests {
         let (store, folder) = store("same");
         let key = store.key(&FILE, 0, 0x1000, 0x2000);
         assert!(store.load(&key).is_none());
-        store.save(&key, &pages());
+        store.save(&key, &image());
         let back = store.load(&key).expect("just saved");
-        assert!(back.ranges.keys().eq(pages().keys()));
-        assert!(pages().iter().all(|(p, units)| back.get(*p) == Some(units)));
+        assert!(back.0.targets().eq(targets()));
         let others = [
             store.key(&FileId { times: [(4, 5), (6, 8)], ..FILE }, 0, 0x1000, 0x2000),
             store.key(&FILE, 0, 0x2000, 0x2000),
@@ -272,7 +236,7 @@ mod tests {
     fn damaged_and_foreign_files_are_as_good_as_absent() {
         let (store, folder) = store("damaged");
         let key = store.key(&FILE, 0, 0x1000, 0x2000);
-        store.save(&key, &pages());
+        store.save(&key, &image());
         let path = store.path(&key);
         let good = fs::read(&path).unwrap();
         for n in [0, 7, 8, 11, 12, 40, good.len() - 1] {
