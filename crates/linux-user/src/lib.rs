@@ -12,6 +12,7 @@
 pub mod abi;
 mod bpf;
 mod core_file;
+mod clock;
 mod elf;
 mod guest;
 mod host_unsafe;

@@ -133,7 +133,8 @@ pub(crate) fn emit(e: &mut Emitter<'_>, insn: &Insn, bytes: &[u8]) -> Next {
         Code::Sysexitd if e.config.paged => quick(e, insn, Quick::Sysexit),
         Code::Iretd if supervisor(e) => quick(e, insn, Quick::Iret),
         Code::Int_imm8 if i.immediate8() == 0x80 && !e.config.paged => {
-            e.leave(insn, ExitKind::SoftInt { vector: 0x80, next: insn.next_eip() })
+            let kind = ExitKind::SoftInt { vector: 0x80, next: insn.next_eip() };
+            if e.source.calls_out(insn.eip()) { e.call_out(insn, kind) } else { e.leave(insn, kind) }
         }
         _ => e.interpret(insn),
     }

@@ -25,6 +25,11 @@ pub trait Source {
 
     /// Is there a translation that starts at `eip` already?
     fn known(&self, eip: u32) -> bool;
+
+    /// May what the system call at `eip` does be done without leaving ([`xlat86_host::Frame::call_out`])?
+    fn calls_out(&self, _eip: u32) -> bool {
+        false
+    }
 }
 
 /// What guest registers need when translated code is stopped or faults: they are those of the guest instruction's start, but for
