@@ -6,6 +6,7 @@ use crate::Vcpu;
 use crate::crossing::Cross;
 use xlat86_arch::{Gva, Mode, Reg, Seg, SegAttr, Segment, eflags};
 use xlat86_host::RETURN_KEEPS;
+use xlat86_interp::Platform;
 use xlat86_translator::{CodeKey, Exit, Quick};
 
 /// Answers kept.
@@ -89,6 +90,11 @@ impl Vcpu {
             Quick::Verw => (Cross { zero_flag: self.verw(selector)?, ..cross }, [Some(selector), None]),
             Quick::Sysenter => (self.sysenter().then_some(cross)?, [None; 2]),
             Quick::Sysexit => (self.sysexit().then_some(cross)?, [None; 2]),
+            Quick::Port { size, out } => {
+                self.port(value as u16, size, out);
+                self.state.eip = next;
+                return Some(Crossed::Unnoted);
+            }
             Quick::Iret => {
                 let flags = self.state.eflags;
                 let inner = self.state.cpl;
@@ -159,6 +165,20 @@ impl Vcpu {
         let ok = s.attr.writable() && s.attr.dpl() >= self.state.cpl.max((selector & 3) as u8);
         self.state.eflags = self.state.eflags & !eflags::ZF | if ok { eflags::ZF } else { 0 };
         Some(ok)
+    }
+
+    /// IN or OUT at CPL 0, where every port may be used.
+    fn port(&mut self, port: u16, size: u8, out: bool) {
+        let mask = u32::MAX >> (32 - 8 * u32::from(size));
+        let eax = self.state.reg(Reg::Eax);
+        if out {
+            self.platform.port_out(port, size, eax & mask);
+            // The port may have been that of the A20 gate.
+            self.mmu.sync(&self.state);
+        } else {
+            let read = self.platform.port_in(port, size);
+            self.state.set_reg(Reg::Eax, eax & !mask | read & mask);
+        }
     }
 
     fn sysenter(&mut self) -> bool {

@@ -11,7 +11,7 @@ use crate::fx::Home;
 use crate::process::Connect;
 use crate::quick::Crossed;
 use crate::system::spaces::Spaces;
-use crate::system::window::WindowFault;
+use crate::system::window::{WindowFault, Windows};
 use crate::{Exit, Vcpu};
 use xlat86_arch::{Fault, Gva, Mode, PAGE_SIZE, Seg, Segment, cr0, cr4, eflags};
 use xlat86_decoder::MAX_INSN_LEN;
@@ -187,7 +187,14 @@ impl Vcpu {
                 }
                 return Some(offset);
             }
-            let mut source = PagedCode { mmu: &mut self.mmu, cache: &cache, key, mode, pages: Vec::new() };
+            let mut source = PagedCode {
+                mmu: &mut self.mmu,
+                windows: &self.system.as_ref().expect("a system's CPU").windows,
+                cache: &cache,
+                key,
+                mode,
+                pages: Vec::new(),
+            };
             let unit = process.translate(&cache, eip, mode, &mut source)?;
             let pages = source.pages;
             let inserted = process.insert(&mut cache, unit, key, &pages);
@@ -262,13 +269,14 @@ impl Vcpu {
                 }
                 Left::Trap => {
                     self.stats.leave_fault += 1;
-                    if let WindowFault::Again(at) = self.after_window_fault(site) {
+                    let what = self.after_window_fault(site);
+                    if let WindowFault::Again(at) = what {
                         offset = at;
                         continue;
                     }
                     self.take_system_frame();
                     self.repair_at(site);
-                    return Outside::Interpret;
+                    return if matches!(what, WindowFault::Anew) { Outside::Go } else { Outside::Interpret };
                 }
             }
             let generation = self.process.generation();
@@ -317,7 +325,7 @@ impl Vcpu {
                     }
                 }
                 ExitKind::Quick { what, next } => {
-                    self.stats.leave_interpret += 1;
+                    self.stats.leave_quick += 1;
                     self.take_system_frame();
                     self.state.eip = exit.eip;
                     match self.quick(what, target, next) {
@@ -461,6 +469,7 @@ fn is_open(s: &Segment) -> bool {
 /// Guest code as the translator reads it, through the guest's page tables.
 struct PagedCode<'a> {
     mmu: &'a mut Mmu,
+    windows: &'a Windows,
     cache: &'a Cache,
     key: CodeKey,
     mode: Mode,
@@ -492,5 +501,9 @@ impl Source for PagedCode<'_> {
 
     fn known(&self, eip: u32) -> bool {
         (eip ^ self.key.eip()) >> 12 == 0 && self.cache.starts_at(CodeKey::new(eip, self.key.page(), self.mode))
+    }
+
+    fn keeps_faulting(&self, eip: u32) -> bool {
+        self.windows.keeps_faulting(eip, self.key.page())
     }
 }
