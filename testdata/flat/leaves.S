@@ -3,9 +3,14 @@
 .include "prelude.inc"
 .include "try.inc"
 
+# Away from code, which writes to its page would drop.
+.set served, 0x40000
+.set data_selector, 0x40004
+
 .text
 main:
     call try_setup
+    movl $0, served
     xor %edx, %edx
     mov $0x174, %ecx
     mov $CODE0, %eax
@@ -46,8 +51,3 @@ service:
     movw $DATA0, data_selector
     verw data_selector
     sysexit
-
-.data
-.balign 4
-served: .long 0
-data_selector: .long 0

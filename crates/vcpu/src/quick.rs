@@ -86,15 +86,11 @@ impl Vcpu {
         let cross = self.crossing();
         let selector = value as u16;
         let (cross, loads) = match what {
+            Quick::Port { .. } => return None,
             Quick::Load { seg, pop } => (self.load(seg, selector, pop).then_some(cross)?, [Some(selector), None]),
             Quick::Verw => (Cross { zero_flag: self.verw(selector)?, ..cross }, [Some(selector), None]),
             Quick::Sysenter => (self.sysenter().then_some(cross)?, [None; 2]),
             Quick::Sysexit => (self.sysexit().then_some(cross)?, [None; 2]),
-            Quick::Port { size, out } => {
-                self.port(value as u16, size, out);
-                self.state.eip = next;
-                return Some(Crossed::Unnoted);
-            }
             Quick::Iret => {
                 let flags = self.state.eflags;
                 let inner = self.state.cpl;
@@ -167,17 +163,19 @@ impl Vcpu {
         Some(ok)
     }
 
-    /// IN or OUT at CPL 0, where every port may be used.
-    fn port(&mut self, port: u16, size: u8, out: bool) {
+    /// IN or OUT at CPL 0, where every port may be used; EAX is the frame's. False: translated code mustn't go on without a look at the mode.
+    pub(crate) fn port(&mut self, port: u16, size: u8, out: bool) -> bool {
         let mask = u32::MAX >> (32 - 8 * u32::from(size));
-        let eax = self.state.reg(Reg::Eax);
+        let eax = self.frame.as_mut().expect("translating").regs().gpr[0];
         if out {
             self.platform.port_out(port, size, eax & mask);
             // The port may have been that of the A20 gate.
             self.mmu.sync(&self.state);
+            !self.mmu.has_forgotten()
         } else {
             let read = self.platform.port_in(port, size);
-            self.state.set_reg(Reg::Eax, eax & !mask | read & mask);
+            self.frame.as_mut().expect("translating").regs().gpr[0] = eax & !mask | read & mask;
+            true
         }
     }
 

@@ -18,7 +18,7 @@ use xlat86_decoder::MAX_INSN_LEN;
 use xlat86_host::{Left, with_pending};
 use xlat86_interp::{Event, Stop};
 use xlat86_softmmu::Mmu;
-use xlat86_translator::{Cache, CodeKey, ExitKind, Full, Place, Source};
+use xlat86_translator::{Cache, CodeKey, ExitKind, Full, Place, Quick, Source};
 
 /// Instructions that the interpreter executes at a time where code isn't translated.
 const STRETCH: u64 = 256;
@@ -240,19 +240,25 @@ impl Vcpu {
         self.fill_system_frame();
         self.note_crossing(cross);
         let arena = self.arena.clone().expect("translating");
+        // EIP when what `offset` belongs to has been carried out already.
+        let mut done = None;
         loop {
             self.stats.entries += 1;
             let frame = self.frame.as_mut().expect("translating");
             frame.enter(&arena, offset);
             self.see_world();
             let frame = self.frame.as_mut().expect("translating");
+            let finished = done.take();
             let &xlat86_host::Frame { left, site, target, address, .. } = &*frame.regs();
             match left {
                 Left::NotEntered => {
                     // The registers are those of a boundary that may be biased, when an instruction was to start again.
                     let at = arena.base() + u64::from(offset);
                     self.take_system_frame();
-                    self.repair_at(at);
+                    match finished {
+                        Some(eip) => self.state.eip = eip,
+                        None => self.repair_at(at),
+                    }
                     return Outside::Stopped;
                 }
                 Left::Call => {}
@@ -323,6 +329,17 @@ impl Vcpu {
                         Ok(true) => Outside::Go,
                         _ => Outside::Careful(crosses.then_some(site)),
                     }
+                }
+                ExitKind::Quick { what: Quick::Port { size, out }, next } => {
+                    self.stats.leave_quick += 1;
+                    if self.port(target as u16, size, out) {
+                        // The next instruction's code follows the call that left.
+                        (offset, done) = ((site - arena.base()) as u32, Some(next));
+                        continue;
+                    }
+                    self.take_system_frame();
+                    self.state.eip = next;
+                    Outside::Go
                 }
                 ExitKind::Quick { what, next } => {
                     self.stats.leave_quick += 1;
