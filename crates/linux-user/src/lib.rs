@@ -11,8 +11,8 @@
 
 pub mod abi;
 mod bpf;
-mod core_file;
 mod clock;
+mod core_file;
 mod elf;
 mod guest;
 mod host_unsafe;

@@ -130,7 +130,7 @@ pub(crate) fn emit(
     e.buf.bytes.reserve(bytes.len() * 3 + 64);
     let (targets, loop_heads) = branch::targets(insns);
     // Host string instructions can't be told to use GS for EDI: beside a window, they look their pages up.
-    let looking_up = Config { address_form: AddressForm::Tlb, ..*config };
+    let looking_up = Config { address_form: AddressForm::Tlb, shared_checks: false, ..*config };
     let windowed = config.paged && config.address_form == AddressForm::Gs;
     if config.extended {
         e.groups.targets.clone_from(&targets);
@@ -139,7 +139,8 @@ pub(crate) fn emit(
     for (i, insn) in insns.iter().enumerate() {
         e.at = i;
         let before_jcc = insns.get(i + 1).is_some_and(|n| n.iced.is_jcc_short_or_near());
-        e.config = if windowed && insn.kind == Kind::String { &looking_up } else { config };
+        let looks_up = windowed && (insn.kind == Kind::String || e.source.keeps_faulting(insn.eip()));
+        e.config = if looks_up { &looking_up } else { config };
         let restarts = e.looks_up() && insn.kind == Kind::String && string::is_repeated(insn);
         if targets.contains(&insn.eip()) || before_jcc || restarts {
             // Jumps find ESP in R12, as does an instruction that goes on from its own start; and nothing may come between a compare and

@@ -197,6 +197,46 @@ fn thunks_become_constants() {
     assert!(listing.contains("mov ebx,8048005h"), "{listing}");
 }
 
+#[test]
+fn retpolines_become_jumps() {
+    // call 1f; 2: pause; lfence; jmp 2b; 1: mov [esp], ecx; ret
+    let u = unit(&[0xe8, 7, 0, 0, 0, 0xf3, 0x90, 0x0f, 0xae, 0xe8, 0xeb, 0xf9, 0x89, 0x0c, 0x24, 0xc3]);
+    let listing = host_listing(&u.code);
+    assert!(listing.contains("mov r11d,ecx") && listing.contains("jmp r10"), "{listing}");
+    assert!(!listing.contains("8048005h"), "no return address: {listing}");
+}
+
+/// In code with a window, an instruction that keeps faulting looks its pages up.
+#[test]
+fn what_keeps_faulting_looks_up() {
+    struct Faulting(Page);
+    impl Source for Faulting {
+        fn peek(&mut self, eip: u32, to: &mut [u8]) -> usize {
+            self.0.peek(eip, to)
+        }
+        fn is_volatile(&self, _: u32) -> bool {
+            false
+        }
+        fn depend(&mut self, _: u32) {}
+        fn known(&self, _: u32) -> bool {
+            false
+        }
+        fn keeps_faulting(&self, eip: u32) -> bool {
+            eip == 0x0804_8002
+        }
+    }
+    // mov eax,[ebx]; mov ecx,[ebx]; ret
+    let code = vec![0x8b, 0x03, 0x8b, 0x0b, 0xc3];
+    let config = Config { address_form: AddressForm::Gs, paged: true, ..Config::default() };
+    let mode = Mode(Mode::USER32.0 | Mode::WINDOW);
+    let mut source = Faulting(Page(0x0804_8000, code));
+    let u = translate(0x0804_8000, mode, CpuModel::MAX.features, &config, &mut source).expect("translatable");
+    let listing = host_listing(&u.code);
+    assert!(listing.contains("mov eax,gs:[ebx]"), "{listing}");
+    assert!(!listing.contains("mov ecx,gs:"), "{listing}");
+    assert!(u.exits.iter().any(|x| matches!(x.kind, ExitKind::Access { .. })), "{:?}", u.exits);
+}
+
 /// Padding that keeps a jump patchable may move the instruction before it, but not one whose displacement is settled.
 #[test]
 fn a_jump_back_stays_whole_before_another_jump() {
