@@ -5,9 +5,11 @@
 //! Below it lies a guard page (overflow resets the stack, in the fault handler); at its top the address of the sentinel stub (underflow
 //! goes through the jump table). Signal handlers run on the alternate stack.
 
-use crate::frame::{Frame, FrameMemory, Left};
-use crate::{Arena, JumpTable, TlbMemory, slot};
-use core::arch::naked_asm;
+use crate::crossing::{CROSSINGS, Crossing, Descriptor, Load};
+use crate::frame::{CallOut, Frame, FrameMemory, Left, Returns};
+use crate::slot::GUARD;
+use crate::{Arena, JumpTable, Ram, TlbMemory, Window, slot};
+use core::arch::{asm, naked_asm};
 use core::mem::offset_of;
 use memmap2::{MmapMut, MmapOptions};
 use std::io;
@@ -15,8 +17,6 @@ use std::sync::Arc;
 
 /// Size of the return stack: 64 Ki nested guest calls before a reset.
 const RETURN_STACK: usize = 512 << 10;
-/// Inaccessible bytes below it.
-const GUARD: usize = 4096;
 
 /// The frame of one virtual CPU with its return stack: everything needed to run translated code on this thread.
 pub struct VcpuFrame {
@@ -24,6 +24,10 @@ pub struct VcpuFrame {
     stacks: [ReturnStack; 2],
     /// The one in use.
     current: usize,
+    /// Crossings with something in them.
+    crossings: Vec<usize>,
+    /// Where the descriptors are that they look at.
+    ram: Option<Arc<Ram>>,
     /// Whose memory the frame is in.
     _home: Home,
 }
@@ -31,11 +35,12 @@ pub struct VcpuFrame {
 /// Host return addresses, with a guard page below.
 struct ReturnStack {
     map: MmapMut,
-    /// RSP while another one is in use.
-    sp: u64,
 }
 
 impl ReturnStack {
+    /// Bytes between the guard and the top.
+    const DEPTH: u64 = RETURN_STACK as u64 - 64;
+
     fn new(arena: &Arena, sentinel: usize) -> io::Result<ReturnStack> {
         let map = MmapOptions::new().len(GUARD + RETURN_STACK).no_reserve_swap().map_anon()?;
         let base = map.as_ptr() as u64;
@@ -43,19 +48,19 @@ impl ReturnStack {
         if unsafe { libc::mprotect(base as *mut libc::c_void, GUARD, libc::PROT_NONE) } != 0 {
             return Err(io::Error::last_os_error());
         }
-        let stack = ReturnStack { sp: Self::top_of(base), map };
+        let stack = ReturnStack { map };
         // SAFETY: in our own mapping, above the guard.
-        unsafe { (stack.sp as *mut u64).write(arena.base() + sentinel as u64) };
+        unsafe { (stack.top() as *mut u64).write(arena.base() + sentinel as u64) };
         Ok(stack)
     }
 
     /// 16 bytes above the sentinel stay free, for the overshoot of a return that pops it.
-    fn top_of(base: u64) -> u64 {
-        base + (GUARD + RETURN_STACK) as u64 - 64
+    fn top(&self) -> u64 {
+        self.guard() + GUARD as u64 + Self::DEPTH
     }
 
-    fn top(&self) -> u64 {
-        Self::top_of(self.map.as_ptr() as u64)
+    fn guard(&self) -> u64 {
+        self.map.as_ptr() as u64
     }
 }
 
@@ -85,13 +90,13 @@ impl VcpuFrame {
         let frame = frame as *mut Frame;
         // SAFETY: a page of its own, writable and aligned, kept for the frame by `FrameMemory`.
         unsafe { frame.write(Frame::new()) };
-        let mut this = VcpuFrame { frame, stacks, current: 0, _home: home };
-        let top = this.stacks[0].top();
+        let tops = stacks.each_ref().map(ReturnStack::top);
+        let mut this = VcpuFrame { frame, stacks, current: 0, crossings: Vec::new(), ram: None, _home: home };
         let f = this.regs();
         f.arena = arena.base();
         f.table = table.base();
-        f.return_top = top;
-        f.return_sp = top;
+        f.returns = tops.map(|top| Returns { sp: top, top, table: 0 });
+        (f.return_top, f.return_sp) = (tops[0], tops[0]);
         Ok(this)
     }
 
@@ -110,40 +115,105 @@ impl VcpuFrame {
     /// Forgets them on both return stacks.
     pub fn reset_all_returns(&mut self) {
         self.reset_returns();
-        for s in &mut self.stacks {
-            s.sp = s.top();
+        for r in &mut self.regs().returns {
+            r.sp = r.top;
         }
     }
 
-    /// Goes on with return stack `which` (0 or 1): code of another privilege level calls and returns on its own.
-    pub fn use_returns(&mut self, which: usize) {
-        if which == self.current {
-            return;
-        }
-        self.stacks[self.current].sp = self.regs().return_sp;
-        self.current = which;
-        let (sp, top) = (self.stacks[which].sp, self.stacks[which].top());
+    /// Goes on with return stack `which`, that of CPL 0 (0) or CPL 3 (1), for code that jumps through `table`: what it holds counts if it was
+    /// left by such code, unless `forget`.
+    pub fn use_returns(&mut self, which: usize, table: u64, forget: bool) {
+        let from = self.current;
         let f = self.regs();
-        (f.return_sp, f.return_top) = (sp, top);
+        f.returns[from] = Returns { sp: f.return_sp, top: f.return_top, table: f.table };
+        let r = f.returns[which];
+        let keep = r.table == table && !forget;
+        (f.return_sp, f.return_top, f.table) = (if keep { r.sp } else { r.top }, r.top, table);
+        self.current = which;
+    }
+
+    /// Translated code has gone on with return stack `which` by itself.
+    pub fn note_returns(&mut self, which: usize) {
+        self.current = which;
+    }
+
+    /// The record at `index`.
+    fn crossing(&mut self, index: usize) -> &mut Crossing {
+        assert!(index < CROSSINGS);
+        // SAFETY: behind the frame, in zeroed memory that is kept with it (asserted beside `PROBE`), and aligned; a value of zeroes is valid.
+        // The CPU's thread, which isn't in translated code, is the only one that accesses it.
+        unsafe { &mut *self.frame.cast::<u8>().add(Crossing::START).cast::<Crossing>().add(index) }
+    }
+
+    /// Notes that the instruction at guest address `eip`, in the world numbered `from`, leads where `crossing` says (its key and loads
+    /// aside). `loads`: the selectors that it depends on, and their descriptors if they aren't null, which are in `ram`.
+    pub fn set_crossing(
+        &mut self,
+        eip: u32,
+        outer: bool,
+        from: u64,
+        loads: [Option<Load>; 2],
+        ram: &Arc<Ram>,
+        mut crossing: Crossing,
+    ) {
+        // Records read guest memory for as long as they are there.
+        self.ram = Some(ram.clone());
+        let index = Crossing::index(eip, outer);
+        let slot = self.crossing(index);
+        crossing.key = Crossing::key(from, eip).wrapping_neg();
+        let null = &raw const slot.null as u64;
+        crossing.loads = loads.map(|l| match l {
+            None => Descriptor::default(),
+            Some(Load { selector, descriptor: None }) => Descriptor::new(selector, null, 0),
+            Some(Load { selector, descriptor: Some((value, offset)) }) => {
+                assert!(offset.checked_add(8).is_some_and(|end| end <= ram.len()));
+                Descriptor::new(selector, ram.base() + offset, value)
+            }
+        });
+        *slot = crossing;
+        self.crossings.push(index);
+    }
+
+    /// Empties all crossings.
+    pub fn forget_crossings(&mut self) {
+        for index in core::mem::take(&mut self.crossings) {
+            self.crossing(index).key = 0;
+        }
     }
 
     /// Runs translated code from arena offset `offset` until it leaves; then [`Frame::left`] says why.
     ///
     /// Sound because of the trust stated at [`Arena`]: whatever is in the arena keeps the host's state intact.
+    // Inlined up to the loop that dispatches: see `enter`.
+    #[inline(always)]
     pub fn enter(&mut self, arena: &Arena, offset: u32) {
         assert!((offset as usize) < arena.size() && self.regs().arena == arena.base());
-        self.regs().left = Left::Call;
-        let guard = self.stacks[self.current].map.as_ptr() as u64;
-        slot::set_return_guard(guard..guard + GUARD as u64);
-        // SAFETY: the frame is valid and exclusively ours; the code in the arena is trusted; all registers that the
-        // System V ABI says a callee preserves are saved and restored by the routine.
-        unsafe { enter(self.frame, arena.base() + u64::from(offset), slot::pending_flag()) }
+        let f = self.regs();
+        f.left = Left::NotEntered;
+        f.pending = slot::pending_flag() as u64;
+        if f.return_sp < f.return_top - ReturnStack::DEPTH + 8 {
+            // Entering pushes.
+            f.return_sp = f.return_top;
+        }
+        slot::set_return_guards(self.stacks.each_ref().map(ReturnStack::guard));
+        // SAFETY: the frame is valid and exclusively ours; the code in the arena is trusted.
+        unsafe { enter(self.frame, arena.base() + u64::from(offset)) }
+    }
+
+    /// Has [`Frame::call_out`] call `function`, which sees `memory`, the guest's.
+    pub fn set_call_out(&mut self, function: CallOut, memory: Window) {
+        self.regs().function = Some((function, memory));
     }
 }
 
 /// Address of the leave routine, for [`Frame::leave`].
 pub(crate) fn leave_address() -> u64 {
     xlat86_leave as *const () as u64
+}
+
+/// Address of the routine that calls out, for [`Frame::call_out`].
+pub(crate) fn call_out_address() -> u64 {
+    xlat86_call_out as *const () as u64
 }
 
 /// Host code range in which a signal may still cancel an entry, and where to continue then.
@@ -166,19 +236,55 @@ unsafe extern "C" {
     static xlat86_leave_trap: u8;
 }
 
-/// Loads the guest's registers and jumps to `target`.
+/// Runs translated code from `target` until it leaves.
+///
+/// The host predicts returns by a stack of its own. So that it stays in step, neither this nor leaving is a call with a return on the host's
+/// side: the address to come back to is pushed and jumped to. On the guest's side leaving is a call and entering a return, which goes on where
+/// it left, mostly.
+///
+/// # Safety
+/// `frame` is valid, complete, and nobody else's; the code at `target` is trusted to keep the block ABI.
+#[inline(always)]
+unsafe fn enter(frame: *mut Frame, target: u64) {
+    // SAFETY: the caller's promise. All registers that the code changes are named or saved; the stack is left as found.
+    unsafe {
+        asm!(
+            "push rbx", "push rbp",
+            "lea rax, [rip + 2f]",
+            "push rax",
+            "jmp {enter}",
+            "2:",
+            "pop rbp", "pop rbx",
+            enter = sym xlat86_enter,
+            in("rdi") frame,
+            in("rsi") target,
+            out("r12") _, out("r13") _, out("r14") _, out("r15") _,
+            clobber_abi("C"),
+        );
+    }
+}
+
+/// MXCSR without its sticky flags, as host code needs it: every exception masked, rounding to nearest.
+const HOST_MXCSR: u32 = 0x1f80;
+
+/// Loads the guest's registers and goes to the address in RSI.
 #[unsafe(naked)]
-unsafe extern "C" fn enter(frame: *mut Frame, target: u64, pending: *const u8) {
+unsafe extern "C" fn xlat86_enter() {
     naked_asm!(
-        "push rbx", "push rbp", "push r12", "push r13", "push r14", "push r15",
         "mov [rdi + {host_sp}], rsp",
         "mov r14, rdi",
-        "mov r11, rsi",
         ".globl xlat86_enter_check, xlat86_enter_jump, xlat86_enter_cancel",
         "xlat86_enter_check:",
+        "mov rdx, [r14 + {pending}]",
         "cmp byte ptr [rdx], 0",
         "jne xlat86_enter_cancel",
+        // Loading it takes longer than looking whether it needs to be.
+        "stmxcsr [rsp - 8]",
+        "mov eax, [rsp - 8]",
+        "cmp eax, [r14 + {mxcsr}]",
+        "je 2f",
         "ldmxcsr [r14 + {mxcsr}]",
+        "2:",
         "movaps xmm0, [r14 + {xmm}]", "movaps xmm1, [r14 + {xmm} + 16]",
         "movaps xmm2, [r14 + {xmm} + 32]", "movaps xmm3, [r14 + {xmm} + 48]",
         "movaps xmm4, [r14 + {xmm} + 64]", "movaps xmm5, [r14 + {xmm} + 80]",
@@ -186,6 +292,7 @@ unsafe extern "C" fn enter(frame: *mut Frame, target: u64, pending: *const u8) {
         "mov r13, [r14 + {arena}]",
         "mov r15, [r14 + {table}]",
         "mov rsp, [r14 + {return_sp}]",
+        "push rsi",
         // Flags without POPF (13 cycles): DF by STD, OF by an addition, the rest by SAHF.
         "mov ecx, [r14 + {flags}]",
         "test ecx, 0x400",
@@ -202,55 +309,69 @@ unsafe extern "C" fn enter(frame: *mut Frame, target: u64, pending: *const u8) {
         "mov eax, [r14]", "mov ecx, [r14 + 4]", "mov edx, [r14 + 8]", "mov ebx, [r14 + 12]",
         "mov r12d, [r14 + 16]", "mov ebp, [r14 + 20]", "mov esi, [r14 + 24]", "mov edi, [r14 + 28]",
         "xlat86_enter_jump:",
-        "jmp r11",
+        "ret",
         "xlat86_enter_cancel:",
         "cld",
-        "mov dword ptr [r14 + {left}], {not_entered}",
-        "mov rsp, [r14 + {host_sp}]",
-        "mov dword ptr [rsp - 8], 0x1f80",
-        "ldmxcsr [rsp - 8]",
-        "pop r15", "pop r14", "pop r13", "pop r12", "pop rbp", "pop rbx",
-        "ret",
+        "jmp xlat86_leave_host",
         host_sp = const offset_of!(Frame, host_sp),
+        pending = const offset_of!(Frame, pending),
         mxcsr = const offset_of!(Frame, mxcsr),
         xmm = const offset_of!(Frame, xmm),
         arena = const offset_of!(Frame, arena),
         table = const offset_of!(Frame, table),
         return_sp = const offset_of!(Frame, return_sp),
         flags = const offset_of!(Frame, flags),
-        left = const offset_of!(Frame, left),
-        not_entered = const Left::NotEntered as u32,
     )
 }
 
-/// Called by translated code: saves its registers and returns from [`enter`].
+/// Saves the guest's registers.
+macro_rules! save_registers {
+    () => {
+        concat!(
+            "mov [r14 + {return_sp}], rsp\n",
+            "mov rsp, [r14 + {host_sp}]\n",
+            "pushfq\n",
+            "pop r11\n",
+            "cld\n",
+            "mov [r14 + {flags}], r11d\n",
+            "mov [r14], eax\n mov [r14 + 4], ecx\n mov [r14 + 8], edx\n mov [r14 + 12], ebx\n",
+            "mov [r14 + 16], r12d\n mov [r14 + 20], ebp\n mov [r14 + 24], esi\n mov [r14 + 28], edi\n",
+            "movaps [r14 + {xmm}], xmm0\n movaps [r14 + {xmm} + 16], xmm1\n",
+            "movaps [r14 + {xmm} + 32], xmm2\n movaps [r14 + {xmm} + 48], xmm3\n",
+            "movaps [r14 + {xmm} + 64], xmm4\n movaps [r14 + {xmm} + 80], xmm5\n",
+            "movaps [r14 + {xmm} + 96], xmm6\n movaps [r14 + {xmm} + 112], xmm7\n",
+            "stmxcsr [r14 + {mxcsr}]\n",
+        )
+    };
+}
+
+/// Called by translated code: saves its registers and goes back to [`enter`].
 #[unsafe(naked)]
 unsafe extern "C" fn xlat86_leave() {
     naked_asm!(
         "pop qword ptr [r14 + {site}]",
-        ".globl xlat86_leave_trap",
+        "mov dword ptr [r14 + {left}], {call}",
+        ".globl xlat86_leave_trap, xlat86_leave_host",
         "xlat86_leave_trap:",
         "mov [r14 + {target}], r11",
         "mov [r14 + {address}], r8",
-        "mov [r14 + {return_sp}], rsp",
+        save_registers!(),
+        "xlat86_leave_host:",
         "mov rsp, [r14 + {host_sp}]",
-        "pushfq",
-        "pop r11",
-        "cld",
-        "mov [r14 + {flags}], r11d",
-        "mov [r14], eax", "mov [r14 + 4], ecx", "mov [r14 + 8], edx", "mov [r14 + 12], ebx",
-        "mov [r14 + 16], r12d", "mov [r14 + 20], ebp", "mov [r14 + 24], esi", "mov [r14 + 28], edi",
-        "movaps [r14 + {xmm}], xmm0", "movaps [r14 + {xmm} + 16], xmm1",
-        "movaps [r14 + {xmm} + 32], xmm2", "movaps [r14 + {xmm} + 48], xmm3",
-        "movaps [r14 + {xmm} + 64], xmm4", "movaps [r14 + {xmm} + 80], xmm5",
-        "movaps [r14 + {xmm} + 96], xmm6", "movaps [r14 + {xmm} + 112], xmm7",
-        "stmxcsr [r14 + {mxcsr}]",
-        // The host's code runs with its own rounding mode and masks.
-        "mov dword ptr [rsp - 8], 0x1f80",
+        // The host's code runs with its own rounding mode and masks. What it sets besides is no matter.
+        "stmxcsr [rsp - 8]",
+        "mov eax, [rsp - 8]",
+        "and eax, 0xffc0",
+        "cmp eax, {host_mxcsr}",
+        "je 2f",
+        "mov dword ptr [rsp - 8], {host_mxcsr}",
         "ldmxcsr [rsp - 8]",
-        "pop r15", "pop r14", "pop r13", "pop r12", "pop rbp", "pop rbx",
-        "ret",
+        "2:",
+        "pop rcx",
+        "jmp rcx",
         site = const offset_of!(Frame, site),
+        left = const offset_of!(Frame, left),
+        call = const Left::Call as u32,
         target = const offset_of!(Frame, target),
         address = const offset_of!(Frame, address),
         return_sp = const offset_of!(Frame, return_sp),
@@ -258,7 +379,49 @@ unsafe extern "C" fn xlat86_leave() {
         flags = const offset_of!(Frame, flags),
         xmm = const offset_of!(Frame, xmm),
         mxcsr = const offset_of!(Frame, mxcsr),
+        host_mxcsr = const HOST_MXCSR,
     )
+}
+
+/// Called by translated code in place of leaving: calls [`Frame::function`] with the guest's registers saved, and enters again behind the
+/// call. If the function won't, translated code is left at this site after all.
+///
+/// A signal that arrives meanwhile finds the thread outside of translated code and is noted; entering is then cancelled like any other
+/// entry, and the guest is stopped behind the call.
+#[unsafe(naked)]
+unsafe extern "C" fn xlat86_call_out() {
+    naked_asm!(
+        "pop qword ptr [r14 + {site}]",
+        save_registers!(),
+        "and rsp, -16",
+        "mov rdi, r14",
+        "call {call_function}",
+        "mov rsp, [r14 + {host_sp}]",
+        "mov rsi, [r14 + {site}]",
+        "mov dword ptr [r14 + {left}], {stopped}",
+        "test al, al",
+        "jnz xlat86_enter_check",
+        "mov dword ptr [r14 + {left}], {call}",
+        "jmp xlat86_leave_host",
+        call_function = sym call_function,
+        site = const offset_of!(Frame, site),
+        left = const offset_of!(Frame, left),
+        call = const Left::Call as u32,
+        stopped = const Left::Stopped as u32,
+        return_sp = const offset_of!(Frame, return_sp),
+        host_sp = const offset_of!(Frame, host_sp),
+        flags = const offset_of!(Frame, flags),
+        xmm = const offset_of!(Frame, xmm),
+        mxcsr = const offset_of!(Frame, mxcsr),
+    )
+}
+
+/// # Safety
+/// `frame` is valid and nobody else's.
+unsafe extern "C" fn call_function(frame: *mut Frame) -> bool {
+    // SAFETY: the caller's promise.
+    let f = unsafe { &mut *frame };
+    f.function.is_some_and(|(function, memory)| function(&mut f.gpr, memory))
 }
 
 #[cfg(test)]

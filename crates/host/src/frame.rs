@@ -2,6 +2,9 @@
 //!
 //! R14 points here while translated code runs. The fields that it touches on hot paths lie within a signed byte's reach.
 
+use crate::Window;
+use crate::crossing::{CROSSINGS, Crossing, WorldRegs};
+use core::mem::offset_of;
 use memmap2::{MmapMut, MmapOptions};
 use std::io;
 
@@ -13,7 +16,7 @@ pub struct Frame {
     pub gpr: [u32; 8],
     /// Status flags and DF in their EFLAGS positions; other bits are ignored on entry and host's on leaving.
     pub flags: u32,
-    /// Guest EFLAGS bits that don't live in the host's flags (IF, AC, ID, NT, ..., and the fixed bit 1), for PUSHF.
+    /// Guest EFLAGS bits that don't live in the host's flags (IF unless it is apart, AC, ID, NT, ..., and the fixed bit 1), for PUSHF.
     pub system_flags: u32,
     /// Host address after the call that left, or of the instruction that trapped or was stopped at.
     pub site: u64,
@@ -21,16 +24,24 @@ pub struct Frame {
     pub target: u64,
     /// The leave routine; translated code leaves by calling through this field.
     pub leave: u64,
-    /// Value RSP is reset to when the return stack is out of step.
-    pub return_top: u64,
-    /// RSP of translated code while it isn't running.
-    pub return_sp: u64,
+    /// Calls [`Frame::function`], or leaves if that won't: translated code calls through this field at an exit.
+    pub call_out: u64,
+    /// For FS and GS an address that can be read if the segment can be used, and only then.
+    usable: [u64; 2],
     /// Guest returns that didn't come back to their call.
     pub mismatches: u64,
     /// Base of the FS and GS segments.
     pub seg_base: [u32; 2],
     /// ES, CS, SS, DS, FS and GS selectors.
     pub selector: [u16; 6],
+    /// Always 0.
+    pub zero: u32,
+    /// The number, in the upper half, of the world that code runs in (see [`crate::Crossing`]).
+    pub world: u64,
+    /// Value RSP is reset to when the return stack is out of step.
+    pub return_top: u64,
+    /// RSP of translated code while it isn't running.
+    pub return_sp: u64,
     /// Why control came back.
     pub left: Left,
     /// Guest MXCSR.
@@ -41,10 +52,12 @@ pub struct Frame {
     pub table: u64,
     /// R8 on leaving: the guest address of a checked access that has to go the slow way.
     pub address: u64,
-    /// EFLAGS.IF of code that may change it (CPL 0), in its EFLAGS position.
+    /// EFLAGS.IF of a system's code, in its EFLAGS position.
     pub interrupt_flag: u32,
     /// EFLAGS.IF in its position while somebody waits for the guest to set it, else 0.
     pub interrupt_awaited: u32,
+    /// The return stacks of CPL 0 and CPL 3, as they were left when another was taken into use.
+    pub returns: [Returns; 2],
     /// Host addresses that several accesses through the same register share.
     pub shared: [u64; 2],
     /// CR0 to CR4, for reading.
@@ -55,10 +68,39 @@ pub struct Frame {
     pub spill: u32,
     /// Keeps the host's flags during the code of one instruction.
     pub spilled_flags: u64,
+    /// What calling out calls.
+    pub(crate) function: Option<(CallOut, Window)>,
+    /// Address of the byte that keeps this thread from entering.
+    pub(crate) pending: u64,
     /// Host stack pointer of the code that entered.
     pub(crate) host_sp: u64,
     /// XMM0 to XMM7.
     pub xmm: [u128; 8],
+}
+
+/// What translated code calls without being left: it gets the guest's general registers (whose order is that of their numbers) and memory, does all of
+/// an instruction's work and says true, or none and says false.
+pub type CallOut = fn(&mut [u32; 8], Window) -> bool;
+
+/// The part of the frame that crossings copy.
+const _: () = {
+    assert!(offset_of!(WorldRegs, selector) == offset_of!(Frame, selector) - offset_of!(Frame, seg_base));
+    assert!(offset_of!(WorldRegs, world) == offset_of!(Frame, world) - offset_of!(Frame, seg_base));
+    assert!(size_of::<WorldRegs>() == 32);
+    let end = Crossing::START + CROSSINGS * size_of::<Crossing>();
+    assert!(size_of::<Frame>() <= Crossing::START && end <= PROBE as usize);
+};
+
+/// A return stack that isn't in use.
+#[derive(Clone, Copy, Debug, Default)]
+#[repr(C)]
+pub struct Returns {
+    /// RSP.
+    pub sp: u64,
+    /// What RSP is reset to.
+    pub top: u64,
+    /// The jump table of the code whose addresses it holds.
+    pub table: u64,
 }
 
 /// Where the probe is, from the frame on: the last byte of a readable page, with nothing but inaccessible memory in the 4 GB behind
@@ -112,6 +154,17 @@ pub enum Left {
 }
 
 impl Frame {
+    /// Offset of the address by which translated code tells whether FS (GS is 8 bytes on) can be used.
+    pub const USABLE: usize = core::mem::offset_of!(Frame, usable);
+
+    /// Sets the bases of FS and GS. Without a base an access through the segment faults.
+    pub fn set_segments(&mut self, bases: [Option<u32>; 2]) {
+        let here = core::ptr::from_ref(self) as u64;
+        let out_of_reach = here + u64::from(PROBE) + 1;
+        self.seg_base = bases.map(Option::unwrap_or_default);
+        self.usable = bases.map(|base| if base.is_some() { here } else { out_of_reach });
+    }
+
     /// A frame with all registers zero and default MXCSR.
     pub(crate) fn new() -> Frame {
         Frame {
@@ -121,10 +174,14 @@ impl Frame {
             site: 0,
             target: 0,
             leave: crate::enter::leave_address(),
+            call_out: crate::enter::call_out_address(),
             return_top: 0,
             return_sp: 0,
+            usable: [0; 2],
             seg_base: [0; 2],
             selector: [0; 6],
+            zero: 0,
+            world: 0,
             left: Left::Call,
             mxcsr: 0x1f80,
             arena: 0,
@@ -133,11 +190,14 @@ impl Frame {
             address: 0,
             interrupt_flag: 0,
             interrupt_awaited: 0,
+            returns: [Returns::default(); 2],
             shared: [0; 2],
             control: [0; 5],
             tsc_offset: 0,
             spill: 0,
             spilled_flags: 0,
+            function: None,
+            pending: 0,
             host_sp: 0,
             xmm: [0; 8],
         }

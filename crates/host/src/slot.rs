@@ -5,7 +5,6 @@
 //! constant-initialised thread-local storage.
 
 use core::cell::{Cell, UnsafeCell};
-use core::ops::Range;
 use core::sync::atomic::{AtomicBool, Ordering};
 
 /// What the host's kernel said about a fault.
@@ -35,7 +34,7 @@ struct Slot {
     flag: AtomicBool,
     count: Cell<usize>,
     pending: UnsafeCell<[RawSiginfo; PENDING]>,
-    return_guard: Cell<(u64, u64)>,
+    return_guards: Cell<[u64; 2]>,
     stepping: Cell<bool>,
 }
 
@@ -46,7 +45,7 @@ thread_local! {
             flag: AtomicBool::new(false),
             count: Cell::new(0),
             pending: UnsafeCell::new([[0; 128]; PENDING]),
-            return_guard: Cell::new((0, 0)),
+            return_guards: Cell::new([0; 2]),
             stepping: Cell::new(false),
         }
     };
@@ -124,17 +123,26 @@ pub(crate) fn pop_pending() -> Option<RawSiginfo> {
     })
 }
 
-/// Where the current thread's return stack ends, for the fault handler.
-pub(crate) fn set_return_guard(guard: Range<u64>) {
-    SLOT.with(|s| s.return_guard.set((guard.start, guard.end)));
+/// The number of the oldest waiting signal.
+pub(crate) fn oldest_pending() -> Option<i32> {
+    SLOT.with(|s| {
+        // SAFETY: as in `push_pending`; a handler that runs meanwhile only adds behind the oldest.
+        let first = unsafe { &(*s.pending.get())[0] };
+        (s.count.get() != 0).then(|| i32::from_le_bytes([first[0], first[1], first[2], first[3]]))
+    })
 }
 
-/// Is `addr` in the guard page of the current thread's return stack?
+/// Size of the inaccessible pages below return stacks.
+pub(crate) const GUARD: usize = 4096;
+
+/// Where the guards of the current thread's return stacks are, for the fault handler.
+pub(crate) fn set_return_guards(guards: [u64; 2]) {
+    SLOT.with(|s| s.return_guards.set(guards));
+}
+
+/// Is `addr` in the guard page of a return stack of the current thread?
 pub(crate) fn in_return_guard(addr: u64) -> bool {
-    SLOT.with(|s| {
-        let (start, end) = s.return_guard.get();
-        (start..end).contains(&addr)
-    })
+    SLOT.with(|s| s.return_guards.get().iter().any(|&start| addr.wrapping_sub(start) < GUARD as u64))
 }
 
 /// Is translated code of this thread being single-stepped to a boundary?

@@ -133,6 +133,12 @@ impl Tlb {
         self.hit(gva, T::SIZE, |e| e.write).map(|p| unsafe { ram::store(p, v) })
     }
 
+    /// The byte of RAM that `gva` is at, if `size` bytes there may be read in the fast way.
+    #[must_use]
+    pub fn place(&self, gva: u32, size: u32) -> Option<u64> {
+        self.hit(gva, size as usize, |t| t.read).map(|p| p as u64 - self.ram.base())
+    }
+
     /// Atomic compare-and-exchange; `None`: go the slow way.
     #[inline(always)]
     #[must_use]

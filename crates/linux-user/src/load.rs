@@ -14,7 +14,7 @@ use crate::stack::Contents;
 use crate::sysroot::Sysroot;
 use crate::task::Task;
 use crate::trace::Tracer;
-use crate::vdso;
+use crate::{clock, vdso};
 use std::ffi::{CStr, CString};
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
@@ -115,6 +115,7 @@ pub fn run(options: Options, invocation: Invocation, inner: bool) -> Result<i32,
     }
     let mut task = load(options, keep, sysroot, trace, program, &path, envp)?;
     host::inherited::restore();
+    task.renew_actions();
     if let Some(options) = task.shared.options.traced {
         task.trace_exec(options);
     }
@@ -132,8 +133,12 @@ fn load(
     envp: Vec<CString>,
 ) -> Result<Task, Failure> {
     let window = host::low_window();
+    xlat86_host::signals::expect_kicks();
     let space = Arc::new(FlatSpace::new(window));
-    let process = Process::new(space.clone(), options.config.clone())?;
+    let mut config = options.config.clone();
+    // What is to be traced has to be a system call.
+    config.call_out = trace.is_none().then_some(clock::call_out);
+    let process = Process::new(space.clone(), config)?;
     let mm = Arc::new(Mm::new(process.clone(), space));
     if let Some([soft_as, hard_as, soft_data, hard_data]) = options.memory_limits {
         mm.limit(0, Some([soft_as, hard_as]));
@@ -180,17 +185,18 @@ fn load(
     };
     let shared = Arc::new(Shared {
         options,
-        sysroot,
+        sysroot: sysroot.map(Arc::new),
         keep,
         exe: path,
         placed,
-        trace,
+        trace: trace.map(Arc::new),
         vdso: entry,
         started: Instant::now(),
         threads: Default::default(),
         seccomp: Default::default(),
         traced: Default::default(),
         tracees: Default::default(),
+        robust: Default::default(),
         process,
     });
     let seccomp = shared.seccomp.add(&inherited);
@@ -198,6 +204,8 @@ fn load(
         seccomp,
         trace: None,
         trace_on_exec: false,
+        left: None,
+        goes_on: None,
         in_vfork: false,
         vcpu,
         mem,
@@ -207,7 +215,6 @@ fn load(
         signals: ThreadSignals { blocked: xlat86_host::signals::mask(), ..ThreadSignals::default() },
         tls: [0; 3],
         clear_tid: 0,
-        robust_list: 0,
         is_main: true,
         ended: None,
     })

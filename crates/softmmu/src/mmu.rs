@@ -117,6 +117,12 @@ impl Mmu {
         }
     }
 
+    /// Will [`Mmu::take_forgotten`] have something to say?
+    #[must_use]
+    pub fn has_forgotten(&self) -> bool {
+        if let Translated(p) = &self.memory { p.has_forgotten() } else { false }
+    }
+
     /// What has been forgotten since the last call, if anything.
     #[inline(always)]
     pub fn take_forgotten(&mut self) -> Option<Forgotten> {
@@ -327,6 +333,13 @@ impl Mmu {
             Flat(v) => v.read(addr),
             Translated(p) => p.read(View::Supervisor, addr),
         }
+    }
+
+    /// The byte of RAM where the CPU itself finds what is at `addr`, after it has read some of the `size` bytes there. `None`: they aren't RAM, or
+    /// not on one page.
+    #[must_use]
+    pub fn place_system(&self, addr: Gva, size: u32) -> Option<u64> {
+        if let Translated(p) = &self.memory { p.place(View::Supervisor, addr, size) } else { None }
     }
 
     /// Writes a scalar as the CPU itself does (descriptor tables, TSS): a supervisor access at any CPL.

@@ -300,6 +300,11 @@ impl Paged {
         Ok(self.shadow.map(&self.regs, addr, &leaf, write))
     }
 
+    /// The byte of RAM that `addr` is at, if `view`'s TLB has it.
+    pub(crate) fn place(&self, view: View, addr: Gva, size: u32) -> Option<u64> {
+        self.views[view as usize].data.place(addr.0, size)
+    }
+
     /// See [`crate::Mmu::heat`].
     pub(crate) fn heat(&mut self, ticks: u64) -> bool {
         self.shadow.heat(self.regs.cr3, ticks)
@@ -520,6 +525,11 @@ impl Paged {
         self.views[self.view as usize].code[addr.page() as usize % CODE_ENTRIES] =
             CodeEntry { page: addr.page(), physical };
         Ok(physical)
+    }
+
+    /// See [`crate::Mmu::has_forgotten`].
+    pub(crate) fn has_forgotten(&self) -> bool {
+        self.has_forgotten
     }
 
     /// What has been forgotten since the last call, if anything.

@@ -22,6 +22,7 @@ use dynasmrt::{DynasmApi, dynasm};
 use iced_x86::{FlowControl, Instruction, Mnemonic, OpKind, Register};
 use xlat86_arch::Mode;
 use xlat86_decoder::{Insn, Kind, Unit as FpUnit, unit_of};
+use xlat86_host::Frame;
 
 /// What happens to control after an instruction was emitted.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -74,6 +75,8 @@ pub(crate) struct Emitter<'a> {
     settled: usize,
     /// The unit checks itself: see [`crate::checked`].
     pub(crate) checked: bool,
+    /// Index of an indirect jump that is close behind the landing before: see [`crate::line`].
+    pub(crate) indirect: Option<usize>,
     /// What the check compares with, to be placed behind the code.
     pub(crate) constants: Vec<Constant>,
 }
@@ -148,12 +151,13 @@ fn emit_with(
         groups: Groups::default(),
         settled: 0,
         checked,
+        indirect: None,
         constants: Vec::new(),
     };
     e.buf.bytes.reserve(bytes.len() * 3 + 64);
     let (targets, loop_heads) = branch::targets(insns);
     // Host string instructions can't be told to use GS for EDI: beside a window, they look their pages up.
-    let looking_up = Config { address_form: AddressForm::Tlb, ..*config };
+    let looking_up = Config { address_form: AddressForm::Tlb, shared_checks: false, ..*config };
     let windowed = config.paged && config.address_form == AddressForm::Gs;
     if config.extended {
         e.groups.targets.clone_from(&targets);
@@ -162,7 +166,8 @@ fn emit_with(
     for (i, insn) in insns.iter().enumerate() {
         e.at = i;
         let before_jcc = insns.get(i + 1).is_some_and(|n| n.iced.is_jcc_short_or_near());
-        e.config = if windowed && insn.kind == Kind::String { &looking_up } else { config };
+        let looks_up = windowed && (insn.kind == Kind::String || e.source.keeps_faulting(insn.eip()));
+        e.config = if looks_up { &looking_up } else { config };
         let restarts = e.looks_up() && insn.kind == Kind::String && string::is_repeated(insn);
         if targets.contains(&insn.eip()) || before_jcc || restarts {
             // Jumps find ESP in R12, as does an instruction that goes on from its own start; and nothing may come between a compare and
@@ -175,6 +180,7 @@ fn emit_with(
         if loop_heads.contains(&insn.eip()) {
             e.align_loop_head();
         }
+        e.place_boundary();
         e.mark(insn.eip());
         if let (0, Some(snapshot)) = (i, &snapshot) {
             checked::compare(&mut e, snapshot);
@@ -227,6 +233,7 @@ impl Emitter<'_> {
         if odd || self.unusable_segment(insn) {
             return self.interpret(insn);
         }
+        self.check_segment(insn);
         match insn.kind {
             Kind::Plain | Kind::Fpu => match insn.iced.mnemonic() {
                 Mnemonic::Nop => Next::FallThrough,
@@ -288,6 +295,22 @@ impl Emitter<'_> {
         self.config.paged && !self.mode.has(open) && insn.iced.mnemonic() != Mnemonic::Lea
     }
 
+    /// In user programs, has an access through FS or GS fault while that segment can't be used.
+    fn check_segment(&mut self, insn: &Insn) {
+        let i = &insn.iced;
+        let segment = match i.memory_segment() {
+            Register::FS => 0,
+            Register::GS => 8,
+            _ => return,
+        };
+        if !self.config.paged && i.mnemonic() != Mnemonic::Lea && i.op_kinds().any(|k| k == OpKind::Memory) {
+            dynasm!(self.buf ; .arch x64
+                ; mov r8, [BYTE r14 + (Frame::USABLE + segment) as i8]
+                ; mov r8b, [r8]
+            );
+        }
+    }
+
     /// Leaves, for the interpreter to execute `insn`.
     pub(crate) fn interpret(&mut self, insn: &Insn) -> Next {
         self.leave(insn, ExitKind::Interpret)
@@ -295,8 +318,17 @@ impl Emitter<'_> {
 
     /// Leaves at `insn`.
     pub(crate) fn leave(&mut self, insn: &Insn, kind: ExitKind) -> Next {
+        self.leave_by(stubs::leave, insn, kind)
+    }
+
+    /// Calls out at `insn`, which leaves if nobody deals with it there.
+    pub(crate) fn call_out(&mut self, insn: &Insn, kind: ExitKind) -> Next {
+        self.leave_by(stubs::call_out, insn, kind)
+    }
+
+    fn leave_by(&mut self, way: fn(&mut CodeBuf), insn: &Insn, kind: ExitKind) -> Next {
         self.sync_esp();
-        stubs::leave(&mut self.buf);
+        way(&mut self.buf);
         let site = self.buf.pos() as u32;
         self.exits.push(Exit { site, eip: insn.eip(), kind });
         if falls_through(insn) { Next::FallThrough } else { Next::Elsewhere }

@@ -2,10 +2,11 @@
 //!
 //! Rewritten are those that programs and kernels execute often; the rest leave, which costs some 60 cycles and nothing else.
 //!
-//! At CPL 0 the interrupt flag is a word of the frame, so that CLI, STI and POPF are stores; whoever waits for the flag to be set leaves
+//! A system's interrupt flag is a word of the frame, so that CLI, STI and POPF are stores; whoever waits for the flag to be set leaves
 //! a word there that makes STI and POPF leave instead.
 
 use crate::config::AddressForm;
+use crate::crossing;
 use crate::emit::{Emitter, Next};
 use crate::operand::{self, R8, R11};
 use crate::reencode::{Encoding, Rm, encode};
@@ -110,7 +111,7 @@ pub(crate) fn emit(e: &mut Emitter<'_>, insn: &Insn, bytes: &[u8]) -> Next {
         Code::Mov_Sreg_rm16 | Code::Mov_Sreg_r32m16 if e.config.paged => match data_segment(i.op0_register()) {
             Some(seg) => {
                 load_selector(e, insn, 1);
-                quick(e, insn, Quick::Load { seg, pop: false })
+                segment(e, insn, seg, false)
             }
             None => e.interpret(insn),
         },
@@ -119,17 +120,29 @@ pub(crate) fn emit(e: &mut Emitter<'_>, insn: &Insn, bytes: &[u8]) -> Next {
             let at = e.stack(0);
             let rm = e.reach(at, Access { size: 4, write: false });
             movzx_r11(e, rm);
-            quick(e, insn, Quick::Load { seg, pop: true })
+            segment(e, insn, seg, true)
         }
         Code::Verw_rm16 | Code::Verw_r32m16 if e.config.paged => {
             load_selector(e, insn, 0);
-            quick(e, insn, Quick::Verw)
+            if e.config.extended { crossing::verw(e, insn) } else { quick(e, insn, Quick::Verw) }
         }
+        Code::Sysenter if e.config.paged && e.config.extended && e.mode.has(Mode::USER) => crossing::sysenter(e, insn),
+        Code::Sysexitd if supervisor(e) && e.config.extended => crossing::sysexit(e, insn),
+        Code::Iretd if supervisor(e) && e.config.extended => crossing::iret(e, insn),
         Code::Sysenter if e.config.paged => quick(e, insn, Quick::Sysenter),
         Code::Sysexitd if e.config.paged => quick(e, insn, Quick::Sysexit),
         Code::Iretd if supervisor(e) => quick(e, insn, Quick::Iret),
+        Code::In_AL_imm8 | Code::In_EAX_imm8 | Code::In_AL_DX | Code::In_AX_DX | Code::In_EAX_DX if supervisor(e) => {
+            port(e, insn, i.op0_register().size() as u8, i.op_kind(1) == OpKind::Immediate8, false)
+        }
+        Code::Out_imm8_AL | Code::Out_imm8_EAX | Code::Out_DX_AL | Code::Out_DX_AX | Code::Out_DX_EAX
+            if supervisor(e) =>
+        {
+            port(e, insn, i.op1_register().size() as u8, i.op_kind(0) == OpKind::Immediate8, true)
+        }
         Code::Int_imm8 if i.immediate8() == 0x80 && !e.config.paged => {
-            e.leave(insn, ExitKind::SoftInt { vector: 0x80, next: insn.next_eip() })
+            let kind = ExitKind::SoftInt { vector: 0x80, next: insn.next_eip() };
+            if e.source.calls_out(insn.eip()) { e.call_out(insn, kind) } else { e.leave(insn, kind) }
         }
         _ => e.interpret(insn),
     }
@@ -142,6 +155,22 @@ fn selector(r: Register) -> i8 {
 
 fn quick(e: &mut Emitter<'_>, insn: &Insn, what: Quick) -> Next {
     e.leave(insn, ExitKind::Quick { what, next: insn.next_eip() })
+}
+
+/// Loads a data segment register with the selector in R11.
+fn segment(e: &mut Emitter<'_>, insn: &Insn, seg: Seg, pop: bool) -> Next {
+    let what = Quick::Load { seg, pop };
+    if e.config.extended { crossing::load(e, insn, what, pop) } else { quick(e, insn, what) }
+}
+
+/// IN or OUT, `size` bytes wide, through a port that is an immediate or in DX.
+fn port(e: &mut Emitter<'_>, insn: &Insn, size: u8, immediate: bool, out: bool) -> Next {
+    if immediate {
+        dynasm!(e.buf ; .arch x64 ; mov r11d, i32::from(insn.iced.immediate8()));
+    } else {
+        dynasm!(e.buf ; .arch x64 ; movzx r11d, dx);
+    }
+    quick(e, insn, Quick::Port { size, out })
 }
 
 /// The data segment register `r`, but SS, whose loading holds interrupts off.
@@ -213,7 +242,7 @@ fn pushf(e: &mut Emitter<'_>) {
         ; mov r9d, [BYTE r14 + offset_of!(Frame, system_flags) as i8]
         ; lea r11d, [r11 + r9]
     );
-    if supervisor(e) {
+    if e.config.paged {
         dynasm!(e.buf ; .arch x64 ; mov r9d, [r14 + IF] ; lea r11d, [r11 + r9]);
     }
     e.store(e.stack(-4), R11);
@@ -235,6 +264,14 @@ fn popf(e: &mut Emitter<'_>, insn: &Insn) {
     if supervisor {
         // Setting IF while somebody waits for it is left to the interpreter too.
         dynasm!(e.buf ; .arch x64 ; mov r10d, [r14 + AWAITED] ; and r10d, r8d ; or r9d, r10d);
+    } else if e.config.paged {
+        // Whether a program may change IF is the interpreter's to decide.
+        dynasm!(e.buf ; .arch x64
+            ; mov r10d, r8d
+            ; xor r10d, [r14 + IF]
+            ; and r10d, eflags::IF as i32
+            ; or r9d, r10d
+        );
     }
     e.buf.bytes.extend_from_slice(&[0x74, 0]);
     let from = e.buf.pos();

@@ -25,6 +25,18 @@ pub trait Source {
 
     /// Is there a translation that starts at `eip` already?
     fn known(&self, eip: u32) -> bool;
+
+    /// May what the system call at `eip` does be done without leaving ([`xlat86_host::Frame::call_out`])?
+    fn calls_out(&self, eip: u32) -> bool {
+        let _ = eip;
+        false
+    }
+
+    /// Do accesses of the instruction at `eip` through a window keep faulting? Then it looks its pages up instead.
+    fn keeps_faulting(&self, eip: u32) -> bool {
+        let _ = eip;
+        false
+    }
 }
 
 /// What guest registers need when translated code is stopped or faults: they are those of the guest instruction's start, but for
@@ -73,6 +85,13 @@ pub enum Quick {
     Sysexit,
     /// IRETD.
     Iret,
+    /// IN or OUT of `size` bytes at CPL 0. The port is the target that leaving passes on.
+    Port {
+        /// 1, 2 or 4.
+        size: u8,
+        /// It is OUT.
+        out: bool,
+    },
 }
 
 /// Why translated code leaves at a site.

@@ -3,7 +3,10 @@
 //! interpreter does it.
 
 use crate::Vcpu;
+use crate::crossing::Cross;
 use xlat86_arch::{Gva, Mode, Reg, Seg, SegAttr, Segment, eflags};
+use xlat86_host::RETURN_KEEPS;
+use xlat86_interp::Platform;
 use xlat86_translator::{CodeKey, Exit, Quick};
 
 /// Answers kept.
@@ -69,20 +72,49 @@ impl Memo {
 /// Descriptor attribute bits that no quick way changes: accessed, present.
 const READY: u16 = 0x81;
 
+/// What an instruction carried out in the quick way came to.
+pub(crate) enum Crossed {
+    /// Code can do the same by itself from now on.
+    Noted(Cross),
+    /// It can't.
+    Unnoted,
+}
+
 impl Vcpu {
-    /// Does `what`, with `value` what leaving has passed on and EIP to be `next`. False: nothing was done.
-    pub(crate) fn quick(&mut self, what: Quick, value: u64, next: u32) -> bool {
-        let done = match what {
-            Quick::Load { seg, pop } => self.load(seg, value as u16, pop),
-            Quick::Verw => self.verw(value as u16),
-            Quick::Sysenter => return self.sysenter(),
-            Quick::Sysexit => return self.sysexit(),
-            Quick::Iret => return self.iret(),
+    /// Does `what`, with `value` what leaving has passed on and EIP to be `next`. `None`: nothing was done.
+    pub(crate) fn quick(&mut self, what: Quick, value: u64, next: u32) -> Option<Crossed> {
+        let cross = self.crossing();
+        let selector = value as u16;
+        let (cross, loads) = match what {
+            Quick::Port { .. } => return None,
+            Quick::Load { seg, pop } => (self.load(seg, selector, pop).then_some(cross)?, [Some(selector), None]),
+            Quick::Verw => (Cross { zero_flag: self.verw(selector)?, ..cross }, [Some(selector), None]),
+            Quick::Sysenter => (self.sysenter().then_some(cross)?, [None; 2]),
+            Quick::Sysexit => (self.sysexit().then_some(cross)?, [None; 2]),
+            Quick::Iret => {
+                let flags = self.state.eflags;
+                let inner = self.state.cpl;
+                self.iret().then_some(())?;
+                let outer = self.state.cpl != inner;
+                let [cs, ss] = [Seg::Cs, Seg::Ss].map(|s| self.state.segment(s).selector);
+                if (flags ^ self.state.eflags) & RETURN_KEEPS != 0 {
+                    return Some(Crossed::Unnoted);
+                }
+                (Cross { outer, ..cross }, [Some(cs), outer.then_some(ss)])
+            }
         };
-        if done {
+        if matches!(what, Quick::Load { .. } | Quick::Verw) {
             self.state.eip = next;
         }
-        done
+        let mut cross = cross;
+        for (to, selector) in cross.loads.iter_mut().zip(loads) {
+            let Some(selector) = selector else { continue };
+            *to = self.noted_load(selector);
+            if to.is_none() {
+                return Some(Crossed::Unnoted);
+            }
+        }
+        Some(Crossed::Noted(cross))
     }
 
     /// The segment that `selector` names in the GDT, if its descriptor is a present and accessed code or data segment.
@@ -123,11 +155,28 @@ impl Vcpu {
         true
     }
 
-    fn verw(&mut self, selector: u16) -> bool {
-        let Some(s) = self.gdt_descriptor(selector) else { return false };
+    /// VERW of `selector`; gives the zero flag.
+    fn verw(&mut self, selector: u16) -> Option<bool> {
+        let s = self.gdt_descriptor(selector)?;
         let ok = s.attr.writable() && s.attr.dpl() >= self.state.cpl.max((selector & 3) as u8);
         self.state.eflags = self.state.eflags & !eflags::ZF | if ok { eflags::ZF } else { 0 };
-        true
+        Some(ok)
+    }
+
+    /// IN or OUT at CPL 0, where every port may be used; EAX is the frame's. False: translated code mustn't go on without a look at the mode.
+    pub(crate) fn port(&mut self, port: u16, size: u8, out: bool) -> bool {
+        let mask = u32::MAX >> (32 - 8 * u32::from(size));
+        let eax = self.frame.as_mut().expect("translating").regs().gpr[0];
+        if out {
+            self.platform.port_out(port, size, eax & mask);
+            // The port may have been that of the A20 gate.
+            self.mmu.sync(&self.state);
+            !self.mmu.has_forgotten()
+        } else {
+            let read = self.platform.port_in(port, size);
+            self.frame.as_mut().expect("translating").regs().gpr[0] = eax & !mask | read & mask;
+            true
+        }
     }
 
     fn sysenter(&mut self) -> bool {

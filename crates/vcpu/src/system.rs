@@ -57,6 +57,7 @@ pub(crate) struct System {
     pub(crate) window_wanted: bool,
     pub(crate) spaces: spaces::Spaces,
     pub(crate) memo: crate::quick::Memo,
+    pub(crate) worlds: crate::crossing::Worlds,
     pub(crate) windows: window::Windows,
     /// How often each instruction was stepped over, by its code.
     pub(crate) stepped: Vec<u64>,
@@ -86,6 +87,7 @@ impl Vcpu {
             memory_seen: memory.changes(),
             spaces: spaces::Spaces::new(),
             memo: crate::quick::Memo::new(),
+            worlds: crate::crossing::Worlds::default(),
             windows: window::Windows::default(),
             stepped: Vec::new(),
         };

@@ -4,19 +4,21 @@
 //! is found by physical page and mode, and the jump table, which knows only addresses, is one of several ([`Spaces`]). Accesses that
 //! the software TLB can't answer come here; most are answered by filling it, and the instruction starts again.
 
+use crate::crossing::{Cross, in_gdt};
 use crate::dbt::apply;
 use crate::fx;
 use crate::fx::Home;
 use crate::process::Connect;
+use crate::quick::Crossed;
 use crate::system::spaces::Spaces;
-use crate::system::window::WindowFault;
+use crate::system::window::{WindowFault, Windows};
 use crate::{Exit, Vcpu};
 use xlat86_arch::{Fault, Gva, Mode, PAGE_SIZE, Seg, Segment, cr0, cr4, eflags};
 use xlat86_decoder::MAX_INSN_LEN;
 use xlat86_host::{Left, with_pending};
 use xlat86_interp::{Event, Stop};
 use xlat86_softmmu::Mmu;
-use xlat86_translator::{Cache, CodeKey, ExitKind, Full, Place, Source};
+use xlat86_translator::{Cache, CodeKey, ExitKind, Full, Place, Quick, Source};
 
 /// Instructions that the interpreter executes at a time where code isn't translated.
 const STRETCH: u64 = 256;
@@ -27,6 +29,8 @@ enum Outside {
     Connect(Connect),
     /// Go on at EIP, maybe under another mode.
     Go,
+    /// The same, and note that this is where the instruction leads.
+    Cross(Cross),
     /// Go on at EIP, with each access checked by itself; always, where left at this host address, if given.
     Careful(Option<u64>),
     /// The interpreter executes the instruction at EIP.
@@ -54,6 +58,7 @@ impl Vcpu {
         let mut connect = None;
         let mut mode = self.translatable_mode();
         let mut careful = 0;
+        let mut cross = None;
         loop {
             let outside = if self.state.interrupt_shadow {
                 // What holds interrupts off lasts for one instruction, after which somebody has to look.
@@ -63,20 +68,26 @@ impl Vcpu {
                 let mode = self.choose_reach(mode);
                 let mode = Mode(mode.0 | core::mem::take(&mut careful));
                 match self.system_code(mode, connect.take()) {
-                    Some(offset) => self.timed(mode, |cpu| cpu.enter_system(offset)),
+                    Some(offset) => {
+                        let cross = cross.take();
+                        self.timed(mode, |cpu| cpu.enter_system(offset, cross))
+                    }
                     None => Outside::Interpret,
                 }
             };
+            cross = None;
             match outside {
-                Outside::Connect(how) => {
-                    connect = Some(how);
-                    continue;
+                Outside::Cross(how) => {
+                    if self.must_attend() {
+                        return None;
+                    }
+                    cross = Some(how);
                 }
+                Outside::Connect(how) => connect = Some(how),
                 Outside::Stopped => return None,
                 Outside::Careful(site) => {
                     connect = site.map(|site| Connect::Jump { site });
                     careful = Mode::CAREFUL;
-                    continue;
                 }
                 Outside::Go => {
                     if self.must_attend() {
@@ -176,7 +187,14 @@ impl Vcpu {
                 }
                 return Some(offset);
             }
-            let mut source = PagedCode { mmu: &mut self.mmu, cache: &cache, key, mode, pages: Vec::new() };
+            let mut source = PagedCode {
+                mmu: &mut self.mmu,
+                windows: &self.system.as_ref().expect("a system's CPU").windows,
+                cache: &cache,
+                key,
+                mode,
+                pages: Vec::new(),
+            };
             let unit = process.translate(&cache, eip, mode, &mut source)?;
             let pages = source.pages;
             let inserted = process.insert(&mut cache, unit, key, &pages);
@@ -195,44 +213,52 @@ impl Vcpu {
     fn choose_space(&mut self, mode: Mode) {
         let spaces = &mut self.system.as_mut().expect("a system's CPU").spaces;
         let frame = self.frame.as_mut().expect("translating");
-        if let Some(forgotten) = self.mmu.take_forgotten()
-            && spaces.forget(&forgotten, &mut self.process.cache())
-        {
-            frame.reset_all_returns();
+        if let Some(forgotten) = self.mmu.take_forgotten() {
+            if forgotten.all || forgotten.local || forgotten.pages.iter().any(|&page| in_gdt(&self.state, page)) {
+                frame.forget_crossings();
+            }
+            if spaces.forget(&forgotten, &mut self.process.cache()) {
+                frame.reset_all_returns();
+            }
         }
         let cr3 = self.state.cr3;
         if !spaces.is_current(mode, cr3) {
             let chosen = spaces
                 .choose_at_once(mode, cr3)
                 .unwrap_or_else(|| spaces.choose(mode, cr3, self.process.cache().tables(), &self.mmu));
-            frame.regs().table = chosen.base;
-            frame.use_returns(usize::from(mode.has(Mode::USER)));
-            if chosen.changed {
-                frame.reset_returns();
-            }
+            frame.use_returns(usize::from(mode.has(Mode::USER)), chosen.base, chosen.changed);
         }
     }
 
     /// Runs translated code from arena offset `offset` until it leaves for a reason that can't be dealt with at once.
-    fn enter_system(&mut self, mut offset: u32) -> Outside {
+    fn enter_system(&mut self, mut offset: u32, cross: Option<Cross>) -> Outside {
         let evictions = self.process.evictions();
         if evictions != self.evictions_seen {
             self.evictions_seen = evictions;
             self.frame.as_mut().expect("translating").reset_all_returns();
         }
         self.fill_system_frame();
+        self.note_crossing(cross);
         let arena = self.arena.clone().expect("translating");
+        // EIP when what `offset` belongs to has been carried out already.
+        let mut done = None;
         loop {
             self.stats.entries += 1;
             let frame = self.frame.as_mut().expect("translating");
             frame.enter(&arena, offset);
+            self.see_world();
+            let frame = self.frame.as_mut().expect("translating");
+            let finished = done.take();
             let &xlat86_host::Frame { left, site, target, address, .. } = &*frame.regs();
             match left {
                 Left::NotEntered => {
                     // The registers are those of a boundary that may be biased, when an instruction was to start again.
                     let at = arena.base() + u64::from(offset);
                     self.take_system_frame();
-                    self.repair_at(at);
+                    match finished {
+                        Some(eip) => self.state.eip = eip,
+                        None => self.repair_at(at),
+                    }
                     return Outside::Stopped;
                 }
                 Left::Call => {}
@@ -249,13 +275,14 @@ impl Vcpu {
                 }
                 Left::Trap => {
                     self.stats.leave_fault += 1;
-                    if let WindowFault::Again(at) = self.after_window_fault(site) {
+                    let what = self.after_window_fault(site);
+                    if let WindowFault::Again(at) = what {
                         offset = at;
                         continue;
                     }
                     self.take_system_frame();
                     self.repair_at(site);
-                    return Outside::Interpret;
+                    return if matches!(what, WindowFault::Anew) { Outside::Go } else { Outside::Interpret };
                 }
             }
             let generation = self.process.generation();
@@ -303,11 +330,26 @@ impl Vcpu {
                         _ => Outside::Careful(crosses.then_some(site)),
                     }
                 }
+                ExitKind::Quick { what: Quick::Port { size, out }, next } => {
+                    self.stats.leave_quick += 1;
+                    if self.port(target as u16, size, out) {
+                        // The next instruction's code follows the call that left.
+                        (offset, done) = ((site - arena.base()) as u32, Some(next));
+                        continue;
+                    }
+                    self.take_system_frame();
+                    self.state.eip = next;
+                    Outside::Go
+                }
                 ExitKind::Quick { what, next } => {
-                    self.stats.leave_interpret += 1;
+                    self.stats.leave_quick += 1;
                     self.take_system_frame();
                     self.state.eip = exit.eip;
-                    if self.quick(what, target, next) { Outside::Go } else { Outside::Interpret }
+                    match self.quick(what, target, next) {
+                        Some(Crossed::Noted(cross)) => Outside::Cross(cross),
+                        Some(Crossed::Unnoted) => Outside::Go,
+                        None => Outside::Interpret,
+                    }
                 }
                 ExitKind::Changed => {
                     self.stats.leave_changed += 1;
@@ -350,25 +392,21 @@ impl Vcpu {
         }
     }
 
-    /// Hands the guest's registers to translated code. At CPL 0 the interrupt flag goes apart.
+    /// Hands the guest's registers to translated code. The interrupt flag goes apart.
     fn fill_system_frame(&mut self) {
+        self.choose_world();
         let state = &mut self.state;
         // An instruction breakpoint that RF would hold off doesn't exist while code is translated; the next instruction clears it.
         state.eflags &= !eflags::RF;
-        let apart = if state.cpl == 3 { 0 } else { eflags::IF };
         let awaited = self.system.as_ref().is_some_and(|s| s.window_wanted);
         let frame = self.frame.as_mut().expect("translating").regs();
         frame.gpr = state.gpr;
         frame.flags = state.eflags;
-        frame.system_flags = state.eflags & !(eflags::LIVE | apart);
-        frame.interrupt_flag = state.eflags & apart;
+        frame.system_flags = state.eflags & !(eflags::LIVE | eflags::IF);
+        frame.interrupt_flag = state.eflags & eflags::IF;
         frame.interrupt_awaited = if awaited { eflags::IF } else { 0 };
-        for (to, from) in frame.selector.iter_mut().zip(&state.seg) {
-            *to = from.selector;
-        }
         frame.tsc_offset = state.msr.tsc_offset;
         frame.control = [state.cr0, 0, state.cr2, state.cr3, state.cr4];
-        frame.seg_base = [state.segment(Seg::Fs).base, state.segment(Seg::Gs).base];
         if self.fx_home == Home::State {
             fx::to_host(&state.fx, frame);
         }
@@ -380,11 +418,8 @@ impl Vcpu {
         let state = &mut self.state;
         let frame = self.frame.as_mut().expect("translating").regs();
         state.gpr = frame.gpr;
-        let mut flags = (state.eflags & !eflags::LIVE) | (frame.flags & eflags::LIVE);
-        if state.cpl != 3 {
-            flags = flags & !eflags::IF | frame.interrupt_flag;
-        }
-        state.eflags = flags;
+        let apart = eflags::LIVE | eflags::IF;
+        state.eflags = (state.eflags & !apart) | (frame.flags & eflags::LIVE) | frame.interrupt_flag;
     }
 
     /// Executes the instruction at EIP on the interpreter. `None`: go on.
@@ -451,6 +486,7 @@ fn is_open(s: &Segment) -> bool {
 /// Guest code as the translator reads it, through the guest's page tables.
 struct PagedCode<'a> {
     mmu: &'a mut Mmu,
+    windows: &'a Windows,
     cache: &'a Cache,
     key: CodeKey,
     mode: Mode,
@@ -482,5 +518,9 @@ impl Source for PagedCode<'_> {
 
     fn known(&self, eip: u32) -> bool {
         (eip ^ self.key.eip()) >> 12 == 0 && self.cache.starts_at(CodeKey::new(eip, self.key.page(), self.mode))
+    }
+
+    fn keeps_faulting(&self, eip: u32) -> bool {
+        self.windows.keeps_faulting(eip, self.key.page())
     }
 }

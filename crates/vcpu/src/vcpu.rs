@@ -71,7 +71,11 @@ impl Vcpu {
         if config.engine != Engine::Interp {
             let cache = process.cache();
             let made = VcpuFrame::new(cache.arena(), cache.table(), Stub::Sentinel.offset(), tlb);
-            frame = Some(made.map_err(host("no memory for a return stack"))?);
+            let mut made = made.map_err(host("no memory for a return stack"))?;
+            if let Some(function) = config.call_out {
+                made.set_call_out(function, process.space().window());
+            }
+            frame = Some(made);
             arena = Some(cache.arena().clone());
         }
         Ok(Vcpu {
@@ -318,6 +322,8 @@ pub(crate) fn written_page(fault: &Fault, host: &HostFault) -> Option<Gva> {
 
 impl Drop for Vcpu {
     fn drop(&mut self) {
+        // Of a process that was killed inside, by the thread that made it.
+        self.process.world.come_out(&self.me);
         self.process.world.part(&self.me);
         self.publish_stats();
     }

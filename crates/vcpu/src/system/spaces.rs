@@ -30,7 +30,7 @@ struct Space {
 pub(crate) struct Chosen {
     /// Host address of the table.
     pub(crate) base: u64,
-    /// It leads elsewhere than when code of its privilege level last ran: host return addresses made then mustn't be used.
+    /// It leads elsewhere than when it was last used: host return addresses made then mustn't be used.
     pub(crate) changed: bool,
 }
 
@@ -40,22 +40,13 @@ pub(crate) struct Spaces {
     /// Index of the one in use, unless it has to be reviewed first.
     current: Option<usize>,
     current_table: TableId,
-    /// The table last used at CPL 0 and at CPL 3.
-    last: [Option<TableId>; 2],
     flushes: [u64; 2],
     clock: u64,
 }
 
 impl Spaces {
     pub(crate) fn new() -> Spaces {
-        Spaces {
-            all: Vec::new(),
-            current: None,
-            current_table: TableId::FIRST,
-            last: [None; 2],
-            flushes: [0; 2],
-            clock: 0,
-        }
+        Spaces { all: Vec::new(), current: None, current_table: TableId::FIRST, flushes: [0; 2], clock: 0 }
     }
 
     /// The table in use.
@@ -100,7 +91,7 @@ impl Spaces {
     /// Makes the table for `mode` and `cr3` the current one.
     pub(crate) fn choose(&mut self, mode: Mode, cr3: u32, tables: &mut Tables, mmu: &Mmu) -> Chosen {
         let owner = Self::owner(mode, cr3);
-        let mut changed = false;
+        let changed;
         let i = match self.all.iter().position(|s| s.owner == owner) {
             Some(i) => {
                 let space = &mut self.all[i];
@@ -115,6 +106,8 @@ impl Spaces {
                 let table = self.free_table(tables);
                 let base = tables.table(table).base();
                 self.all.push(Space { owner, table, base, seen: self.flushes, used: 0 });
+                // The table may have been another's.
+                changed = true;
                 self.all.len() - 1
             }
         };
@@ -125,12 +118,21 @@ impl Spaces {
         self.clock += 1;
         let space = &mut self.all[i];
         space.used = self.clock;
-        let level = usize::from(space.owner.0.has(Mode::USER));
-        let same = self.last[level] == Some(space.table);
-        self.last[level] = Some(space.table);
         self.current = Some(i);
         self.current_table = space.table;
-        Chosen { base: space.base, changed: changed || !same }
+        Chosen { base: space.base, changed }
+    }
+
+    /// Translated code has gone on with the table at host address `base` by itself.
+    pub(crate) fn see(&mut self, base: u64) {
+        if let Some(i) = self.all.iter().position(|s| s.base == base) {
+            self.take(i, false);
+        }
+    }
+
+    /// Does code reach memory through a window?
+    pub(crate) fn in_window(&self) -> bool {
+        self.current.is_some_and(|i| self.all[i].owner.0.has(Mode::WINDOW))
     }
 
     /// An empty table: a new one, or the least recently used if there are enough or the host has no room for more.
@@ -146,8 +148,6 @@ impl Spaces {
         let oldest = (0..self.all.len()).min_by_key(|&i| self.all[i].used).expect("there is one");
         let space = self.all.swap_remove(oldest);
         tables.review(space.table, true, |_, _| false);
-        // Whoever used it has to drop what it returned to.
-        self.last = self.last.map(|t| t.filter(|&t| t != space.table));
         space.table
     }
 }
