@@ -115,6 +115,14 @@ fn crowded_cache() {
     }
 }
 
+/// The vDSO's clocks, which translated code reads without leaving, under a storm of signals.
+#[test]
+fn clocks_of_the_vdso() {
+    for engine in ["interp", "dbt", "lockstep"] {
+        same_with("./clocks", &["--engine", engine], 40);
+    }
+}
+
 /// Children forked while other threads translate.
 #[test]
 fn forks_beside_translating_threads() {

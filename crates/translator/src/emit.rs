@@ -9,6 +9,7 @@ use crate::checked::{self, Constant, Snapshot};
 use crate::esp;
 use crate::flags;
 use crate::group::Groups;
+use crate::line;
 use crate::operand;
 use crate::reencode::reencode;
 use crate::shape::shape_of;
@@ -424,8 +425,8 @@ impl Emitter<'_> {
     /// executes the padding once.
     fn align_loop_head(&mut self) {
         let at = self.buf.pos();
-        let pad = at.next_multiple_of(32) - at;
-        self.buf.nop(pad);
+        let align = if !self.config.paged && line::leads_to_call(&self.insns[self.at..]) { line::LINE } else { 32 };
+        self.buf.nop(at.next_multiple_of(align) - at);
     }
 
     /// Is `target` on another page, and may that page's mapping change?
