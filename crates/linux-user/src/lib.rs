@@ -11,6 +11,7 @@
 
 pub mod abi;
 mod bpf;
+mod core_file;
 mod elf;
 mod guest;
 mod host_unsafe;
@@ -18,6 +19,7 @@ mod ioctl;
 mod load;
 mod mm;
 mod options;
+mod peer;
 mod proc_files;
 mod program;
 mod ranges;
