@@ -161,6 +161,7 @@ fn call_direct(e: &mut Emitter<'_>, insn: &Insn) -> Next {
         e.jump_to(target, insn.eip());
         return Next::Elsewhere;
     }
+    e.place_call(5);
     e.buf.align_patch(1);
     e.buf.bytes.push(0xe8);
     e.pending(target, insn.eip(), true);
@@ -209,9 +210,10 @@ fn call_indirect(e: &mut Emitter<'_>, insn: &Insn) -> Next {
     }
     dynasm!(e.buf ; .arch x64
         ; mov r10d, [r15 + r11 * 4]
-        ; lea r10, [r13 + r10]
-        ; call r10
+        ; lea r10, [r10 + r13]
     );
+    e.place_call(3);
+    dynasm!(e.buf ; .arch x64 ; call r10);
     landing(e, next);
     Next::FallThrough
 }

@@ -22,6 +22,7 @@ use dynasmrt::{DynasmApi, dynasm};
 use iced_x86::{FlowControl, Instruction, Mnemonic, OpKind, Register};
 use xlat86_arch::Mode;
 use xlat86_decoder::{Insn, Kind, Unit as FpUnit, unit_of};
+use xlat86_host::Frame;
 
 /// What happens to control after an instruction was emitted.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -70,6 +71,8 @@ pub(crate) struct Emitter<'a> {
     settled: usize,
     /// The unit checks itself: see [`crate::checked`].
     pub(crate) checked: bool,
+    /// Index of an indirect jump that is close behind the landing before: see [`crate::line`].
+    pub(crate) indirect: Option<usize>,
     /// What the check compares with, to be placed behind the code.
     pub(crate) constants: Vec<Constant>,
 }
@@ -121,6 +124,7 @@ pub(crate) fn emit(
         groups: Groups::default(),
         settled: 0,
         checked,
+        indirect: None,
         constants: Vec::new(),
     };
     e.buf.bytes.reserve(bytes.len() * 3 + 64);
@@ -149,6 +153,7 @@ pub(crate) fn emit(
         if loop_heads.contains(&insn.eip()) {
             e.align_loop_head();
         }
+        e.place_boundary();
         e.mark(insn.eip());
         if let (0, Some(snapshot)) = (i, &snapshot) {
             checked::compare(&mut e, snapshot);
@@ -201,6 +206,7 @@ impl Emitter<'_> {
         if odd || self.unusable_segment(insn) {
             return self.interpret(insn);
         }
+        self.check_segment(insn);
         match insn.kind {
             Kind::Plain | Kind::Fpu => match insn.iced.mnemonic() {
                 Mnemonic::Nop => Next::FallThrough,
@@ -262,6 +268,22 @@ impl Emitter<'_> {
         self.config.paged && !self.mode.has(open) && insn.iced.mnemonic() != Mnemonic::Lea
     }
 
+    /// In user programs, has an access through FS or GS fault while that segment can't be used.
+    fn check_segment(&mut self, insn: &Insn) {
+        let i = &insn.iced;
+        let segment = match i.memory_segment() {
+            Register::FS => 0,
+            Register::GS => 8,
+            _ => return,
+        };
+        if !self.config.paged && i.mnemonic() != Mnemonic::Lea && i.op_kinds().any(|k| k == OpKind::Memory) {
+            dynasm!(self.buf ; .arch x64
+                ; mov r8, [BYTE r14 + (Frame::USABLE + segment) as i8]
+                ; mov r8b, [r8]
+            );
+        }
+    }
+
     /// Leaves, for the interpreter to execute `insn`.
     pub(crate) fn interpret(&mut self, insn: &Insn) -> Next {
         self.leave(insn, ExitKind::Interpret)
@@ -269,8 +291,17 @@ impl Emitter<'_> {
 
     /// Leaves at `insn`.
     pub(crate) fn leave(&mut self, insn: &Insn, kind: ExitKind) -> Next {
+        self.leave_by(stubs::leave, insn, kind)
+    }
+
+    /// Calls out at `insn`, which leaves if nobody deals with it there.
+    pub(crate) fn call_out(&mut self, insn: &Insn, kind: ExitKind) -> Next {
+        self.leave_by(stubs::call_out, insn, kind)
+    }
+
+    fn leave_by(&mut self, way: fn(&mut CodeBuf), insn: &Insn, kind: ExitKind) -> Next {
         self.sync_esp();
-        stubs::leave(&mut self.buf);
+        way(&mut self.buf);
         let site = self.buf.pos() as u32;
         self.exits.push(Exit { site, eip: insn.eip(), kind });
         if falls_through(insn) { Next::FallThrough } else { Next::Elsewhere }

@@ -17,6 +17,7 @@
 //! ```
 
 use crate::branch::LOAD_PROBE;
+use crate::line;
 use crate::packed::{Reader, get_exit, marks, put, put_exit, put_list, put_marks};
 use crate::stubs;
 use crate::unit::{self, Exit, ExitKind, LONGEST, Mark, Unit};
@@ -103,7 +104,7 @@ pub fn image(mut pieces: Vec<Piece>, mut targets: Vec<u32>, chaining: bool) -> V
     let mut bases = Vec::with_capacity(pieces.len());
     let mut end = 0u32;
     for p in &pieces {
-        bases.push(end.next_multiple_of(UNIT_ALIGN));
+        bases.push(end.next_multiple_of(line::alignment(&p.landings)));
         end = bases[bases.len() - 1] + p.code.len() as u32;
     }
     // Who leads where, and who is led to.

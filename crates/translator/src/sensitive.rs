@@ -144,7 +144,8 @@ pub(crate) fn emit(e: &mut Emitter<'_>, insn: &Insn, bytes: &[u8]) -> Next {
             port(e, insn, i.op1_register().size() as u8, i.op_kind(0) == OpKind::Immediate8, true)
         }
         Code::Int_imm8 if i.immediate8() == 0x80 && !e.config.paged => {
-            e.leave(insn, ExitKind::SoftInt { vector: 0x80, next: insn.next_eip() })
+            let kind = ExitKind::SoftInt { vector: 0x80, next: insn.next_eip() };
+            if e.source.calls_out(insn.eip()) { e.call_out(insn, kind) } else { e.leave(insn, kind) }
         }
         _ => e.interpret(insn),
     }

@@ -81,8 +81,11 @@ fn operands_keep_their_shape() {
     check(&[0x03, 0x0d, 4, 0, 0, 0x80], "add ecx,[80000004h]");
     check(&[0x8d, 0x44, 0x88, 0x10], "lea eax,[rax+rcx*4+10h]");
     check(&[0x67, 0x8b, 0x47, 0x10], "lea r8d,[rbx+10h]; movzx r8d,r8w; mov eax,[r8d]");
-    check(&[0x65, 0xa1, 0x14, 0, 0, 0], "mov r8d,[r14+5Ch]; mov eax,[r8d+14h]");
-    check(&[0x65, 0x8b, 0x04, 0x8b], "lea r9d,[rbx+rcx*4]; mov r8d,[r14+5Ch]; mov eax,[r8d+r9d]");
+    check(&[0x65, 0xa1, 0x14, 0, 0, 0], "mov r8,[r14+50h]; mov r8b,[r8]; mov r8d,[r14+64h]; mov eax,[r8d+14h]");
+    check(
+        &[0x65, 0x8b, 0x04, 0x8b],
+        "mov r8,[r14+50h]; mov r8b,[r8]; lea r9d,[rbx+rcx*4]; mov r8d,[r14+64h]; mov eax,[r8d+r9d]",
+    );
     check(&[0xf0, 0x0f, 0xb1, 0x14, 0x24], "lock cmpxchg [r12d],edx");
 }
 
@@ -121,7 +124,7 @@ fn checked_accesses_look_their_page_up() {
     // mov [fs:ebx],al; jc: they aren't.
     check_unit(
         &kernel(&[0x64, 0x88, 0x03, 0x72, 0x00]),
-        "mov r8d,[r14+58h]; lea r8d,[r8+rbx]; mov r11d,ecx; mov ecx,0Ch; shrx r9d,r8d,ecx; lea r10d,[r8]; \
+        "mov r8d,[r14+60h]; lea r8d,[r8+rbx]; mov r11d,ecx; mov ecx,0Ch; shrx r9d,r8d,ecx; lea r10d,[r8]; \
          shrx r10d,r10d,ecx; not r10d; mov ecx,[r14+r9*8-1FFFFFCh]; lea ecx,[rcx+r10+1]; jrcxz; \
          jmp; mov ecx,r11d; mov r9,[r14+r9*8-1800000h]; mov [r8+r9],al",
     );

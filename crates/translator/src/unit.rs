@@ -26,6 +26,12 @@ pub trait Source {
     /// Is there a translation that starts at `eip` already?
     fn known(&self, eip: u32) -> bool;
 
+    /// May what the system call at `eip` does be done without leaving ([`xlat86_host::Frame::call_out`])?
+    fn calls_out(&self, eip: u32) -> bool {
+        let _ = eip;
+        false
+    }
+
     /// Do accesses of the instruction at `eip` through a window keep faulting? Then it looks its pages up instead.
     fn keeps_faulting(&self, eip: u32) -> bool {
         let _ = eip;
