@@ -17,6 +17,8 @@ const FAULTS: u32 = 16;
 const FAULTS_WITHIN: u64 = 16 * 200_000;
 /// Instructions whose faults are counted.
 const COUNTED: usize = 64;
+/// Most instructions that look their pages up for it.
+const FOUND: usize = 4096;
 
 /// An instruction: physical page, and guest address.
 type Site = (u32, u32);
@@ -42,6 +44,9 @@ impl Faulting {
         }
         let often = now.wrapping_sub(*since) < FAULTS_WITHIN;
         self.counted.remove(&site);
+        if self.found.len() >= FOUND {
+            self.found.clear();
+        }
         often && self.found.insert(site)
     }
 }
