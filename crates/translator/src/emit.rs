@@ -181,6 +181,13 @@ fn emit_with(
         if loop_heads.contains(&insn.eip()) {
             e.align_loop_head();
         }
+        let alone = !config.extended && insn.kind == Kind::String && string::is_repeated(insn);
+        if alone && i > 0 {
+            // It may be replayed in parts.
+            (end, next) = (insn.eip(), Next::FallThrough);
+            e.insns = &insns[..i];
+            break;
+        }
         e.place_boundary();
         e.mark(insn.eip());
         if let (0, Some(snapshot)) = (i, &snapshot) {
@@ -200,7 +207,7 @@ fn emit_with(
             break;
         }
         end = insn.next_eip();
-        if checked && e.exits.last().is_some_and(|x| x.kind.is_leave()) {
+        if alone || checked && e.exits.last().is_some_and(|x| x.kind.is_leave()) {
             // It is entered again behind this instruction, thus as another unit.
             e.insns = &insns[..=i];
             break;

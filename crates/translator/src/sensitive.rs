@@ -145,7 +145,11 @@ pub(crate) fn emit(e: &mut Emitter<'_>, insn: &Insn, bytes: &[u8]) -> Next {
         }
         Code::Int_imm8 if i.immediate8() == 0x80 && !e.config.paged => {
             let kind = ExitKind::SoftInt { vector: 0x80, next: insn.next_eip() };
-            if e.source.calls_out(insn.eip()) { e.call_out(insn, kind) } else { e.leave(insn, kind) }
+            if e.config.extended && e.source.calls_out(insn.eip()) {
+                e.call_out(insn, kind)
+            } else {
+                e.leave(insn, kind)
+            }
         }
         _ => e.interpret(insn),
     }

@@ -133,6 +133,12 @@ impl Vcpu {
     pub(crate) fn after_window_fault(&mut self, site: u64) -> WindowFault {
         const PAGE_FAULT: u32 = 14;
         let host = last_fault();
+        let trace = &self.process.config().tracing;
+        if trace.fault
+            && let Some(Place::Inside(mark)) = self.process.cache().place(site, false)
+        {
+            self.trace_fault(mark.eip, host);
+        }
         let base = self.system_mut().windows.base;
         let addr = host.addr.checked_sub(base).and_then(|a| u32::try_from(a).ok());
         let (Some(addr), PAGE_FAULT, true) = (addr, host.trapno, base != 0) else { return WindowFault::Interpret };
