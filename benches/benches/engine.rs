@@ -67,7 +67,9 @@ fn calling_out(config: &mut Config) {
 }
 
 /// Name, settings, and the body of a loop.
-const LOOPS: &[(&str, fn(&mut Config), &[u8])] = &[
+type Loop = (&'static str, fn(&mut Config), &'static [u8]);
+
+const LOOPS: &[Loop] = &[
     // add eax, ecx
     ("loop in one translation", by_default, &[0x01, 0xc8]),
     // jmp 1f; nops; 1: jmp 2f; nops; 2:, three translations that jump to each other

@@ -101,6 +101,12 @@ pub fn take_pending() -> Option<RawSiginfo> {
     info
 }
 
+/// The number of this thread's oldest noted signal, which stays noted.
+#[must_use]
+pub fn next_pending() -> Option<i32> {
+    slot::oldest_pending()
+}
+
 /// Sets the current thread's signal mask (kernel layout, bit `sig - 1`). The synchronous ones stay unblocked on the host.
 pub fn set_mask(mask: u64) {
     swap_mask(mask & BLOCKABLE);

@@ -123,6 +123,15 @@ pub(crate) fn pop_pending() -> Option<RawSiginfo> {
     })
 }
 
+/// The number of the oldest waiting signal.
+pub(crate) fn oldest_pending() -> Option<i32> {
+    SLOT.with(|s| {
+        // SAFETY: as in `push_pending`; a handler that runs meanwhile only adds behind the oldest.
+        let first = unsafe { &(*s.pending.get())[0] };
+        (s.count.get() != 0).then(|| i32::from_le_bytes([first[0], first[1], first[2], first[3]]))
+    })
+}
+
 /// Size of the inaccessible pages below return stacks.
 pub(crate) const GUARD: usize = 4096;
 

@@ -197,8 +197,8 @@ extern "C" fn on_async(_sig: i32, info: *mut libc::siginfo_t, uc: *mut libc::c_v
 /// Another thread wants this one out of translated code; no signal to deliver, so none to hold back.
 extern "C" fn on_kick(sig: i32, info: *mut libc::siginfo_t, uc: *mut libc::c_void) {
     // SAFETY: the kernel passes a valid siginfo.
-    if unsafe { (*info).si_code } == libc::SI_QUEUE {
-        // With a message for the embedder.
+    if matches!(unsafe { (*info).si_code }, libc::SI_QUEUE | libc::SI_USER) {
+        // With a message for the embedder, or a process's signal like any other; kicks come by tgkill.
         return on_async(sig, info, uc);
     }
     // SAFETY: the kernel passes a valid ucontext.

@@ -203,6 +203,15 @@ impl Image {
         Ok(())
     }
 
+    /// Do the headers make the file's page at `offset` executable?
+    pub(crate) fn is_executable(&self, offset: u64) -> bool {
+        let holds = |s: &Segment| {
+            let first = u64::from(s.offset & !PAGE_MASK);
+            (first..u64::from(s.offset) + u64::from(s.filesz)).contains(&offset)
+        };
+        self.segments.iter().any(|s| s.prot & libc::PROT_EXEC as u32 != 0 && holds(s))
+    }
+
     /// First page and size in bytes of the whole image.
     fn extent(&self) -> (u32, u32) {
         let first = self.segments[0].vaddr & !PAGE_MASK;

@@ -173,6 +173,12 @@ pub(crate) fn announce<T: FromBytes + IntoBytes>(block: &mut T, info: fn(u64) ->
     let _ = call(Sysno::rt_tgsigqueueinfo, &[Arg::int(pid), Arg::int(tid), sig, Arg::input(&info)]);
 }
 
+/// Does any process trace this thread?
+pub(crate) fn is_traced() -> bool {
+    let status = std::fs::read_to_string("/proc/thread-self/status").unwrap_or_default();
+    status.lines().any(|l| l.strip_prefix("TracerPid:").is_some_and(|pid| pid.trim() != "0"))
+}
+
 /// Reads memory of another process.
 pub(crate) fn peer_read(pid: u32, at: u64, to: &mut [u8]) -> Result<(), Errno> {
     let len = to.len() as u64;
@@ -351,18 +357,35 @@ fn pointers(v: &[std::ffi::CString]) -> Vec<*const libc::c_char> {
     v.iter().map(|s| s.as_ptr()).chain([std::ptr::null()]).collect()
 }
 
-/// Restores the default action of `sig`, opens the mask for it and sends it to this process: how a guest dies of it.
-pub(crate) fn die_by_signal(sig: i32) -> ! {
-    // SAFETY: plain calls; the core would be the emulator's, not the guest's, so none is written.
+/// Restores the default action of `sig`, opens the mask for it and sends it to this process: how a guest dies of it. With `core`,
+/// its core has been written to the current directory, and its parent is to hear of one.
+pub(crate) fn die_by_signal(sig: i32, core: bool) -> ! {
+    // The host's kernel says so only if it writes one itself: as little as it may, to where nobody finds it.
+    let kernels_own = if core && enter_nowhere().is_ok() { 4096 } else { 0 };
+    let _ = std::fs::write("/proc/self/coredump_filter", "0");
+    // SAFETY: plain calls.
     unsafe {
-        let none = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
-        libc::setrlimit(libc::RLIMIT_CORE, &none);
+        let limit = libc::rlimit { rlim_cur: kernels_own, rlim_max: kernels_own };
+        libc::setrlimit(libc::RLIMIT_CORE, &limit);
         libc::signal(sig, libc::SIG_DFL);
         let bit = 1u64 << (sig - 1);
         libc::syscall(libc::SYS_rt_sigprocmask, libc::SIG_UNBLOCK, &bit, 0usize, 8usize);
         libc::kill(libc::getpid(), sig);
         libc::_exit(128 + sig)
     }
+}
+
+/// Makes the current directory a file system of this process's own that is mounted nowhere. Without privileges this takes a user
+/// namespace, which a process with several threads can't enter.
+fn enter_nowhere() -> Result<u64, Errno> {
+    if let Err(e) = call(Sysno::unshare, &[Arg::uint((libc::CLONE_NEWNS | libc::CLONE_FS) as u32)]) {
+        crate::root::own_user_namespace().map_err(|_| e)?;
+    }
+    let fs = call(Sysno::fsopen, &[Arg::cstr(c"tmpfs"), Arg::NULL])? as u32;
+    const FSCONFIG_CMD_CREATE: u32 = 6;
+    call(Sysno::fsconfig, &[Arg::int(fs), Arg::uint(FSCONFIG_CMD_CREATE), Arg::NULL, Arg::NULL, Arg::NULL])?;
+    let mount = call(Sysno::fsmount, &[Arg::int(fs), Arg::NULL, Arg::NULL])? as u32;
+    call(Sysno::fchdir, &[Arg::int(mount)])
 }
 
 /// Takes the default action of a signal that stops the process (SIGSTOP, SIGTSTP, SIGTTIN, SIGTTOU) and comes back.

@@ -12,6 +12,7 @@
 pub mod abi;
 mod bpf;
 mod clock;
+mod core_file;
 mod elf;
 mod guest;
 mod host_unsafe;
@@ -19,6 +20,7 @@ mod ioctl;
 mod load;
 mod mm;
 mod options;
+mod peer;
 mod proc_files;
 mod program;
 mod ranges;

@@ -115,6 +115,7 @@ pub fn run(options: Options, invocation: Invocation, inner: bool) -> Result<i32,
     }
     let mut task = load(options, keep, sysroot, trace, program, &path, envp)?;
     host::inherited::restore();
+    task.renew_actions();
     if let Some(options) = task.shared.options.traced {
         task.trace_exec(options);
     }
@@ -132,6 +133,7 @@ fn load(
     envp: Vec<CString>,
 ) -> Result<Task, Failure> {
     let window = host::low_window();
+    xlat86_host::signals::expect_kicks();
     let space = Arc::new(FlatSpace::new(window));
     let mut config = options.config.clone();
     // What is to be traced has to be a system call.
@@ -183,17 +185,18 @@ fn load(
     };
     let shared = Arc::new(Shared {
         options,
-        sysroot,
+        sysroot: sysroot.map(Arc::new),
         keep,
         exe: path,
         placed,
-        trace,
+        trace: trace.map(Arc::new),
         vdso: entry,
         started: Instant::now(),
         threads: Default::default(),
         seccomp: Default::default(),
         traced: Default::default(),
         tracees: Default::default(),
+        robust: Default::default(),
         process,
     });
     let seccomp = shared.seccomp.add(&inherited);
@@ -201,6 +204,8 @@ fn load(
         seccomp,
         trace: None,
         trace_on_exec: false,
+        left: None,
+        goes_on: None,
         in_vfork: false,
         vcpu,
         mem,
@@ -210,7 +215,6 @@ fn load(
         signals: ThreadSignals { blocked: xlat86_host::signals::mask(), ..ThreadSignals::default() },
         tls: [0; 3],
         clear_tid: 0,
-        robust_list: 0,
         is_main: true,
         ended: None,
     })

@@ -3,7 +3,8 @@
 //! arguments and environment are ([`host::describe_process`]).
 
 use crate::host_unsafe::{self as host, Arg};
-use crate::shared::Shared;
+use crate::peer;
+use crate::shared::proc_file;
 use crate::signal::{SIG_DFL, SIG_IGN};
 use crate::task::Task;
 use std::fmt::Write;
@@ -17,20 +18,27 @@ pub(crate) fn open(t: &Task, path: u32, flags: u32) -> Result<Option<u32>, Errno
         return Ok(None);
     }
     let path = t.mem.path(path)?;
-    let file = FILES.iter().find(|(name, _)| Shared::is_proc_self(&path, name)).map(|f| f.1);
-    let file = file.or((path.as_bytes() == b"/proc/cpuinfo").then_some(cpuinfo as File));
-    match file {
-        // An empty file would be wrong where the host hides /proc: then its own answer stands.
-        Some(file) => memory_file(&file(t)?, flags).map(Some),
-        None => Ok(None),
-    }
+    // An empty file would be wrong where the host hides /proc: then its own answer stands.
+    let contents = match proc_file(&path) {
+        None if path.as_bytes() == b"/proc/cpuinfo" => cpuinfo(t)?,
+        None => return Ok(None),
+        Some((None, name)) => match FILES.iter().find(|f| f.0 == name) {
+            Some((_, file)) => file(t)?,
+            None => return Ok(None),
+        },
+        Some((Some(pid), name)) => match peer::file(pid, name) {
+            Some(contents) => contents,
+            None => return Ok(None),
+        },
+    };
+    memory_file(&contents, flags).map(Some)
 }
 
 type File = fn(&Task) -> Result<Vec<u8>, Errno>;
 
 /// The files of /proc/self.
 const FILES: [(&str, File); 6] = [
-    ("maps", |t| maps(t).map(String::into_bytes)),
+    ("maps", maps),
     ("cmdline", |t| Ok(region(t, t.shared.placed.args))),
     ("auxv", |t| Ok(region(t, (t.shared.placed.auxv.0, t.shared.placed.auxv.0 + t.shared.placed.auxv.1)))),
     ("stat", stat),
@@ -43,23 +51,27 @@ fn host_file(path: &str) -> Result<String, Errno> {
     Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
 
-/// The host's line with the guest's virtual size (field 23, in bytes).
 fn stat(t: &Task) -> Result<Vec<u8>, Errno> {
-    let line = host_file("/proc/self/stat")?;
+    stat_with(&host_file("/proc/self/stat")?, t.mm.mapped()).ok_or(Errno::EIO)
+}
+
+/// The host's line with the guest's virtual size (field 23, in bytes).
+pub(crate) fn stat_with(line: &str, size: u64) -> Option<Vec<u8>> {
     // The name, field 2, may hold blanks and parentheses.
-    let (name, rest) = line.rsplit_once(')').ok_or(Errno::EIO)?;
+    let (name, rest) = line.rsplit_once(')')?;
     let mut fields: Vec<String> = rest.split(' ').map(String::from).collect();
-    if let Some(size) = fields.get_mut(23 - 2) {
-        *size = t.mm.mapped().to_string();
-    }
-    Ok(format!("{name}){}", fields.join(" ")).into_bytes())
+    *fields.get_mut(23 - 2)? = size.to_string();
+    Some(format!("{name}){}", fields.join(" ")).into_bytes())
+}
+
+fn statm(t: &Task) -> Result<Vec<u8>, Errno> {
+    statm_with(&host_file("/proc/self/statm")?, t.mm.mapped()).ok_or(Errno::EIO)
 }
 
 /// The host's line with the guest's virtual size (the first field, in pages).
-fn statm(t: &Task) -> Result<Vec<u8>, Errno> {
-    let line = host_file("/proc/self/statm")?;
-    let (_, rest) = line.split_once(' ').ok_or(Errno::EIO)?;
-    Ok(format!("{} {rest}", t.mm.mapped() / u64::from(PAGE_SIZE)).into_bytes())
+pub(crate) fn statm_with(line: &str, size: u64) -> Option<Vec<u8>> {
+    let (_, rest) = line.split_once(' ')?;
+    Some(format!("{} {rest}", size / u64::from(PAGE_SIZE)).into_bytes())
 }
 
 /// The host's text with the guest's sizes and signals.
@@ -68,23 +80,23 @@ fn status(t: &Task) -> Result<Vec<u8>, Errno> {
     let signals = |wanted: fn(u32) -> bool| {
         actions.0.iter().enumerate().filter(|(_, a)| wanted(a.handler)).fold(0u64, |m, (i, _)| m | 1 << i)
     };
-    let size = format!("{:8} kB", t.mm.mapped() / 1024);
     let replaced = [
-        ("VmPeak:", size.clone()),
-        ("VmSize:", size),
         ("SigBlk:", format!("{:016x}", t.signals.blocked)),
         ("SigIgn:", format!("{:016x}", signals(|h| h == SIG_IGN))),
         ("SigCgt:", format!("{:016x}", signals(|h| h != SIG_IGN && h != SIG_DFL))),
     ];
-    let mut out = String::new();
-    for line in host_file("/proc/self/status")?.lines() {
-        match replaced.iter().find(|(key, _)| line.starts_with(key)) {
-            Some((key, value)) => writeln!(out, "{key}\t{value}"),
-            None => writeln!(out, "{line}"),
-        }
-        .map_err(|_| Errno::ENOMEM)?;
-    }
-    Ok(out.into_bytes())
+    Ok(status_with(&host_file("/proc/self/status")?, t.mm.mapped(), &replaced))
+}
+
+/// The host's text with the guest's virtual size, and other lines replaced.
+pub(crate) fn status_with(text: &str, size: u64, replaced: &[(&str, String)]) -> Vec<u8> {
+    let size = format!("{:8} kB", size / 1024);
+    let sizes = [("VmPeak:", size.clone()), ("VmSize:", size)];
+    let line = |line: &str| match sizes.iter().chain(replaced).find(|(key, _)| line.starts_with(key)) {
+        Some((key, value)) => format!("{key}\t{value}\n"),
+        None => format!("{line}\n"),
+    };
+    text.lines().map(line).collect::<String>().into_bytes()
 }
 
 /// The host's CPUs, each of the guest's model.
@@ -123,15 +135,68 @@ fn cpuinfo(t: &Task) -> Result<Vec<u8>, Errno> {
 /// Lines of /proc/cpuinfo that a guest's CPU doesn't have.
 const HOST_ONLY: [&str; 5] = ["microcode", "bugs", "TLB size", "power management", "vmx flags"];
 
-/// Has a file just been opened for writing that is some thread's memory as /proc shows it? Through it a guest could write
-/// to the emulator's memory and behind the back of its own write protection.
-pub(crate) fn is_memory(fd: u32) -> bool {
+/// The process whose memory, as /proc shows it, descriptor `fd` is.
+fn memory_of(fd: u32) -> Option<u32> {
     const PROC_SUPER_MAGIC: i64 = 0x9fa0;
     let mut fs = crate::abi::HostStatfs::default();
-    if host::call(Sysno::fstatfs, &[Arg::int(fd), Arg::output(&mut fs)]).is_err() || fs.typ != PROC_SUPER_MAGIC {
-        return false;
+    host::call(Sysno::fstatfs, &[Arg::int(fd), Arg::output(&mut fs)]).ok()?;
+    if fs.typ != PROC_SUPER_MAGIC {
+        return None;
     }
-    std::fs::read_link(format!("/proc/self/fd/{fd}")).is_ok_and(|p| p.file_name().is_some_and(|n| n == "mem"))
+    let link = std::fs::read_link(format!("/proc/self/fd/{fd}")).ok()?;
+    let mut parts = link.to_str()?.rsplit('/');
+    (parts.next() == Some("mem")).then(|| parts.next()?.parse().ok())?
+}
+
+/// Marks a descriptor of memory that the guest has opened for writing.
+const WRITABLE: u32 = libc::O_APPEND as u32;
+
+/// Takes back the right to write from a descriptor that has just been opened with it, if it is a process's memory: through it a
+/// guest could write to an emulator's memory and behind the back of its own write protection. [`write_memory`] writes.
+pub(crate) fn guard_memory(fd: u32, flags: u32) -> Result<u32, Errno> {
+    if memory_of(fd).is_none() {
+        return Ok(fd);
+    }
+    let path = std::ffi::CString::new(format!("/proc/self/fd/{fd}")).map_err(|_| Errno::EIO)?;
+    let read_only = Arg::uint(flags & !(libc::O_ACCMODE as u32) | WRITABLE);
+    let at = Arg::int(libc::AT_FDCWD as u32);
+    let guarded = host::call(Sysno::openat, &[at, Arg::cstr(&path), read_only, Arg::NULL]);
+    let _ = host::call(Sysno::close, &[Arg::int(fd)]);
+    guarded.map(|fd| fd as u32)
+}
+
+/// Writes guest bytes to a descriptor that the host says can't be written: it can if it is guest memory, at `offset`, or where the
+/// descriptor stands. Protection is no obstacle there, as on the host.
+pub(crate) fn write_memory(t: &mut Task, fd: u32, from: u32, len: u32, offset: Option<u64>) -> Result<u32, Errno> {
+    let Some(pid) = memory_of(fd) else { return Err(Errno::EBADF) };
+    let flags = host::call(Sysno::fcntl, &[Arg::int(fd), Arg::uint(libc::F_GETFL as u32)])?;
+    if flags as u32 & WRITABLE == 0 {
+        return Err(Errno::EBADF);
+    }
+    let place = Arg::uint(libc::SEEK_CUR as u32);
+    let at = offset.map_or_else(|| host::call(Sysno::lseek, &[Arg::int(fd), Arg::NULL, place]), Ok)?;
+    let Ok(start) = u32::try_from(at) else { return Err(Errno::EIO) };
+    let len = len.min(0u32.wrapping_sub(start).wrapping_sub(1)).min(1 << 30);
+    let mut bytes = vec![0; len as usize];
+    t.mem.read_bytes(from, &mut bytes)?;
+    let own = pid == std::process::id();
+    if !own && !t.is_tracee(pid) {
+        // What it has translated would not follow.
+        return Err(Errno::EIO);
+    }
+    let put = || {
+        let file = std::fs::OpenOptions::new().write(true).open(format!("/proc/{pid}/mem"))?;
+        std::os::unix::fs::FileExt::write_at(&file, &bytes, at)
+    };
+    let written = if own { t.mem.process().change(&[(Gva(start), len)], put) } else { put() };
+    let written = written.map_err(|e| Errno::new(e.raw_os_error().unwrap_or(libc::EIO)))? as u32;
+    if !own {
+        t.note_poke(pid, start, written)?;
+    }
+    if offset.is_none() {
+        host::call(Sysno::lseek, &[Arg::int(fd), Arg::uint(written), place])?;
+    }
+    Ok(written)
 }
 
 fn region(t: &Task, (from, to): (u32, u32)) -> Vec<u8> {
@@ -156,11 +221,16 @@ fn memory_file(contents: &[u8], flags: u32) -> Result<u32, Errno> {
     Ok(fd as u32)
 }
 
+fn maps(t: &Task) -> Result<Vec<u8>, Errno> {
+    let mut text = String::new();
+    map(t)?.iter().for_each(|l| l.print(&mut text));
+    Ok(text.into_bytes())
+}
+
 /// The host's map below 4 GB, with the guest's execute permission and names, and neighbours that differ only by write
 /// protection for translated code joined again.
-fn maps(t: &Task) -> Result<String, Errno> {
-    let host =
-        std::fs::read_to_string("/proc/self/maps").map_err(|e| Errno::new(e.raw_os_error().unwrap_or(libc::EIO)))?;
+pub(crate) fn map(t: &Task) -> Result<Vec<Line>, Errno> {
+    let host = host_file("/proc/self/maps")?;
     let mut out: Vec<Line> = Vec::new();
     for line in host.lines().filter_map(Line::parse) {
         for part in line.split_by_guest(t) {
@@ -170,21 +240,20 @@ fn maps(t: &Task) -> Result<String, Errno> {
             }
         }
     }
-    Ok(out.iter().fold(String::new(), |mut s, l| {
-        l.print(&mut s);
-        s
-    }))
+    Ok(out)
 }
 
+/// A mapping of the guest, as /proc/self/maps shows it.
 #[derive(Clone, Debug)]
-struct Line {
-    start: u32,
-    end: u32,
-    perms: [u8; 4],
-    offset: u64,
+#[allow(missing_docs)]
+pub(crate) struct Line {
+    pub start: u32,
+    pub end: u32,
+    pub perms: [u8; 4],
+    pub offset: u64,
     device: String,
-    inode: u64,
-    name: String,
+    pub inode: u64,
+    pub name: String,
 }
 
 impl Line {

@@ -166,11 +166,24 @@ fn unshare(as_root: bool) -> Result<(), CannotEnter> {
     if (uid == 0 || !as_root) && try_to(libc::CLONE_NEWNS).is_ok() {
         return Ok(());
     }
-    try_to(libc::CLONE_NEWUSER | libc::CLONE_NEWNS).map_err(|e| {
+    own_namespaces(if as_root { 0 } else { uid }, if as_root { 0 } else { gid })
+}
+
+/// A user and a mount namespace in which this process keeps its user.
+pub(crate) fn own_user_namespace() -> Result<(), CannotEnter> {
+    let id = |nr| host::call(nr, &[]).unwrap_or_default();
+    own_namespaces(id(Sysno::geteuid), id(Sysno::getegid))
+}
+
+/// A user and a mount namespace in which this process's user has these numbers.
+fn own_namespaces(inner_uid: u64, inner_gid: u64) -> Result<(), CannotEnter> {
+    let id = |nr| host::call(nr, &[]).unwrap_or_default();
+    let (uid, gid) = (id(Sysno::geteuid), id(Sysno::getegid));
+    host::call(Sysno::unshare, &[Arg::uint((libc::CLONE_NEWUSER | libc::CLONE_NEWNS) as u32)]).map_err(|e| {
         CannotEnter::Host("the host allows no user namespaces to this user", io::Error::from_raw_os_error(e.into_raw()))
     })?;
-    let map = |outside| format!("{} {outside} 1", if as_root { 0 } else { outside });
-    let steps = [("setgroups", "deny".to_owned()), ("gid_map", map(gid)), ("uid_map", map(uid))];
+    let map = |inside, outside| format!("{inside} {outside} 1");
+    let steps = [("setgroups", "deny".to_owned()), ("gid_map", map(inner_gid, gid)), ("uid_map", map(inner_uid, uid))];
     for (file, line) in steps {
         fs::write(Path::new("/proc/self").join(file), line)
             .map_err(|e| CannotEnter::Host("can't map users into the user namespace", e))?;

@@ -1,6 +1,7 @@
 //! Seccomp for the guest: its filters see i386 numbers and its own instruction pointer, and run here, before a call is
 //! answered. They are a thread's, inherited by what it creates and by what it executes.
 
+use crate::abi::Siginfo;
 use crate::bpf::{self, Data, Insn};
 use crate::host_unsafe::{self as host, Arg};
 use crate::task::Task;
@@ -162,7 +163,7 @@ impl Task {
             }
         };
         if matches!(*self.seccomp.lock(), State::Strict) {
-            self.die(libc::SIGKILL);
+            self.die(libc::SIGKILL, &Siginfo::default());
         }
         let data = verdict & !ACTION;
         match verdict & ACTION {
@@ -179,7 +180,7 @@ impl Task {
                 self.ended = Some(0);
                 Some(Err(Stop::KeepRegisters))
             }
-            _ => self.die(libc::SIGSYS),
+            _ => self.die(libc::SIGSYS, &Siginfo { signo: libc::SIGSYS as u32, ..Siginfo::default() }),
         }
     }
 }

@@ -26,7 +26,7 @@ pub struct Shared {
     /// As given on the command line.
     pub options: Options,
     /// Where lookups go first.
-    pub sysroot: Option<Sysroot>,
+    pub sysroot: Option<std::sync::Arc<Sysroot>>,
     /// The emulator's own file, once it is out of sight.
     pub keep: Keep,
     /// The program's file on the host (/proc/self/exe).
@@ -34,17 +34,19 @@ pub struct Shared {
     /// Where the kernel's tables are on the initial stack.
     pub placed: Placed,
     /// System-call trace, if asked for.
-    pub trace: Option<Tracer>,
+    pub trace: Option<std::sync::Arc<Tracer>>,
     /// Entry points in the vDSO.
     pub vdso: Vdso,
     /// When the program started.
     pub started: Instant,
     /// Every thread's seccomp state.
     pub seccomp: crate::seccomp::Threads,
-    /// Is any thread traced? Then the host reports every signal here, whatever the guest does with it.
-    pub traced: std::sync::atomic::AtomicBool,
+    /// How many threads are traced. With any, the host reports every signal here, whatever the guest does with it.
+    pub traced: std::sync::atomic::AtomicUsize,
     /// What this process traces.
     pub tracees: crate::tracer::Tracees,
+    /// Where its threads' robust futex lists are.
+    pub robust: crate::sys_futex::RobustLists,
     /// Guest threads besides the main one.
     pub threads: std::sync::atomic::AtomicUsize,
     /// The engine, for its statistics.
@@ -52,6 +54,26 @@ pub struct Shared {
 }
 
 impl Shared {
+    /// The same for another process that runs the same program in the same memory.
+    pub(crate) fn for_another_process(&self) -> Shared {
+        Shared {
+            options: self.options.clone(),
+            sysroot: self.sysroot.clone(),
+            keep: Keep::inherited(self.keep.fd()),
+            exe: self.exe.clone(),
+            placed: self.placed,
+            trace: self.trace.clone(),
+            vdso: self.vdso,
+            started: self.started,
+            seccomp: Default::default(),
+            traced: Default::default(),
+            tracees: Default::default(),
+            robust: Default::default(),
+            threads: Default::default(),
+            process: self.process.clone(),
+        }
+    }
+
     /// The program's name for messages.
     pub fn name(&self) -> String {
         self.exe.to_string_lossy().into_owned()
@@ -64,22 +86,22 @@ impl Shared {
 
     /// Is `path` /proc/self/`name`, by any of its names?
     pub fn is_proc_self(path: &CStr, name: &str) -> bool {
-        let Some(rest) = path.to_str().ok().and_then(|p| p.strip_prefix("/proc/")) else { return false };
-        let Some((who, mut file)) = rest.split_once('/') else { return false };
-        if who != "self" && who != "thread-self" && who.parse() != Ok(std::process::id()) {
-            return false;
+        matches!(proc_file(path), Some((None, file)) if file == name)
+    }
+
+    /// The program that `path`, the /proc/PID/exe of an emulated process, stands for, as the host names it.
+    fn exe_of(&self, path: &CStr) -> Option<CString> {
+        match proc_file(path)? {
+            (None, "exe") => Some(self.exe.clone()),
+            (Some(pid), "exe") => crate::peer::program(pid),
+            _ => None,
         }
-        // /proc/self/task/TID/...
-        if let Some((_, of_task)) = file.strip_prefix("task/").and_then(|f| f.split_once('/')) {
-            file = of_task;
-        }
-        file == name
     }
 
     /// Where a lookup of `path` leads if not there.
     pub fn lookup(&self, path: &CStr, follow: bool) -> Option<CString> {
-        if follow && Self::is_proc_self(path, "exe") {
-            return Some(self.exe.clone());
+        if let Some(exe) = if follow { self.exe_of(path) } else { None } {
+            return Some(exe);
         }
         self.sysroot.as_ref()?.find(path, follow)
     }
@@ -108,15 +130,29 @@ impl Shared {
         }
     }
 
-    /// The host's path of the program as the guest's `readlink("/proc/self/exe")` sees it.
-    pub fn exe_seen_by_guest(&self) -> CString {
-        let Some(root) = &self.sysroot else { return self.exe.clone() };
-        let exe = std::ffi::OsStr::from_bytes(self.exe.to_bytes());
-        match std::path::Path::new(exe).strip_prefix(root.dir()) {
-            Ok(rest) => CString::new([b"/", rest.as_os_str().as_bytes()].concat()).unwrap_or_else(|_| self.exe.clone()),
-            Err(_) => self.exe.clone(),
+    /// What the guest's `readlink(path)` gives if `path` is an emulated process's /proc/PID/exe.
+    pub fn exe_seen_by_guest(&self, path: &CStr) -> Option<CString> {
+        let exe = self.exe_of(path)?;
+        let Some(root) = &self.sysroot else { return Some(exe) };
+        let name = std::ffi::OsStr::from_bytes(exe.to_bytes());
+        match std::path::Path::new(name).strip_prefix(root.dir()) {
+            Ok(rest) => CString::new([b"/", rest.as_os_str().as_bytes()].concat()).ok(),
+            Err(_) => Some(exe),
         }
     }
+}
+
+/// Whose file, and which, a path of /proc/PID or /proc/PID/task/TID names. `None`: this process.
+pub(crate) fn proc_file(path: &CStr) -> Option<(Option<u32>, &str)> {
+    let (who, mut file) = path.to_str().ok()?.strip_prefix("/proc/")?.split_once('/')?;
+    let pid = match who {
+        "self" | "thread-self" => None,
+        _ => Some(who.parse().ok()?).filter(|&pid| pid != std::process::id()),
+    };
+    if let Some((_, of_task)) = file.strip_prefix("task/").and_then(|f| f.split_once('/')) {
+        file = of_task;
+    }
+    Some((pid, file))
 }
 
 /// The most memory that this process has had, emulator and guest together.

@@ -7,6 +7,7 @@
 use crate::abi::{
     FsaveHead, HostSiginfo, RtSigframe, SI_KERNEL, Sigaction, Sigcontext, Sigframe, Siginfo, StackT, U64, Ucontext,
 };
+use crate::core_file;
 use crate::host_unsafe as host;
 use crate::task::Task;
 use crate::tracee;
@@ -110,6 +111,11 @@ fn default_action(sig: i32) -> DefaultAction {
     }
 }
 
+/// Does a signal end a process that does nothing about it?
+pub(crate) fn kills(sig: i32) -> bool {
+    matches!(default_action(sig), DefaultAction::Die)
+}
+
 /// What an exception becomes: signal, code, and whether the address is that of the instruction (else given or zero).
 fn signal_of(fault: &Fault, eip: u32, fx: &FxState) -> (i32, u32, u32) {
     let kernel = |sig| (sig, SI_KERNEL, 0);
@@ -188,16 +194,13 @@ impl Task {
 
     fn deliver(&mut self, sig: i32, info: Siginfo, forced: bool) {
         let (mut sig, mut info) = (sig, info);
-        if sig == signals::KICK && info.errno == tracee::MAGIC {
-            if info.fields[2] != 0 || !self.traced() {
-                // Of a stop that nobody looked at.
-                return signals::set_mask(self.signals.blocked);
-            }
-            (sig, info) = (libc::SIGSTOP, Siginfo { signo: libc::SIGSTOP as u32, ..Siginfo::default() });
+        if sig == signals::KICK && matches!(info.errno, tracee::MAGIC | tracee::ASK) {
+            let Some(meant) = self.answer(&info) else { return signals::set_mask(self.signals.blocked) };
+            (sig, info) = (meant, Siginfo { signo: meant as u32, ..Siginfo::default() });
         }
         if self.traced() {
             let chosen = self.trace_delivery(sig, &info);
-            if chosen == 0 || matches!(chosen, libc::SIGSTOP | libc::SIGTSTP | libc::SIGTTIN | libc::SIGTTOU) {
+            if chosen == 0 {
                 return signals::set_mask(self.signals.blocked);
             }
             if chosen != sig {
@@ -217,7 +220,7 @@ impl Task {
         let action = self.actions().0[i];
         let blocked = self.signals.blocked >> i & 1 != 0;
         if forced && (blocked || action.handler == SIG_IGN || action.handler == SIG_DFL) {
-            self.die(sig);
+            self.die(sig, &info);
         }
         self.trace_signal(sig, &info);
         match action.handler {
@@ -225,16 +228,22 @@ impl Task {
             SIG_DFL => match default_action(sig) {
                 DefaultAction::Ignore => {}
                 DefaultAction::Stop => host::stop_process(),
-                DefaultAction::Die => self.die(sig),
+                DefaultAction::Die => self.die(sig, &info),
             },
             _ => {
+                if self.left.take().is_some() {
+                    // The call that was to go on after a stop ends for a handler after all.
+                    let s = self.vcpu.state_mut();
+                    s.set_reg(Reg::Eax, (-Errno::EINTR.into_raw()) as u32);
+                    s.eip = s.eip.wrapping_add(crate::task::INT80_LEN);
+                }
                 if action.flags & SA_RESETHAND != 0 {
                     let _ = self.set_action(sig, Sigaction { handler: SIG_DFL, ..action });
                 }
                 if self.push_frame(sig, &action, info).is_err() {
                     // No room for the frame: the kernel sends SIGSEGV, by force.
                     if sig == libc::SIGSEGV {
-                        self.die(sig);
+                        self.die(sig, &info);
                     }
                     return self.force(libc::SIGSEGV, SI_KERNEL, 0);
                 }
@@ -246,9 +255,11 @@ impl Task {
     }
 
     /// Ends the process by `sig`, so that its parent sees it die of that.
-    pub fn die(&mut self, sig: i32) -> ! {
+    pub fn die(&mut self, sig: i32, info: &Siginfo) -> ! {
+        self.release_all_futexes();
+        let core = core_file::writes(sig) && core_file::write(self, sig, info);
         self.shared.at_exit(&format!("killed by {}", crate::trace::signal_name(sig as u32)), &mut self.vcpu);
-        host::die_by_signal(sig)
+        host::die_by_signal(sig, core)
     }
 
     /// Sets the blocked set, here and on the host.

@@ -59,16 +59,19 @@ fn exec(t: &mut Task, path: CString, argv: u32, envp: u32) -> SysResult {
     }
     let path = program::substitute(&t.shared, path);
     // As the kernel does: first the file, then the arguments, then what the file holds.
-    program::openable(t.shared.sysroot.as_ref(), &path)?;
+    program::openable(t.shared.sysroot.as_deref(), &path)?;
     let argv = t.mem.strings(argv)?;
     let envp = t.mem.strings(envp)?;
     let size: usize = argv.iter().chain(&envp).map(|s| s.as_bytes_with_nul().len() + 4).sum();
     if size > ARG_MAX.max(arg_limit()) {
         return Err(Errno::E2BIG.into());
     }
-    let program = program::resolve(t.shared.sysroot.as_ref(), &path, argv.clone()).map_err(|r| r.errno())?;
+    let program = program::resolve(t.shared.sysroot.as_deref(), &path, argv.clone()).map_err(|r| r.errno())?;
     let e = match program {
-        Program::Host { path, argv } => host::execve(&path, &argv, &envp),
+        Program::Host { path, argv } => {
+            t.release_all_futexes();
+            host::execve(&path, &argv, &envp)
+        }
         Program::Guest(_) => {
             // Closed here when execve fails.
             let filters = t.seccomp.save()?;
@@ -79,6 +82,7 @@ fn exec(t: &mut Task, path: CString, argv: u32, envp: u32) -> SysResult {
             if t.traced() {
                 tracee::before_exec(t);
             }
+            t.release_all_futexes();
             t.shared.keep.execute(&args, &envp)
         }
     };

@@ -3,6 +3,7 @@
 use crate::abi::{FOwner, Flock, Flock64, HostFlock, HostIovec, Iovec};
 use crate::host_unsafe::{self as host, Arg};
 use crate::ioctl;
+use crate::proc_files;
 use crate::sys_file::positions;
 use crate::task::Task;
 use crate::{Stop, SysResult};
@@ -50,6 +51,24 @@ pub(crate) fn readv(t: &mut Task, a: [u32; 6]) -> SysResult {
 
 pub(crate) fn writev(t: &mut Task, a: [u32; 6]) -> SysResult {
     vectored(t, Sysno::writev, a, false, &[])
+}
+
+/// A descriptor that the host can't write may be guest memory ([`proc_files::write_memory`]).
+fn or_memory(t: &mut Task, r: SysResult, a: [u32; 6], offset: Option<u64>) -> SysResult {
+    match r {
+        Err(Stop::Errno(Errno::EBADF)) => Ok(proc_files::write_memory(t, a[0], a[1], a[2], offset)?),
+        r => r,
+    }
+}
+
+pub(crate) fn write(t: &mut Task, a: [u32; 6]) -> SysResult {
+    let r = t.host_blocking(Sysno::write, &[Arg::int(a[0]), Arg::uint(a[1]), Arg::uint(a[2])]);
+    or_memory(t, r, a, None)
+}
+
+pub(crate) fn pwrite64(t: &mut Task, a: [u32; 6]) -> SysResult {
+    let r = t.host_blocking(Sysno::pwrite64, &[Arg::int(a[0]), Arg::uint(a[1]), Arg::uint(a[2]), offset(&a)]);
+    or_memory(t, r, a, Some(u64::from(a[3]) | u64::from(a[4]) << 32))
 }
 
 /// The host takes the offset in one register and ignores the second.

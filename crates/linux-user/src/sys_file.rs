@@ -3,7 +3,6 @@
 use crate::abi::{HostStat, HostStatfs, OldStat, Stat, Stat64, Statfs, Statfs64};
 use crate::host_unsafe::{self as host, Arg};
 use crate::proc_files;
-use crate::shared::Shared;
 use crate::task::Task;
 use crate::{Stop, SysResult};
 use std::ffi::CString;
@@ -36,10 +35,7 @@ fn open_at(t: &mut Task, dir: u32, path: u32, flags: u32, mode: u32) -> SysResul
     }
     let fd =
         t.host_blocking(Sysno::openat, &[Arg::int(dir), path_arg(&found, path), Arg::uint(flags), Arg::uint(mode)])?;
-    if !only_reads(flags) && proc_files::is_memory(fd) {
-        let _ = host::call(Sysno::close, &[Arg::int(fd)]);
-        return Err(Errno::EACCES.into());
-    }
+    let fd = if only_reads(flags) { fd } else { proc_files::guard_memory(fd, flags)? };
     if small && too_large(fd) {
         let _ = host::call(Sysno::close, &[Arg::int(fd)]);
         return Err(Errno::EOVERFLOW.into());
@@ -232,9 +228,8 @@ fn read_link(t: &mut Task, dir: u32, path: u32, to: u32, size: u32) -> SysResult
         return Err(Errno::EINVAL.into());
     }
     if let Ok(p) = t.mem.path(path)
-        && Shared::is_proc_self(&p, "exe")
+        && let Some(exe) = t.shared.exe_seen_by_guest(&p)
     {
-        let exe = t.shared.exe_seen_by_guest();
         let bytes = &exe.to_bytes()[..exe.to_bytes().len().min(size as usize)];
         t.mem.write(to, bytes)?;
         return Ok(bytes.len() as u32);

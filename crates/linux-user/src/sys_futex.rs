@@ -3,8 +3,12 @@
 use crate::SysResult;
 use crate::abi::{GuestTime, Timespec32, Timespec64};
 use crate::host_unsafe::{self as host, Arg};
+use crate::sys_poll::Deadline;
 use crate::sys_signal::read_timeout;
 use crate::task::Task;
+use std::collections::HashMap;
+use std::path::Path;
+use std::sync::{Mutex, MutexGuard};
 use syscalls::{Errno, Sysno};
 
 const CMD_MASK: u32 = !(libc::FUTEX_PRIVATE_FLAG | libc::FUTEX_CLOCK_REALTIME) as u32;
@@ -17,7 +21,9 @@ const LOCK_PI2: u32 = 13;
 fn futex_with<T: GuestTime>(t: &mut Task, a: [u32; 6]) -> SysResult {
     let [word, op, value, timeout, word2, value3] = a;
     let timed = matches!(op & CMD_MASK, WAIT | LOCK_PI | WAIT_BITSET | WAIT_REQUEUE_PI | LOCK_PI2);
-    let time = if timed { read_timeout::<T>(t, timeout)? } else { None };
+    let mut time = if timed { read_timeout::<T>(t, timeout)? } else { None };
+    // Only the first kind of wait counts from now; the others have a point in time.
+    let deadline = if op & CMD_MASK == WAIT { Some(Deadline::after(t, &mut time)?) } else { None };
     for w in [word, word2] {
         if w & 3 == 0 {
             t.mem.prepare_write(w, 4);
@@ -29,7 +35,11 @@ fn futex_with<T: GuestTime>(t: &mut Task, a: [u32; 6]) -> SysResult {
         None => Arg::uint(timeout),
     };
     let args = [Arg::uint(word), Arg::uint(op), Arg::uint(value), fourth, Arg::uint(word2), Arg::uint(value3)];
-    t.host_blocking(Sysno::futex, &args)
+    let r = t.host_blocking(Sysno::futex, &args);
+    if let Some(d) = deadline {
+        t.keep_left(&d);
+    }
+    r
 }
 
 pub(crate) fn futex(t: &mut Task, a: [u32; 6]) -> SysResult {
@@ -46,6 +56,21 @@ pub(crate) fn futex_waitv(t: &mut Task, a: [u32; 6]) -> SysResult {
     t.host_blocking(Sysno::futex_waitv, &[Arg::uint(a[0]), Arg::uint(a[1]), Arg::uint(a[2]), timeout, Arg::int(a[4])])
 }
 
+/// The robust futex lists of a process's threads, by thread.
+#[derive(Default)]
+pub struct RobustLists(Mutex<HashMap<u32, u32>>);
+
+impl RobustLists {
+    fn lock(&self) -> MutexGuard<'_, HashMap<u32, u32>> {
+        self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    /// In a new process, whose only thread has none yet.
+    pub(crate) fn forget(&self) {
+        self.lock().clear();
+    }
+}
+
 /// Size of the guest's `struct robust_list_head`: a pointer, an offset, a pointer.
 const HEAD: u32 = 12;
 
@@ -53,18 +78,23 @@ pub(crate) fn set_robust_list(t: &mut Task, a: [u32; 6]) -> SysResult {
     if a[1] != HEAD {
         return Err(Errno::EINVAL.into());
     }
-    t.robust_list = a[0];
+    t.shared.robust.lock().insert(host::call(Sysno::gettid, &[])? as u32, a[0]);
     Ok(0)
 }
 
 pub(crate) fn get_robust_list(t: &mut Task, a: [u32; 6]) -> SysResult {
     let me = host::call(Sysno::gettid, &[])? as u32;
-    if a[0] != 0 && a[0] != me {
-        // Other threads' lists are theirs; the kernel too asks for ptrace rights.
-        return Err(Errno::EPERM.into());
-    }
+    let tid = if a[0] == 0 { me } else { a[0] };
+    let list = t.shared.robust.lock().get(&tid).copied();
+    let list = match list {
+        Some(list) => list,
+        None if tid == me => 0,
+        None if Path::new(&format!("/proc/self/task/{tid}")).exists() => 0,
+        None if Path::new(&format!("/proc/{tid}")).exists() => return Err(Errno::EPERM.into()),
+        None => return Err(Errno::ESRCH.into()),
+    };
     t.mem.write(a[2], &HEAD)?;
-    t.mem.write(a[1], &t.robust_list)?;
+    t.mem.write(a[1], &list)?;
     Ok(0)
 }
 
@@ -77,9 +107,10 @@ const LIMIT: usize = 2048;
 impl Task {
     /// What the kernel does when a thread ends: marks the locks it still holds, clears its tid, wakes who waits.
     pub fn release_futexes(&mut self) {
-        let head = std::mem::take(&mut self.robust_list);
-        if head != 0 {
-            let _ = self.walk_robust_list(head);
+        let tid = host::call(Sysno::gettid, &[]).unwrap_or(0) as u32;
+        let head = self.shared.robust.lock().remove(&tid);
+        if let Some(head) = head {
+            let _ = self.walk_robust_list(head, tid);
         }
         let at = std::mem::take(&mut self.clear_tid);
         if at != 0 && self.mem.write(at, &0u32).is_ok() {
@@ -87,12 +118,27 @@ impl Task {
         }
     }
 
+    /// The same for the locks of all threads of a process that ends as a whole. One that is killed from outside can't do it.
+    pub fn release_all_futexes(&mut self) {
+        self.release_futexes();
+        if self.in_vfork {
+            // The others are the parent's.
+            return;
+        }
+        let all = std::mem::take(&mut *self.shared.robust.lock());
+        for (tid, head) in all {
+            let _ = self.walk_robust_list(head, tid);
+        }
+    }
+
     fn wake(&self, word: u32) {
         let _ = host::call(Sysno::futex, &[Arg::uint(word), Arg::int(libc::FUTEX_WAKE as u32), Arg::uint(1)]);
     }
 
-    fn walk_robust_list(&mut self, head: u32) -> Result<(), Errno> {
-        let tid = host::call(Sysno::gettid, &[])? as u32;
+    fn walk_robust_list(&mut self, head: u32, tid: u32) -> Result<(), Errno> {
+        if head == 0 {
+            return Ok(());
+        }
         let [first, offset, pending]: [u32; 3] = self.mem.read(head)?;
         let mut entry = first;
         for _ in 0..LIMIT {

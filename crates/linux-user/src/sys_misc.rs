@@ -201,6 +201,58 @@ pub(crate) fn umount(t: &mut Task, a: [u32; 6]) -> SysResult {
     t.host_blocking(Sysno::umount2, &[Arg::uint(a[0]), Arg::NULL])
 }
 
+// --- security modules, extended attributes ---
+
+pub(crate) fn lsm_get_self_attr(t: &mut Task, a: [u32; 6]) -> SysResult {
+    let size = t.mem.read_opt::<u32>(a[2])?.unwrap_or(0);
+    t.mem.prepare_write(a[1], size);
+    t.mem.prepare_write(a[2], 4);
+    t.host_blocking(Sysno::lsm_get_self_attr, &[Arg::uint(a[0]), Arg::uint(a[1]), Arg::uint(a[2]), Arg::uint(a[3])])
+}
+
+pub(crate) fn lsm_list_modules(t: &mut Task, a: [u32; 6]) -> SysResult {
+    let size = t.mem.read_opt::<u32>(a[1])?.unwrap_or(0);
+    t.mem.prepare_write(a[0], size);
+    t.mem.prepare_write(a[1], 4);
+    t.host_blocking(Sysno::lsm_list_modules, &[Arg::uint(a[0]), Arg::uint(a[1]), Arg::uint(a[2])])
+}
+
+/// `struct xattr_args` holds a 64-bit pointer, size and flags. The structure may grow by what must be zero then.
+fn xattr(t: &mut Task, nr: Sysno, a: [u32; 6], writes: bool) -> SysResult {
+    const SIZE: usize = 16;
+    let size = a[5] as usize;
+    if size < SIZE {
+        return Err(Errno::EINVAL.into());
+    }
+    if size > 4096 {
+        return Err(Errno::E2BIG.into());
+    }
+    let mut raw = vec![0u8; size];
+    t.mem.read_bytes(a[4], &mut raw)?;
+    if raw[SIZE..].iter().any(|&b| b != 0) {
+        return Err(Errno::E2BIG.into());
+    }
+    let word = |i: usize| u32::from_le_bytes([raw[4 * i], raw[4 * i + 1], raw[4 * i + 2], raw[4 * i + 3]]);
+    if word(1) != 0 {
+        return Err(Errno::EFAULT.into());
+    }
+    if writes {
+        t.mem.prepare_write(word(0), word(2));
+    }
+    let found = if writes { t.lookup(a[1], a[2] & libc::AT_SYMLINK_NOFOLLOW as u32 == 0)? } else { None };
+    let path = found.as_deref().map_or(Arg::uint(a[1]), Arg::cstr);
+    let value = Arg::input(&raw[..SIZE]);
+    t.host_blocking(nr, &[Arg::int(a[0]), path, Arg::uint(a[2]), Arg::uint(a[3]), value, Arg::uint(SIZE as u32)])
+}
+
+pub(crate) fn setxattrat(t: &mut Task, a: [u32; 6]) -> SysResult {
+    xattr(t, Sysno::setxattrat, a, false)
+}
+
+pub(crate) fn getxattrat(t: &mut Task, a: [u32; 6]) -> SysResult {
+    xattr(t, Sysno::getxattrat, a, true)
+}
+
 // --- other processes' memory ---
 
 fn process_vm(t: &mut Task, nr: Sysno, a: [u32; 6], writes_local: bool) -> SysResult {

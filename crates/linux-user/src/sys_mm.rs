@@ -84,6 +84,46 @@ pub(crate) fn mincore(t: &mut Task, a: [u32; 6]) -> SysResult {
     range(t, Sysno::mincore, a)
 }
 
+/// The policy, which is always the default one, and nodes: a bit string in the guest's longs.
+pub(crate) fn get_mempolicy(t: &mut Task, a: [u32; 6]) -> SysResult {
+    const MAX_BITS: u32 = 1 << 15;
+    let [policy, mask, bits, addr, flags, _] = a;
+    if bits > MAX_BITS {
+        return Err(Errno::EINVAL.into());
+    }
+    let mut mode = 0u32;
+    let mut nodes = vec![0u8; bits.next_multiple_of(64) as usize / 8 + 8];
+    let mask_arg = if mask == 0 { Arg::NULL } else { Arg::output(nodes.as_mut_slice()) };
+    let args = [Arg::output(&mut mode), mask_arg, Arg::uint(bits), Arg::uint(addr), Arg::uint(flags)];
+    let r = t.host_blocking(Sysno::get_mempolicy, &args)?;
+    t.mem.write_opt(policy, &mode)?;
+    if mask != 0 {
+        t.mem.write_bytes(mask, &nodes[..bits.saturating_sub(1).next_multiple_of(32) as usize / 8])?;
+    }
+    Ok(r)
+}
+
+pub(crate) fn move_pages(t: &mut Task, a: [u32; 6]) -> SysResult {
+    let [pid, count, pages, nodes, status, flags] = a;
+    // More pages than there are can't be asked about at once.
+    let n = count.min(1 << 20) as usize;
+    let wide: Vec<u64> = t.mem.read_array::<u32>(pages, n)?.into_iter().map(u64::from).collect();
+    t.mem.prepare_write(status, count.saturating_mul(4));
+    let list = if pages == 0 { Arg::NULL } else { Arg::input(wide.as_slice()) };
+    let args = [Arg::int(pid), Arg::wide(n as u64), list, Arg::uint(nodes), Arg::uint(status), Arg::uint(flags)];
+    t.host_blocking(Sysno::move_pages, &args)
+}
+
+/// Only the advice that changes no contents: of other kinds this process's own map would not hear.
+pub(crate) fn process_madvise(t: &mut Task, a: [u32; 6]) -> SysResult {
+    if !matches!(a[3] as i32, libc::MADV_WILLNEED | libc::MADV_COLD | libc::MADV_PAGEOUT | libc::MADV_COLLAPSE) {
+        return Err(Errno::EINVAL.into());
+    }
+    let ranges = crate::sys_fd::read_iovecs(t, a[1], a[2], false)?;
+    let args = [Arg::int(a[0]), Arg::input(ranges.as_slice()), Arg::uint(a[2]), Arg::int(a[3]), Arg::uint(a[4])];
+    t.host_blocking(Sysno::process_madvise, &args)
+}
+
 /// Placement advice for machines with several memory nodes: taken, and of no consequence.
 pub(crate) fn numa_noop(_: &mut Task, _: [u32; 6]) -> SysResult {
     Ok(0)

@@ -12,11 +12,15 @@ const SIGSET: u32 = 8;
 const MAX_FDS: u32 = 1 << 20;
 
 /// When a wait with a timeout ends, in the monotonic clock.
-struct Deadline(Option<(i64, i64)>);
+pub(crate) struct Deadline(Option<(i64, i64)>);
 
 impl Deadline {
-    fn after(timeout: Option<HostTimespec>) -> Result<Self, Errno> {
+    /// `timeout` from now; or what was left of it when the call was stopped, which becomes the timeout.
+    pub(crate) fn after(task: &mut Task, timeout: &mut Option<HostTimespec>) -> Result<Self, Errno> {
         let Some(t) = timeout else { return Ok(Deadline(None)) };
+        if let Some(left) = task.goes_on {
+            *t = left;
+        }
         if t.sec < 0 || !(0..1_000_000_000).contains(&t.frac) {
             return Err(Errno::EINVAL);
         }
@@ -26,12 +30,21 @@ impl Deadline {
     }
 
     /// What is left, not below zero.
-    fn left(&self) -> Option<HostTimespec> {
+    pub(crate) fn left(&self) -> Option<HostTimespec> {
         let (sec, nsec) = self.0?;
         let (now_sec, now_nsec) = host::clock_gettime(libc::CLOCK_MONOTONIC).ok()?;
         let left = (sec - now_sec, nsec - now_nsec);
         let (sec, frac) = if left.1 < 0 { (left.0 - 1, left.1 + 1_000_000_000) } else { left };
         Some(if sec < 0 { HostTimespec::default() } else { HostTimespec { sec, frac } })
+    }
+}
+
+impl Task {
+    /// A call with a timeout is over: if it is to go on after a stop, then for what is left.
+    pub(crate) fn keep_left(&mut self, deadline: &Deadline) {
+        if self.left.is_some() {
+            self.left = deadline.left().or(self.left);
+        }
     }
 }
 
@@ -89,7 +102,7 @@ fn wait_select(t: &mut Task, n: u32, sets: [u32; 3], timeout: Option<HostTimespe
 }
 
 pub(crate) fn select(t: &mut Task, a: [u32; 6]) -> SysResult {
-    let timeout = match t.mem.read_opt::<Timespec32>(a[4])? {
+    let mut timeout = match t.mem.read_opt::<Timespec32>(a[4])? {
         None => None,
         Some(tv) => {
             // Microseconds above a million carry over; negative ones are an error.
@@ -100,8 +113,9 @@ pub(crate) fn select(t: &mut Task, a: [u32; 6]) -> SysResult {
             Some(HostTimespec { sec: sec + micro / 1_000_000, frac: micro % 1_000_000 * 1000 })
         }
     };
-    let deadline = Deadline::after(timeout)?;
+    let deadline = Deadline::after(t, &mut timeout)?;
     let r = wait_select(t, a[0], [a[1], a[2], a[3]], timeout, None);
+    t.keep_left(&deadline);
     if let Some(left) = deadline.left()
         && r != Err(Stop::Restart)
     {
@@ -120,14 +134,15 @@ fn pselect<T: GuestTime>(t: &mut Task, a: [u32; 6]) -> SysResult {
         Some([at, size]) => read_mask(t, at, size)?,
         None => None,
     };
-    let timeout = read_timeout::<T>(t, a[4])?;
-    let deadline = Deadline::after(timeout)?;
+    let mut timeout = read_timeout::<T>(t, a[4])?;
+    let deadline = Deadline::after(t, &mut timeout)?;
     let r = wait_select(t, a[0], [a[1], a[2], a[3]], timeout, mask);
     write_left::<T>(t, a[4], &deadline, &r);
     r
 }
 
-fn write_left<T: GuestTime>(t: &Task, at: u32, deadline: &Deadline, r: &SysResult) {
+fn write_left<T: GuestTime>(t: &mut Task, at: u32, deadline: &Deadline, r: &SysResult) {
+    t.keep_left(deadline);
     // Best effort, as in the kernel: the memory may be read-only.
     if let Some(left) = deadline.left()
         && *r != Err(Stop::Restart)
@@ -146,8 +161,24 @@ pub(crate) fn pselect6_64(t: &mut Task, a: [u32; 6]) -> SysResult {
 
 fn wait_poll<T: GuestTime>(t: &mut Task, a: [u32; 6]) -> SysResult {
     let mask = read_mask(t, a[3], a[4])?;
-    let timeout = read_timeout::<T>(t, a[2])?;
-    let deadline = Deadline::after(timeout)?;
+    let mut timeout = read_timeout::<T>(t, a[2])?;
+    let deadline = Deadline::after(t, &mut timeout)?;
+    let r = poll_for(t, a, timeout, mask);
+    write_left::<T>(t, a[2], &deadline, &r);
+    r
+}
+
+/// ppoll, with a timeout in milliseconds that isn't written back.
+pub(crate) fn poll(t: &mut Task, a: [u32; 6]) -> SysResult {
+    let ms = i64::from(a[2] as i32);
+    let mut timeout = (ms >= 0).then(|| HostTimespec { sec: ms / 1000, frac: ms % 1000 * 1_000_000 });
+    let deadline = Deadline::after(t, &mut timeout)?;
+    let r = poll_for(t, a, timeout, None);
+    t.keep_left(&deadline);
+    r
+}
+
+fn poll_for(t: &mut Task, a: [u32; 6], timeout: Option<HostTimespec>, mask: Option<u64>) -> SysResult {
     t.mem.prepare_write(a[0], a[1].saturating_mul(8));
     let args = [
         Arg::uint(a[0]),
@@ -156,9 +187,7 @@ fn wait_poll<T: GuestTime>(t: &mut Task, a: [u32; 6]) -> SysResult {
         mask.as_ref().map_or(Arg::NULL, Arg::input),
         Arg::uint(SIGSET),
     ];
-    let r = t.host_blocking(Sysno::ppoll, &args);
-    write_left::<T>(t, a[2], &deadline, &r);
-    r
+    t.host_blocking(Sysno::ppoll, &args)
 }
 
 pub(crate) fn ppoll(t: &mut Task, a: [u32; 6]) -> SysResult {

@@ -1,17 +1,21 @@
 //! Processes and threads: creation, end, waiting, limits.
 
 use crate::abi::{CloneArgs, HostRlimit, HostRusage, HostSiginfo, Rlimit, Rusage, Siginfo, UserDesc};
+use crate::guest::Guest;
 use crate::host_unsafe::{self as host, Arg, Forked};
-use crate::signal::ThreadSignals;
+use crate::mm::Mm;
+use crate::seccomp::Seccomp;
+use crate::shared::Shared;
+use crate::signal::{Actions, ThreadSignals};
 use crate::task::{TLS_FIRST, Task};
-use crate::tracee;
+use crate::tracee::{self, Block};
 use crate::{Stop, SysResult};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, mpsc};
 use syscalls::{Errno, Sysno};
-use xlat86_arch::Reg;
+use xlat86_arch::{CpuState, FxState, Reg};
 use xlat86_host::signals;
-use xlat86_vcpu::Vcpu;
+use xlat86_vcpu::{Ldt, Vcpu};
 
 // --- ending ---
 
@@ -22,6 +26,7 @@ pub(crate) fn exit(t: &mut Task, a: [u32; 6]) -> SysResult {
 
 pub(crate) fn exit_group(t: &mut Task, a: [u32; 6]) -> SysResult {
     let status = a[0] as i32 & 0xff;
+    t.release_all_futexes();
     t.shared.at_exit(&format!("exited with {status}"), &mut t.vcpu);
     host::exit_group(status)
 }
@@ -136,7 +141,8 @@ fn create(t: &mut Task, new: New) -> SysResult {
     }
     match (f & CLONE_THREAD != 0, f & CLONE_VM != 0) {
         (true, _) => create_thread(t, new),
-        (_, true) => create_vfork(t, new),
+        (_, true) if f & CLONE_VFORK != 0 => create_vfork(t, new),
+        (_, true) => create_beside(t, new),
         _ => create_fork(t, new),
     }
 }
@@ -157,7 +163,6 @@ impl Task {
             let _ = self.mem.write(new.child_tid, &tid);
         }
         self.clear_tid = if new.flags & CLONE_CHILD_CLEARTID != 0 { new.child_tid } else { 0 };
-        self.robust_list = 0;
         let s = self.vcpu.state_mut();
         s.set_reg(Reg::Eax, 0);
         if new.child_stack != 0 {
@@ -191,6 +196,8 @@ fn create_fork(t: &mut Task, new: New) -> SysResult {
             t.vcpu.after_fork();
             t.is_main = true;
             t.shared.threads.store(0, Ordering::Release);
+            t.shared.traced.store(t.traced().into(), Ordering::Release);
+            t.shared.robust.forget();
             t.become_child(&new)?;
             let plain = new.exit_signal == libc::SIGCHLD as u32;
             t.trace_birth(if plain { tracee::O_FORK } else { tracee::O_CLONE });
@@ -211,14 +218,9 @@ fn create_fork(t: &mut Task, new: New) -> SysResult {
 /// The child runs on this very `Task`, in a host process that shares the memory, while this thread waits; then the parent
 /// gets back what was its own.
 fn create_vfork(t: &mut Task, new: New) -> SysResult {
-    if new.flags & CLONE_VFORK == 0 {
-        // Two processes running in one memory at the same time without being threads of one another.
-        return Err(Errno::EINVAL.into());
-    }
     let state = t.vcpu.state().clone();
     let fx = *t.vcpu.fx();
-    let (signals, tls, clear_tid, robust_list, is_main) =
-        (t.signals.clone(), t.tls, t.clear_tid, t.robust_list, t.is_main);
+    let (signals, tls, clear_tid, is_main) = (t.signals.clone(), t.tls, t.clear_tid, t.is_main);
     let sighand = t.sighand.clone();
     let trace = t.trace.clone();
     let was_in_vfork = std::mem::replace(&mut t.in_vfork, true);
@@ -226,15 +228,7 @@ fn create_vfork(t: &mut Task, new: New) -> SysResult {
         let copy = t.actions().clone();
         t.sighand = Arc::new(Mutex::new(copy));
     }
-    let known = CLONE_VM
-        | CLONE_VFORK
-        | CLONE_SETTLS
-        | CLONE_PARENT_SETTID
-        | CLONE_CHILD_SETTID
-        | CLONE_CHILD_CLEARTID
-        | CLONE_PIDFD;
-    let flags = (new.flags & !known) as i32 | new.exit_signal as i32;
-    let pid = host::vfork(flags, &mut || match t.become_child(&new) {
+    let pid = host::vfork(host_flags(&new), &mut || match t.become_child(&new) {
         Ok(()) => {
             t.trace_birth(tracee::O_VFORK);
             let status = t.run();
@@ -245,14 +239,156 @@ fn create_vfork(t: &mut Task, new: New) -> SysResult {
     });
     *t.vcpu.state_mut() = state;
     *t.vcpu.fx_mut() = fx;
-    (t.signals, t.tls, t.clear_tid, t.robust_list, t.is_main) = (signals, tls, clear_tid, robust_list, is_main);
+    (t.signals, t.tls, t.clear_tid, t.is_main) = (signals, tls, clear_tid, is_main);
     t.sighand = sighand;
+    if trace.is_some() && !t.traced() {
+        t.shared.traced.fetch_add(1, Ordering::AcqRel);
+    }
     (t.trace, t.in_vfork, t.trace_on_exec) = (trace, was_in_vfork, false);
     t.ended = None;
     for i in 0..3u16 {
         t.vcpu.set_descriptor(TLS_FIRST + i, t.tls[usize::from(i)]);
     }
     let pid = pid?;
+    report_child(t, &new, pid)?;
+    Ok(pid)
+}
+
+/// Stack of a host thread that runs a guest thread; only touched pages cost anything.
+const HOST_STACK: usize = 2 << 20;
+
+/// What a new thread, or a new process in the same memory, gets from its maker.
+struct Seed {
+    state: CpuState,
+    fx: FxState,
+    mem: Guest,
+    mm: Arc<Mm>,
+    shared: Arc<Shared>,
+    sighand: Arc<Mutex<Actions>>,
+    blocked: u64,
+    tls: [u64; 3],
+    seccomp: Arc<Seccomp>,
+    ldt: Ldt,
+    trace: Option<Box<Block>>,
+}
+
+impl Seed {
+    fn of(t: &mut Task, shared: Arc<Shared>, sighand: Arc<Mutex<Actions>>) -> Seed {
+        Seed {
+            state: t.vcpu.state().clone(),
+            fx: *t.vcpu.fx(),
+            mem: t.mem.clone(),
+            mm: t.mm.clone(),
+            seccomp: shared.seccomp.add(&t.seccomp),
+            shared,
+            sighand,
+            blocked: t.signals.blocked,
+            tls: t.tls,
+            ldt: t.vcpu.ldt().clone(),
+            trace: t.trace.clone(),
+        }
+    }
+
+    /// The task, with a CPU of the calling thread's.
+    fn grow(self) -> Result<Task, Errno> {
+        let mut vcpu = Vcpu::new(self.mem.process()).map_err(|_| Errno::EAGAIN)?;
+        vcpu.set_ldt(self.ldt);
+        *vcpu.state_mut() = self.state;
+        *vcpu.fx_mut() = self.fx;
+        for (i, &d) in (TLS_FIRST..).zip(&self.tls) {
+            vcpu.set_descriptor(i, d);
+        }
+        Ok(Task {
+            vcpu,
+            mem: self.mem,
+            mm: self.mm,
+            shared: self.shared,
+            sighand: self.sighand,
+            signals: ThreadSignals { blocked: self.blocked, ..ThreadSignals::default() },
+            tls: self.tls,
+            clear_tid: 0,
+            seccomp: self.seccomp,
+            trace: self.trace,
+            trace_on_exec: false,
+            left: None,
+            goes_on: None,
+            in_vfork: false,
+            is_main: false,
+            ended: None,
+        })
+    }
+}
+
+/// The child runs beside its parent, in its memory, but is no thread of it. What it must not share are the emulator's own
+/// thread-locals; so it borrows those of a thread made for that, which stands still as in vfork until the child is gone.
+fn create_beside(t: &mut Task, new: New) -> SysResult {
+    if t.traced() {
+        // Its tracer would see the lending thread.
+        return Err(Errno::EINVAL.into());
+    }
+    let sighand = if new.flags & CLONE_SIGHAND != 0 {
+        t.sighand.clone()
+    } else {
+        let copy = t.actions().clone();
+        Arc::new(Mutex::new(copy))
+    };
+    let shared = Arc::new(t.shared.for_another_process());
+    let seed = Seed::of(t, shared, sighand);
+    let (tell, told) = mpsc::sync_channel::<Result<u32, Errno>>(1);
+    let (go, wait_for_go) = mpsc::sync_channel::<()>(1);
+    let flags = host_flags(&new);
+    signals::set_mask(u64::MAX);
+    let lender = std::thread::Builder::new().stack_size(HOST_STACK).spawn(move || {
+        let (mut seed, mut kept) = (Some(seed), None);
+        let made = host::vfork(flags, &mut || {
+            let Some(Ok(task)) = seed.take().map(Seed::grow) else {
+                let _ = tell.send(Err(Errno::EAGAIN));
+                return 127;
+            };
+            let blocked = task.signals.blocked;
+            let child: &mut Task = kept.insert(task);
+            child.is_main = true;
+            let ready = child.become_child(&new).map(|()| std::process::id());
+            let _ = tell.send(ready);
+            if ready.is_err() || wait_for_go.recv().is_err() {
+                return 127;
+            }
+            signals::set_mask(blocked);
+            let status = child.run();
+            child.end_main_thread(status)
+        });
+        if let Err(e) = made {
+            let _ = tell.send(Err(e));
+        }
+        // Here, with the thread-locals that it used.
+        drop(kept);
+    });
+    let answer = match lender {
+        Ok(_) => told.recv().unwrap_or(Err(Errno::EAGAIN)).and_then(|pid| {
+            report_child(t, &new, pid)?;
+            let _ = go.send(());
+            Ok(pid)
+        }),
+        Err(_) => Err(Errno::EAGAIN),
+    };
+    signals::set_mask(t.signals.blocked);
+    Ok(answer?)
+}
+
+/// What is left of the flags for the host's clone, where the emulator does the rest.
+fn host_flags(new: &New) -> i32 {
+    let here = CLONE_VM
+        | CLONE_VFORK
+        | CLONE_SETTLS
+        | CLONE_PARENT_SETTID
+        | CLONE_CHILD_SETTID
+        | CLONE_CHILD_CLEARTID
+        | CLONE_PIDFD;
+    (new.flags & !here) as i32 | new.exit_signal as i32
+}
+
+/// Tells the parent what it asked to know of its new child.
+fn report_child(t: &Task, new: &New, pid: u32) -> Result<(), Errno> {
     if new.flags & CLONE_PARENT_SETTID != 0 {
         t.mem.write(new.parent_tid, &pid)?;
     }
@@ -260,20 +396,12 @@ fn create_vfork(t: &mut Task, new: New) -> SysResult {
         let fd = host::call(Sysno::pidfd_open, &[Arg::int(pid), Arg::NULL])? as u32;
         t.mem.write(new.pidfd, &fd)?;
     }
-    Ok(pid)
+    Ok(())
 }
 
-/// Stack of a host thread that runs a guest thread; only touched pages cost anything.
-const HOST_STACK: usize = 2 << 20;
-
 fn create_thread(t: &mut Task, new: New) -> SysResult {
-    let state = t.vcpu.state().clone();
-    let fx = *t.vcpu.fx();
-    let (mem, mm, shared, sighand) = (t.mem.clone(), t.mm.clone(), t.shared.clone(), t.sighand.clone());
-    let (blocked, tls) = (t.signals.blocked, t.tls);
-    let seccomp = t.shared.seccomp.add(&t.seccomp);
-    let ldt = t.vcpu.ldt().clone();
-    let trace = t.trace.clone();
+    let (shared, sighand) = (t.shared.clone(), t.sighand.clone());
+    let seed = Seed::of(t, shared.clone(), sighand);
     let (tell, told) = mpsc::sync_channel::<Result<u32, Errno>>(1);
     // The child waits until its parent runs again: a real-time child would otherwise keep its parent from returning.
     let (go, wait_for_go) = mpsc::sync_channel::<()>(1);
@@ -282,35 +410,15 @@ fn create_thread(t: &mut Task, new: New) -> SysResult {
     signals::set_mask(u64::MAX);
     shared.threads.fetch_add(1, Ordering::AcqRel);
     let spawned = std::thread::Builder::new().stack_size(HOST_STACK).spawn(move || {
-        let Ok(vcpu) = Vcpu::new(mem.process()) else {
-            shared.threads.fetch_sub(1, Ordering::AcqRel);
-            let _ = tell.send(Err(Errno::EAGAIN));
-            return;
+        let mut child = match seed.grow() {
+            Ok(child) => child,
+            Err(e) => {
+                shared.threads.fetch_sub(1, Ordering::AcqRel);
+                let _ = tell.send(Err(e));
+                return;
+            }
         };
-        let signals = ThreadSignals { blocked, ..ThreadSignals::default() };
-        let mut child = Task {
-            vcpu,
-            mem,
-            mm,
-            shared,
-            sighand,
-            signals,
-            tls,
-            clear_tid: 0,
-            robust_list: 0,
-            seccomp,
-            trace,
-            trace_on_exec: false,
-            in_vfork: false,
-            is_main: false,
-            ended: None,
-        };
-        child.vcpu.set_ldt(ldt);
-        *child.vcpu.state_mut() = state;
-        *child.vcpu.fx_mut() = fx;
-        for i in 0..3u16 {
-            child.vcpu.set_descriptor(TLS_FIRST + i, tls[usize::from(i)]);
-        }
+        let blocked = child.signals.blocked;
         let ready = child.become_child(&new).and_then(|()| {
             let tid = host::call(Sysno::gettid, &[])? as u32;
             if new.flags & CLONE_PARENT_SETTID != 0 {
@@ -321,9 +429,11 @@ fn create_thread(t: &mut Task, new: New) -> SysResult {
         let _ = tell.send(ready);
         let _ = wait_for_go.recv();
         if ready.is_ok() {
+            child.shared.traced.fetch_add(child.traced().into(), Ordering::AcqRel);
             signals::set_mask(blocked);
             child.trace_birth(tracee::O_CLONE);
             child.run();
+            child.shared.traced.fetch_sub(child.traced().into(), Ordering::AcqRel);
         }
         signals::set_mask(u64::MAX);
         child.shared.threads.fetch_sub(1, Ordering::AcqRel);

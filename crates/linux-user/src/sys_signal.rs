@@ -32,7 +32,9 @@ impl Task {
         }
         let mut actions = self.actions();
         let disposition = match new.handler {
-            _ if self.shared.traced.load(std::sync::atomic::Ordering::Acquire) => Disposition::Watch,
+            _ if self.shared.traced.load(std::sync::atomic::Ordering::Acquire) != 0 => Disposition::Watch,
+            // The guest's death is more than the emulator's: robust futexes, its own core file.
+            SIG_DFL if crate::signal::kills(sig) => Disposition::Watch,
             SIG_DFL => Disposition::Default,
             SIG_IGN => Disposition::Ignore,
             _ => Disposition::Watch,
@@ -41,9 +43,21 @@ impl Task {
         let flags = flag(SA_RESTART, libc::SA_RESTART)
             | flag(SA_NOCLDSTOP, libc::SA_NOCLDSTOP)
             | flag(SA_NOCLDWAIT, libc::SA_NOCLDWAIT);
-        signals::set_disposition(sig, disposition, flags)
-            .map_err(|e| Errno::new(e.raw_os_error().unwrap_or(libc::EINVAL)))?;
+        // The emulator's own stays with its handler, which notes the guest's too.
+        if sig != signals::KICK {
+            signals::set_disposition(sig, disposition, flags)
+                .map_err(|e| Errno::new(e.raw_os_error().unwrap_or(libc::EINVAL)))?;
+        }
         Ok(std::mem::replace(&mut actions.0[i], new))
+    }
+
+    /// Gives every signal the disposition on the host that its action asks for.
+    pub(crate) fn renew_actions(&self) {
+        let actions = self.actions().clone();
+        for (sig, action) in (1..).zip(actions.0) {
+            // Those that can't be changed refuse.
+            let _ = self.set_action(sig, action);
+        }
     }
 
     fn get_action(&self, sig: u32) -> Result<Sigaction, Errno> {
@@ -238,7 +252,6 @@ pub(crate) fn pidfd_send_signal(t: &mut Task, a: [u32; 6]) -> SysResult {
     t.host_blocking(Sysno::pidfd_send_signal, &[Arg::int(a[0]), Arg::int(a[1]), Arg::input(&info), Arg::uint(a[3])])
 }
 
-/// A fatal signal to oneself is carried out here: its default action on the host would dump the emulator's core.
 pub(crate) fn kill(t: &mut Task, a: [u32; 6]) -> SysResult {
     t.host_blocking(Sysno::kill, &[Arg::int(a[0]), Arg::int(a[1])])
 }

@@ -51,11 +51,16 @@ fn clock_resolution<T: GuestTime>(t: &mut Task, a: [u32; 6]) -> SysResult {
 
 /// Sleeps; what remains is reported when a signal ends it early.
 fn sleep<T: GuestTime>(t: &mut Task, clock: u32, flags: u32, request: u32, remain: u32) -> SysResult {
-    let time = t.mem.read::<T>(request)?.to_host();
+    let absolute = flags & libc::TIMER_ABSTIME as u32 != 0;
+    let asked = t.mem.read::<T>(request)?.to_host();
+    let time = t.goes_on.filter(|_| !absolute).unwrap_or(asked);
     let mut rest = HostTimespec::default();
     let args = [Arg::int(clock), Arg::uint(flags), Arg::input(&time), Arg::output(&mut rest)];
     let r = t.host_blocking(Sysno::clock_nanosleep, &args);
-    if r == Err(Stop::Errno(Errno::EINTR)) && flags & libc::TIMER_ABSTIME as u32 == 0 {
+    if t.left.is_some() {
+        t.left = Some(rest);
+    }
+    if r == Err(Stop::Errno(Errno::EINTR)) && !absolute {
         t.mem.write_opt(remain, &T::from_host(rest))?;
     }
     r

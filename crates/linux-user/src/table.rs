@@ -114,8 +114,7 @@ pub fn row(nr: u32) -> Option<&'static Row> {
 const GONE: &str = "not implemented by Linux itself";
 const KERNEL: &str = "acts on the running kernel, not on a process";
 const AIO: &str = "its shared ring buffer has a 64-bit layout; programs fall back to other interfaces";
-const VM: &str = "CLONE_VM only with CLONE_THREAD or CLONE_VFORK, else EINVAL";
-const LATER: &str = "not implemented yet";
+const VM: &str = "a tracee's CLONE_VM only with CLONE_THREAD or CLONE_VFORK, else EINVAL";
 
 impl Row {
     /// Answers the call.
@@ -155,7 +154,7 @@ pub static TABLE: &[Row] = &[
     here(1, "exit", &[I], sys_proc::exit),
     here(2, "fork", &[], sys_proc::fork),
     host(3, "read", &[Fd, OutBuf, U], Sysno::read),
-    host(4, "write", &[Fd, InBuf, U], Sysno::write),
+    here(4, "write", &[Fd, InBuf, U], sys_fd::write),
     here(5, "open", &[Path, Bits(OPEN), Mode], sys_file::open),
     here(6, "close", &[Fd], root::close),
     here(7, "waitpid", &[I, Out(4), Bits(WAIT)], sys_proc::waitpid),
@@ -177,7 +176,7 @@ pub static TABLE: &[Row] = &[
     here(23, "setuid", &[U], sys_id::setuid16),
     here(24, "getuid", &[], sys_id::getuid16),
     here(25, "stime", &[X], sys_time::stime),
-    part(26, "ptrace", &[I, I, X, X], "tracees are children that ask for it and what those create: no ATTACH, SEIZE, GET_SYSCALL_INFO; no read watchpoints", tracer::ptrace),
+    part(26, "ptrace", &[I, I, X, X], "only emulated processes can be traced; no signal masks, no read watchpoints", tracer::ptrace),
     host(27, "alarm", &[U], Sysno::alarm),
     here(28, "oldfstat", &[Fd, X], sys_file::oldfstat),
     host(29, "pause", &[], Sysno::pause),
@@ -319,7 +318,7 @@ pub static TABLE: &[Row] = &[
     here(165, "getresuid", &[X, X, X], sys_id::getresuid16),
     no(166, "vm86", "virtual-8086 mode for user programs"),
     no(167, "query_module", GONE),
-    host(168, "poll", &[OutN(8), U, I], Sysno::poll),
+    here(168, "poll", &[OutN(8), U, I], sys_poll::poll),
     no(169, "nfsservctl", GONE),
     here(170, "setresgid", &[I, I, I], sys_id::setresgid16),
     here(171, "getresgid", &[X, X, X], sys_id::getresgid16),
@@ -332,7 +331,7 @@ pub static TABLE: &[Row] = &[
     here(178, "rt_sigqueueinfo", &[I, Sig, X], sys_signal::rt_sigqueueinfo),
     here(179, "rt_sigsuspend", &[X, U], sys_signal::rt_sigsuspend),
     host(180, "pread64", &[Fd, OutBuf, U, Off], Sysno::pread64),
-    host(181, "pwrite64", &[Fd, InBuf, U, Off], Sysno::pwrite64),
+    here(181, "pwrite64", &[Fd, InBuf, U, Off], sys_fd::pwrite64),
     here(182, "chown", &[Path, I, I], sys_id::chown16),
     host(183, "getcwd", &[OutBuf, U], Sysno::getcwd),
     host(184, "capget", &[Out(8), Out(24)], Sysno::capget),
@@ -423,7 +422,7 @@ pub static TABLE: &[Row] = &[
     host(272, "fadvise64_64", &[Fd, Off, Off, I], Sysno::fadvise64),
     no(273, "vserver", GONE),
     here(274, "mbind", &[X, U, I, X, U, X], sys_mm::numa_noop),
-    no(275, "get_mempolicy", LATER),
+    here(275, "get_mempolicy", &[X, X, U, X, X], sys_mm::get_mempolicy),
     here(276, "set_mempolicy", &[I, X, U], sys_mm::numa_noop),
     here(277, "mq_open", &[Str, X, Mode, X], sys_ipc::mq_open),
     host(278, "mq_unlink", &[Str], Sysno::mq_unlink),
@@ -464,7 +463,7 @@ pub static TABLE: &[Row] = &[
     host(314, "sync_file_range", &[Fd, Off, Off, X], Sysno::sync_file_range),
     host(315, "tee", &[Fd, Fd, U, X], Sysno::tee),
     here(316, "vmsplice", &[Fd, X, U, X], sys_fd::vmsplice),
-    no(317, "move_pages", LATER),
+    here(317, "move_pages", &[I, U, X, X, X, X], sys_mm::move_pages),
     host(318, "getcpu", &[Out(4), Out(4), X], Sysno::getcpu),
     here(319, "epoll_pwait", &[Fd, OutN(12), I, I, X, U], sys_poll::epoll_pwait),
     here(320, "utimensat", &[At, Path, X, Bits(AT)], sys_time::utimensat),
@@ -580,7 +579,7 @@ pub static TABLE: &[Row] = &[
     here(437, "openat2", &[At, Path, X, U], sys_file::openat2),
     host(438, "pidfd_getfd", &[Fd, Fd, X], Sysno::pidfd_getfd),
     host(439, "faccessat2", &[At, Look, Bits(ACC), Bits(AT)], Sysno::faccessat2),
-    no(440, "process_madvise", LATER),
+    here(440, "process_madvise", &[Fd, X, U, I, X], sys_mm::process_madvise),
     here(441, "epoll_pwait2", &[Fd, OutN(12), I, X, X, U], sys_poll::epoll_pwait2),
     host(442, "mount_setattr", &[At, Path, X, X, U], Sysno::mount_setattr),
     host(443, "quotactl_fd", &[Fd, X, U, X], Sysno::quotactl_fd),
@@ -594,22 +593,22 @@ pub static TABLE: &[Row] = &[
     host(451, "cachestat", &[Fd, X, Out(40), X], Sysno::cachestat),
     host(452, "fchmodat2", &[At, Path, Mode, Bits(AT)], Sysno::fchmodat2),
     deny(453, "map_shadow_stack", Errno::EOPNOTSUPP, "the guest's CPU has no shadow stacks"),
-    no(454, "futex_wake", LATER),
-    no(455, "futex_wait", LATER),
-    no(456, "futex_requeue", LATER),
+    host(454, "futex_wake", &[X, X, I, X], Sysno::futex_wake),
+    host(455, "futex_wait", &[X, X, X, X, X, I], Sysno::futex_wait),
+    host(456, "futex_requeue", &[X, X, I, I], Sysno::futex_requeue),
     host(457, "statmount", &[X, OutBuf, U, X], Sysno::statmount),
     host(458, "listmount", &[X, OutN(8), U, X], Sysno::listmount),
-    no(459, "lsm_get_self_attr", LATER),
-    no(460, "lsm_set_self_attr", LATER),
-    no(461, "lsm_list_modules", LATER),
+    here(459, "lsm_get_self_attr", &[X, X, Out(4), X], sys_misc::lsm_get_self_attr),
+    host(460, "lsm_set_self_attr", &[X, InBuf, U, X], Sysno::lsm_set_self_attr),
+    here(461, "lsm_list_modules", &[X, Out(4), X], sys_misc::lsm_list_modules),
     deny(462, "mseal", Errno::EPERM, "sealing exists only for 64-bit processes"),
-    no(463, "setxattrat", LATER),
-    no(464, "getxattrat", LATER),
-    no(465, "listxattrat", LATER),
-    no(466, "removexattrat", LATER),
-    no(467, "open_tree_attr", LATER),
-    no(468, "file_getattr", LATER),
-    no(469, "file_setattr", LATER),
+    here(463, "setxattrat", &[At, Path, Bits(AT), Str, X, U], sys_misc::setxattrat),
+    here(464, "getxattrat", &[At, Look, Bits(AT), Str, X, U], sys_misc::getxattrat),
+    host(465, "listxattrat", &[At, Path, Bits(AT), OutBuf, U], Sysno::listxattrat),
+    host(466, "removexattrat", &[At, Path, Bits(AT), Str], Sysno::removexattrat),
+    host(467, "open_tree_attr", &[At, Path, X, InBuf, U], Sysno::open_tree_attr),
+    host(468, "file_getattr", &[At, Path, OutBuf, U, Bits(AT)], Sysno::file_getattr),
+    host(469, "file_setattr", &[At, Path, InBuf, U, Bits(AT)], Sysno::file_setattr),
 ];
 
 /// The table as docs/syscalls.md shows it.

@@ -1,5 +1,6 @@
 //! A guest thread: its CPU, its share of the process, and the loop that answers system calls.
 
+use crate::abi::HostTimespec;
 use crate::guest::Guest;
 use crate::host_unsafe::{self as host, Arg};
 use crate::mm::Mm;
@@ -13,6 +14,7 @@ use std::ffi::CString;
 use std::sync::{Arc, Mutex};
 use syscalls::{Errno, Sysno};
 use xlat86_arch::{Fault, Reg, Seg, SegAttr, Segment, Vector};
+use xlat86_host::signals;
 use xlat86_vcpu::{Exit, Vcpu};
 
 /// First of the three GDT entries for thread-local storage on a 64-bit kernel.
@@ -21,8 +23,12 @@ pub(crate) const TLS_FIRST: u16 = 12;
 const ERESTARTSYS: u32 = -512i32 as u32;
 /// How often memory that a call writes is prepared again because other threads translate code there.
 const PREPARATIONS: u32 = 64;
+/// Calls that go on after a stop or a signal that comes to nothing, but end for a handler even with SA_RESTART. On the host
+/// a tracer's notes, and all signals of a tracee, come through a handler: the guest is not to notice.
+const GO_ON: [Sysno; 6] =
+    [Sysno::clock_nanosleep, Sysno::ppoll, Sysno::pselect6, Sysno::pause, Sysno::rt_sigsuspend, Sysno::futex];
 /// INT 80h: `cd 80`.
-const INT80_LEN: u32 = 2;
+pub(crate) const INT80_LEN: u32 = 2;
 
 /// A guest thread, owned by the host thread that runs it.
 pub struct Task {
@@ -42,8 +48,6 @@ pub struct Task {
     pub tls: [u64; 3],
     /// Cleared, and its waiters woken, when the thread ends (CLONE_CHILD_CLEARTID).
     pub clear_tid: u32,
-    /// Address of the thread's robust futex list.
-    pub robust_list: u32,
     /// False for threads that the guest started.
     pub is_main: bool,
     /// The filters that its system calls pass.
@@ -52,6 +56,10 @@ pub struct Task {
     pub trace: Option<Box<Block>>,
     /// PTRACE_TRACEME was asked for where it can be had only with the next execve.
     pub trace_on_exec: bool,
+    /// The last call was stopped in the middle and goes on, with so much of its time left, unless a handler comes first.
+    pub left: Option<HostTimespec>,
+    /// The same during the call that goes on.
+    pub goes_on: Option<HostTimespec>,
     /// Between vfork and execve, with the parent's memory.
     pub in_vfork: bool,
     /// Set when the thread is to end.
@@ -126,6 +134,7 @@ impl Task {
 
     fn system_call(&mut self) {
         let mut nr = self.vcpu.state().reg(Reg::Eax);
+        self.goes_on = self.left.take();
         let asked = nr;
         if self.traced() {
             nr = self.trace_entry(nr);
@@ -164,9 +173,18 @@ impl Task {
     pub fn host_blocking(&mut self, nr: Sysno, args: &[Arg<'_>]) -> SysResult {
         match host::interruptible(nr, args) {
             Ok(Ok(v)) => Ok(v as u32),
+            Ok(Err(Errno::EINTR)) if GO_ON.contains(&nr) && self.may_go_on() => {
+                self.left = Some(HostTimespec::default());
+                Err(Stop::Restart)
+            }
             Ok(Err(e)) => Err(Stop::Errno(e)),
             Err(_) => Err(Stop::Restart),
         }
+    }
+
+    /// Has a call been interrupted by something that may come to nothing?
+    fn may_go_on(&self) -> bool {
+        self.traced() || signals::next_pending() == Some(signals::KICK)
     }
 
     /// Hands a call to the host as its row says.

@@ -11,13 +11,14 @@ use crate::host_unsafe as host;
 use crate::signal::{self, NSIG};
 use crate::task::Task;
 use std::sync::atomic::Ordering;
+use syscalls::Sysno;
 use xlat86_arch::{FxState, Gva, Reg, Seg};
 use xlat86_host::signals::{self, KICK};
 use zerocopy::{FromBytes, FromZeros, IntoBytes};
 
 layout! {
     /// What a stopped thread shows its tracer, and what that answers. In the tracee's memory.
-    Block = 912 {
+    Block = 920 {
         tls: [u64; 3],
         image: [u8; 512],
         head: FsaveHead,
@@ -31,7 +32,7 @@ layout! {
         resume: u32,
         /// The signal to deliver instead of the one reported.
         inject: u32,
-        /// PTRACE_O_ bits.
+        /// PTRACE_O_ bits, and [`SEIZED`].
         options: u32,
         /// The first and last byte that the tracer has written since the last stop.
         poked: [u32; 2],
@@ -39,7 +40,9 @@ layout! {
         changed: u32,
         /// The debug registers.
         debug: [u32; 8],
-        pad: u32,
+        /// [`ENTRY`] or [`LEAVE`] in a stop for a system call.
+        phase: u32,
+        pad: [u32; 2],
     }
 }
 
@@ -54,8 +57,25 @@ pub(crate) const RESUME_DETACH: u32 = 4;
 pub(crate) const REGS: u32 = 1;
 pub(crate) const HEAD: u32 = 2;
 pub(crate) const IMAGE: u32 = 4;
-/// Marks the signal that announces a block (its value) or, with value 0, asks for a stop by SIGSTOP: `si_errno`.
+pub(crate) const RESUME_LISTEN: u32 = 5;
+/// Stopped on the way into a system call.
+pub(crate) const ENTRY: u32 = 1;
+/// Stopped on the way out of one.
+pub(crate) const LEAVE: u32 = 2;
+/// Marks the signal that announces a block (its value): `si_errno`.
 pub(crate) const MAGIC: u32 = 0x7861_3836;
+/// Marks the signal by which a tracer asks for something: its value is one of the `ASK_` numbers and, from bit 8 on, options.
+pub(crate) const ASK: u32 = MAGIC + 1;
+/// Report a SIGSTOP, which the host can't be made to show at a place where the guest is whole.
+pub(crate) const ASK_STOP: u32 = 1;
+/// PTRACE_ATTACH.
+const ASK_ATTACH: u32 = 2;
+/// PTRACE_SEIZE.
+const ASK_SEIZE: u32 = 3;
+/// PTRACE_INTERRUPT.
+const ASK_INTERRUPT: u32 = 4;
+/// The tracer used PTRACE_SEIZE: among the PTRACE_O_ bits, of which it is none.
+pub(crate) const SEIZED: u32 = 1 << 23;
 
 pub(crate) const O_SYSGOOD: u32 = 1;
 pub(crate) const O_FORK: u32 = 2;
@@ -63,9 +83,10 @@ pub(crate) const O_VFORK: u32 = 4;
 pub(crate) const O_CLONE: u32 = 8;
 pub(crate) const O_EXEC: u32 = 0x10;
 pub(crate) const EVENT_EXEC: u32 = 4;
+pub(crate) const EVENT_STOP: u32 = 128;
 
 /// Not in a system call.
-const NO_CALL: u32 = u32::MAX;
+pub(crate) const NO_CALL: u32 = u32::MAX;
 /// Index of ORIG_EAX in `struct user_regs_struct` of i386.
 const ORIG_EAX: usize = 11;
 
@@ -81,6 +102,30 @@ pub(crate) fn note(value: u64) -> HostSiginfo {
     info
 }
 
+/// What a tracer sends a thread to ask for something.
+pub(crate) fn question(ask: u32, options: u32) -> HostSiginfo {
+    HostSiginfo { errno: ASK, ..note(u64::from(options) << 8 | u64::from(ask)) }
+}
+
+/// The question that PTRACE_ATTACH asks, or PTRACE_SEIZE with `options`.
+pub(crate) fn attachment(seize: Option<u32>) -> HostSiginfo {
+    seize.map_or(question(ASK_ATTACH, 0), |options| question(ASK_SEIZE, options))
+}
+
+/// The question that PTRACE_INTERRUPT asks.
+pub(crate) fn interruption() -> HostSiginfo {
+    question(ASK_INTERRUPT, 0)
+}
+
+/// The host's options for what a tracee was given: the emulator has to know of every execve.
+pub(crate) fn host_options(options: u32) -> u32 {
+    options & !(O_SYSGOOD | SEIZED) | O_EXEC
+}
+
+fn is_stop(sig: i32) -> bool {
+    matches!(sig, libc::SIGSTOP | libc::SIGTSTP | libc::SIGTTIN | libc::SIGTTOU)
+}
+
 impl Task {
     /// Is this thread traced?
     pub(crate) fn traced(&self) -> bool {
@@ -93,21 +138,19 @@ impl Task {
 
     /// Becomes a tracee with `options`; says so, if it isn't stopped right after anyway.
     pub(crate) fn start_tracing(&mut self, options: u32, hello: bool) {
-        self.trace = Some(Box::new(Block { options, poked: [u32::MAX, 0], ..Block::default() }));
-        self.shared.traced.store(true, Ordering::Release);
-        signals::expect_kicks();
-        // A tracer sees every signal, the ignored ones too.
-        let actions = self.actions().clone();
-        for (i, a) in actions.0.iter().enumerate() {
-            let _ = self.set_action(i as i32 + 1, *a);
+        if self.trace.is_none() {
+            self.shared.traced.fetch_add(1, Ordering::AcqRel);
         }
+        self.trace = Some(Box::new(Block { options, poked: [u32::MAX, 0], ..Block::default() }));
+        // A tracer sees every signal, the ignored ones too.
+        self.renew_actions();
         if hello {
             self.announce(HELLO, 0, NO_CALL, None);
         }
     }
 
     /// Puts the state of the guest where the tracer looks for it.
-    fn fill(&mut self, b: &mut Block, orig_eax: u32) {
+    pub(crate) fn fill(&mut self, b: &mut Block, orig_eax: u32) {
         let fx = *self.vcpu.fx();
         let s = self.vcpu.state();
         let seg = |r: Seg| u32::from(s.segment(r).selector);
@@ -181,7 +224,14 @@ impl Task {
             let words = info.as_bytes().len() / 4;
             b.info.as_mut_bytes()[..4 * words].copy_from_slice(info.as_bytes());
         }
-        host::announce(b.as_mut(), note);
+        loop {
+            host::announce(b.as_mut(), note);
+            // The host merges it with a kick that is on its way: then nobody has seen it.
+            if b.resume != 0 || !host::is_traced() {
+                break;
+            }
+        }
+        b.phase = 0;
         let inject = b.inject;
         self.take_changes(&mut b);
         if b.resume != 0 && b.resume != RESUME_DETACH {
@@ -194,26 +244,81 @@ impl Task {
 
     /// This thread is nobody's tracee any more.
     pub(crate) fn stop_tracing(&mut self) {
-        self.trace = None;
-        self.shared.traced.store(false, Ordering::Release);
-        let actions = self.actions().clone();
-        for (i, a) in actions.0.iter().enumerate() {
-            let _ = self.set_action(i as i32 + 1, *a);
+        if self.trace.take().is_some() {
+            self.shared.traced.fetch_sub(1, Ordering::AcqRel);
         }
+        self.renew_actions();
     }
 
     /// A signal is about to be delivered: the tracer decides which one it will be, 0 for none.
     pub(crate) fn trace_delivery(&mut self, sig: i32, info: &Siginfo) -> i32 {
-        self.announce(STOP, stopped(0, sig as u32), NO_CALL, Some(info)) as i32
+        let chosen = self.announce(STOP, stopped(0, sig as u32), NO_CALL, Some(info)) as i32;
+        if is_stop(chosen) && self.traced() {
+            self.group_stop(chosen);
+            return 0;
+        }
+        chosen
+    }
+
+    /// A signal of a tracer: what it asks for is done, or is the signal that this gives.
+    pub(crate) fn answer(&mut self, note: &Siginfo) -> Option<i32> {
+        // Those of a stop that nobody looked at ask for nothing.
+        let (ask, options) = if note.errno == ASK { (note.fields[2] & 0xff, note.fields[2] >> 8) } else { (0, 0) };
+        match ask {
+            ASK_ATTACH if !self.traced() => self.start_tracing(0, false),
+            ASK_SEIZE if !self.traced() => self.start_tracing(options | SEIZED, true),
+            ASK_INTERRUPT if self.traced() => self.event_stop(libc::SIGTRAP),
+            _ => {}
+        }
+        (matches!(ask, ASK_STOP | ASK_ATTACH) && self.traced()).then_some(libc::SIGSTOP)
+    }
+
+    /// A stop of PTRACE_SEIZE's kind.
+    fn event_stop(&mut self, sig: i32) {
+        let sig = sig as u32;
+        let info = Siginfo { signo: sig, code: EVENT_STOP << 8 | sig, ..Siginfo::default() };
+        self.announce(STOP, stopped(EVENT_STOP, sig), NO_CALL, Some(&info));
+    }
+
+    /// A tracer has let a stop signal through: one that uses PTRACE_SEIZE sees the process stop, and may listen for its end.
+    fn group_stop(&mut self, sig: i32) {
+        if self.trace.as_ref().is_none_or(|b| b.options & SEIZED == 0) {
+            return;
+        }
+        self.event_stop(sig);
+        if !self.resumed_for(RESUME_LISTEN) {
+            return;
+        }
+        signals::set_mask(u64::MAX);
+        let go_on = [signals::bit(libc::SIGCONT)];
+        let eight = host::Arg::uint(8);
+        let args = [host::Arg::input(&go_on), host::Arg::NULL, host::Arg::NULL, eight];
+        // Until SIGCONT, which is then delivered as it always is, or until the tracer asks for a stop.
+        while !signal::waiting() {
+            if host::interruptible(Sysno::rt_sigtimedwait, &args) == Ok(Ok(libc::SIGCONT as u64)) {
+                self.send_self(libc::SIGCONT as u32);
+                self.event_stop(libc::SIGTRAP);
+                break;
+            }
+        }
+        signals::set_mask(self.signals.blocked);
+    }
+
+    fn send_self(&self, sig: u32) {
+        let (pid, tid) = (std::process::id(), signals::thread_id() as u32);
+        let _ = host::call(Sysno::tgkill, &[host::Arg::uint(pid), host::Arg::uint(tid), host::Arg::uint(sig)]);
     }
 
     /// A new process or thread begins with a stop.
     pub(crate) fn trace_birth(&mut self, wanted: u32) {
         let Some(options) = self.trace.as_ref().map(|b| b.options) else { return };
         if options & wanted == 0 {
-            return self.trace = None;
+            return self.stop_tracing();
         }
         self.trace = Some(Box::new(Block { options, poked: [u32::MAX, 0], ..Block::default() }));
+        if options & SEIZED != 0 {
+            return self.event_stop(libc::SIGTRAP);
+        }
         let info = Siginfo { signo: libc::SIGSTOP as u32, ..Siginfo::default() };
         self.announce(STOP, stopped(0, libc::SIGSTOP as u32), NO_CALL, Some(&info));
     }
@@ -221,7 +326,12 @@ impl Task {
     /// A program begins with a stop.
     pub(crate) fn trace_exec(&mut self, options: u32) {
         const EXECVE: u32 = 11;
-        self.start_tracing(options, false);
+        // A tracer that seized asks for this stop if it wants it.
+        let stops = options & (SEIZED | O_EXEC) != SEIZED;
+        self.start_tracing(options, !stops);
+        if !stops {
+            return;
+        }
         let event = if options & O_EXEC != 0 { EVENT_EXEC } else { 0 };
         let info = Siginfo { signo: libc::SIGTRAP as u32, ..Siginfo::default() };
         self.announce(STOP, stopped(event, libc::SIGTRAP as u32), EXECVE, Some(&info));
@@ -230,6 +340,10 @@ impl Task {
 
     /// A stop at the beginning or end of system call `nr`, if the tracer wants one; the number as the tracer left it.
     pub(crate) fn trace_call(&mut self, nr: u32) -> u32 {
+        self.trace_phase(nr, LEAVE)
+    }
+
+    fn trace_phase(&mut self, nr: u32, phase: u32) -> u32 {
         let Some(b) = &self.trace else { return nr };
         let good = if b.options & O_SYSGOOD != 0 { 0x80 } else { 0 };
         if !self.resumed_for(RESUME_SYSCALL) {
@@ -240,18 +354,14 @@ impl Task {
             }
             return nr;
         }
+        if let Some(b) = &mut self.trace {
+            b.phase = phase;
+        }
         let info = Siginfo { signo: libc::SIGTRAP as u32, code: libc::SIGTRAP as u32 | good, ..Siginfo::default() };
         let sig = self.announce(STOP, stopped(0, libc::SIGTRAP as u32 | good), nr, Some(&info));
         let nr = self.trace.as_ref().map_or(nr, |b| b.regs[ORIG_EAX]);
         if sig != 0 && sig != libc::SIGTRAP as u32 | good {
-            let _ = host::call(
-                syscalls::Sysno::tgkill,
-                &[
-                    host::Arg::uint(std::process::id()),
-                    host::Arg::uint(signals::thread_id() as u32),
-                    host::Arg::uint(sig),
-                ],
-            );
+            self.send_self(sig);
         }
         nr
     }
@@ -260,10 +370,10 @@ impl Task {
     pub(crate) fn trace_entry(&mut self, nr: u32) -> u32 {
         const ENOSYS: u32 = -38i32 as u32;
         if !self.resumed_for(RESUME_SYSCALL) {
-            return self.trace_call(nr);
+            return self.trace_phase(nr, ENTRY);
         }
         self.vcpu.state_mut().set_reg(Reg::Eax, ENOSYS);
-        self.trace_call(nr)
+        self.trace_phase(nr, ENTRY)
     }
 
     /// Is every instruction to be looked at?

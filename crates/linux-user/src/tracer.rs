@@ -1,10 +1,11 @@
 //! The tracing side of ptrace: what the guest asks of its tracees, other emulated processes (see `tracee.rs`).
 //!
-//! Only children that ask to be traced, and what those create: PTRACE_ATTACH and PTRACE_SEIZE would have to reach an
-//! emulator that expects nothing.
+//! On the host every tracee but a child that asked for it is seized, and a note asks its emulator to show itself, be it for
+//! PTRACE_ATTACH or PTRACE_SEIZE. Processes that aren't emulated can't be traced.
 
 use crate::abi::{HostRusage, HostSiginfo, Rusage, Siginfo, UserDesc};
 use crate::host_unsafe::{self as host, Arg};
+use crate::peer;
 use crate::task::{TLS_FIRST, Task};
 use crate::tracee::{self, Block};
 use crate::{Stop, SysResult};
@@ -26,11 +27,16 @@ impl Tracees {
 
 const TRACEME: u32 = 0;
 const CONT: u32 = 7;
+const ATTACH: u32 = 16;
 const DETACH: u32 = 17;
 const SETOPTIONS: u32 = 0x4200;
 const GETEVENTMSG: u32 = 0x4201;
 const GETSIGINFO: u32 = 0x4202;
 const SETSIGINFO: u32 = 0x4203;
+const SEIZE: u32 = 0x4206;
+const INTERRUPT: u32 = 0x4207;
+const LISTEN: u32 = 0x4208;
+const GET_SYSCALL_INFO: u32 = 0x420e;
 /// Of the options: those that the kernel has since 3.8.
 const OPTIONS: u32 = 0x7f | 1 << 20;
 
@@ -72,10 +78,12 @@ impl Task {
         }
         let known = self.shared.tracees.lock().contains_key(&pid);
         let host_options = |options: u32| {
-            let _ = host_ptrace(SETOPTIONS, pid, Arg::NULL, Arg::uint(options & !tracee::O_SYSGOOD | tracee::O_EXEC));
+            let _ = host_ptrace(SETOPTIONS, pid, Arg::NULL, Arg::uint(tracee::host_options(options)));
         };
-        if event == tracee::EVENT_EXEC {
-            self.shared.tracees.lock().remove(&pid);
+        if event == tracee::EVENT_EXEC || event == tracee::EVENT_STOP {
+            if event == tracee::EVENT_EXEC {
+                self.shared.tracees.lock().remove(&pid);
+            }
             resume(pid, 0);
             return None;
         }
@@ -89,13 +97,13 @@ impl Task {
                 if b.kind == tracee::STOP {
                     return Some(b.status);
                 }
-                host_options(0);
+                host_options(b.options);
                 let _ = self.change_tracee(pid, |b| b.resume = tracee::RESUME_CONT);
                 resume(pid, 0);
             }
             // It can't be caught there: ask for a stop instead.
             libc::SIGSTOP if known => {
-                let ask = tracee::note(0);
+                let ask = tracee::question(tracee::ASK_STOP, 0);
                 let _ = host_ptrace(SETSIGINFO, pid, Arg::NULL, Arg::input(&ask));
                 resume(pid, KICK as u32);
             }
@@ -148,6 +156,59 @@ impl Task {
         Ok(0)
     }
 
+    /// PTRACE_ATTACH, or PTRACE_SEIZE with `options`.
+    fn attach(&mut self, pid: u32, seize: Option<u32>) -> SysResult {
+        if seize.is_some_and(|options| options & !OPTIONS != 0) {
+            return Err(Errno::EIO.into());
+        }
+        let group = peer::traceable(pid)?;
+        let options = tracee::host_options(seize.unwrap_or(0));
+        host_ptrace(SEIZE, pid, Arg::NULL, Arg::uint(options))?;
+        send(group, pid, &tracee::attachment(seize))?;
+        if seize.is_some() {
+            // Other requests may follow at once; after PTRACE_ATTACH they wait for the stop.
+            self.await_hello(pid);
+        }
+        Ok(0)
+    }
+
+    /// Waits until a thread has shown itself, or is dead, or a signal comes.
+    fn await_hello(&self, pid: u32) {
+        const P_PID: u32 = 1;
+        let look = (libc::WEXITED | libc::WSTOPPED | libc::__WALL | libc::WNOWAIT) as u32;
+        while !self.shared.tracees.lock().contains_key(&pid) {
+            let mut info = HostSiginfo::default();
+            let args = [Arg::uint(P_PID), Arg::int(pid), Arg::output(&mut info), Arg::uint(look), Arg::NULL];
+            let stopped = host::call(Sysno::waitid, &args).is_ok() && info.code == libc::CLD_TRAPPED as u32;
+            if !stopped {
+                return;
+            }
+            let mut word = 0u32;
+            let options = (libc::__WALL | libc::WNOHANG) as u32;
+            let args = [Arg::int(pid), Arg::output(&mut word), Arg::uint(options), Arg::NULL];
+            if host::call(Sysno::wait4, &args) == Ok(pid.into()) && word & 0xff == 0x7f {
+                self.judge(pid, word);
+            }
+        }
+    }
+
+    fn interrupt(&self, pid: u32) -> SysResult {
+        let (_, b) = self.tracee(pid)?;
+        if b.options & tracee::SEIZED == 0 {
+            return Err(Errno::EIO.into());
+        }
+        send(peer::group(pid)?, pid, &tracee::interruption())?;
+        Ok(0)
+    }
+
+    fn listen(&self, pid: u32) -> SysResult {
+        let (_, b) = self.tracee(pid)?;
+        if b.options & tracee::SEIZED == 0 || b.status >> 16 != tracee::EVENT_STOP {
+            return Err(Errno::EIO.into());
+        }
+        self.go_on(pid, tracee::RESUME_LISTEN, 0)
+    }
+
     fn peek(&self, pid: u32, addr: u32) -> Result<u32, Errno> {
         let mut word = 0u32;
         host::peer_read(pid, addr.into(), word.as_mut_bytes()).map_err(|_| Errno::EIO)?;
@@ -166,7 +227,18 @@ impl Task {
             word.as_mut_bytes()[(at & 7) as usize] = byte;
             host_ptrace(POKEDATA, pid, Arg::uint(at & !7), Arg::wide(word)).map_err(|_| Errno::EIO)?;
         }
-        self.change_tracee(pid, |b| b.poked = [b.poked[0].min(addr), b.poked[1].max(addr.saturating_add(3))])
+        self.note_poke(pid, addr, 4)
+    }
+
+    /// Tells a tracee that `len` bytes of its memory have changed.
+    pub(crate) fn note_poke(&self, pid: u32, addr: u32, len: u32) -> Result<(), Errno> {
+        let last = addr.saturating_add(len.saturating_sub(1));
+        self.change_tracee(pid, |b| b.poked = [b.poked[0].min(addr), b.poked[1].max(last)])
+    }
+
+    /// Is `pid` a stopped tracee of this process?
+    pub(crate) fn is_tracee(&self, pid: u32) -> bool {
+        self.tracee(pid).is_ok()
     }
 }
 
@@ -236,6 +308,42 @@ fn set_regset(t: &Task, pid: u32, kind: u32, from: u32, len: Option<u32>) -> Res
     b.changed |= changed;
     t.change_tracee(pid, |old| *old = b)?;
     Ok(n as u32)
+}
+
+/// `struct ptrace_syscall_info`: how many bytes it has, and as many of them as fit are written.
+fn syscall_info(t: &Task, pid: u32, size: u32, to: u32) -> SysResult {
+    const AUDIT_ARCH_I386: u32 = 0x4000_0003;
+    const RESULT: usize = 6;
+    const ORIG_EAX: usize = 11;
+    const EIP: usize = 12;
+    const ESP: usize = 15;
+    let (_, b) = t.tracee(pid)?;
+    let mut info = Vec::new();
+    for word in [b.phase, AUDIT_ARCH_I386, b.regs[EIP], 0, b.regs[ESP], 0] {
+        info.extend(word.to_le_bytes());
+    }
+    match b.phase {
+        // EBX, ECX, EDX, ESI, EDI, EBP are the first six registers.
+        tracee::ENTRY => {
+            for word in [b.regs[ORIG_EAX]].iter().chain(&b.regs[..6]) {
+                info.extend(u64::from(*word).to_le_bytes());
+            }
+        }
+        tracee::LEAVE => {
+            let result = b.regs[RESULT] as i32;
+            info.extend(i64::from(result).to_le_bytes());
+            info.push((-4095..0).contains(&result).into());
+        }
+        _ => {}
+    }
+    t.mem.write_bytes(to, &info[..info.len().min(size as usize)])?;
+    Ok(info.len() as u32)
+}
+
+/// Sends a thread a note.
+fn send(group: u32, tid: u32, note: &HostSiginfo) -> Result<u64, Errno> {
+    let args = [Arg::int(group), Arg::int(tid), Arg::int(KICK as u32), Arg::input(note)];
+    host::call(Sysno::rt_tgsigqueueinfo, &args)
 }
 
 pub(crate) fn ptrace(t: &mut Task, a: [u32; 6]) -> SysResult {
@@ -309,9 +417,8 @@ pub(crate) fn ptrace(t: &mut Task, a: [u32; 6]) -> SysResult {
             if data & !OPTIONS != 0 {
                 return Err(Errno::EINVAL.into());
             }
-            let host_bits = data & !tracee::O_SYSGOOD | tracee::O_EXEC;
-            host_ptrace(SETOPTIONS, pid, Arg::NULL, Arg::uint(host_bits))?;
-            done(t.change_tracee(pid, |b| b.options = data).map(|()| 0))
+            host_ptrace(SETOPTIONS, pid, Arg::NULL, Arg::uint(tracee::host_options(data)))?;
+            done(t.change_tracee(pid, |b| b.options = b.options & tracee::SEIZED | data).map(|()| 0))
         }
         GETEVENTMSG => {
             let mut message = 0u64;
@@ -337,8 +444,12 @@ pub(crate) fn ptrace(t: &mut Task, a: [u32; 6]) -> SysResult {
             })?;
             Ok(0)
         }
-        // ATTACH, SEIZE: of processes that haven't asked for it.
-        16 | 0x4206 => Err(Errno::EPERM.into()),
+        ATTACH => t.attach(pid, None),
+        SEIZE if addr != 0 => Err(Errno::EIO.into()),
+        SEIZE => t.attach(pid, Some(data)),
+        INTERRUPT => t.interrupt(pid),
+        LISTEN => t.listen(pid),
+        GET_SYSCALL_INFO => syscall_info(t, pid, addr, data),
         _ => Err(Errno::EIO.into()),
     }
 }

@@ -692,6 +692,13 @@ impl Cache {
         u
     }
 
+    /// What the unit that host address `site` is in translates.
+    #[must_use]
+    pub fn key_at(&self, site: u64) -> Option<CodeKey> {
+        let offset = u32::try_from(site.checked_sub(self.arena.base())?).ok().filter(|&o| o >= STUBS_SIZE as u32)?;
+        Some(self.unit(self.unit_at(offset)?).key)
+    }
+
     /// Retires the unit that left at `site` because it found its code changed: nothing reaches it any more, but what is known about it stays
     /// for the threads that are still in it.
     pub fn retire_at(&mut self, site: u64) {

@@ -36,7 +36,7 @@ pub(crate) enum Next {
 
 /// A jump to a guest address, to be resolved when the unit is complete.
 pub(crate) struct PendingJump {
-    /// Offset of the 4-byte displacement.
+    /// Offset of the displacement.
     pub(crate) patch: usize,
     /// Guest EIP to reach.
     pub(crate) target: u32,
@@ -44,6 +44,8 @@ pub(crate) struct PendingJump {
     pub(crate) eip: u32,
     /// A call: it must push its landing's address, so it can't be folded into the unit by a short form.
     pub(crate) call: bool,
+    /// The displacement is one byte: it leads forward in the unit, not far if all goes well.
+    short: bool,
 }
 
 /// The state of one translation.
@@ -56,6 +58,8 @@ pub(crate) struct Emitter<'a> {
     pub(crate) mode: Mode,
     /// Index of the instruction being emitted.
     pub(crate) at: usize,
+    /// Jumps forward in the unit over less than this many guest bytes are short.
+    near: u32,
     /// What to add to R12 to get guest ESP: see [`crate::esp`].
     pub(crate) esp: i32,
     /// Index of the first instruction at whose start the status flags are the guest's again.
@@ -96,6 +100,9 @@ fn is_bit_string(i: &Instruction) -> bool {
     bit && i.op0_kind() == OpKind::Memory && i.op1_kind() == OpKind::Register
 }
 
+/// Jumps forward over no more guest bytes are made short.
+const NEAR: u32 = 32;
+
 /// Translates `insns`, which lie one after the other in `bytes`.
 pub(crate) fn emit(
     eip: u32,
@@ -106,6 +113,25 @@ pub(crate) fn emit(
     config: &Config,
     source: &mut dyn Source,
 ) -> Unit {
+    // How far a jump forward leads is known when it is there: once in a while too far for a short one.
+    // Code that looks up its pages is long.
+    let near = if config.address_form == AddressForm::Tlb { 0 } else { NEAR };
+    let unit = [near, 0].into_iter().find_map(|near| emit_with(eip, insns, bytes, mode, checked, config, source, near));
+    unit.expect("long jumps reach everything")
+}
+
+/// Translates `insns`; `None` if a short jump didn't reach its target.
+#[allow(clippy::too_many_arguments, reason = "what `emit` is given, and one more")]
+fn emit_with(
+    eip: u32,
+    insns: &[Insn],
+    bytes: &[u8],
+    mode: Mode,
+    checked: bool,
+    config: &Config,
+    source: &mut dyn Source,
+    near: u32,
+) -> Option<Unit> {
     let insns = if checked { &insns[..checked::span(insns)] } else { insns };
     let snapshot = checked.then(|| Snapshot::new(eip, insns, bytes));
     let mut e = Emitter {
@@ -115,6 +141,7 @@ pub(crate) fn emit(
         insns,
         mode,
         at: 0,
+        near,
         esp: 0,
         stale_until: 0,
         marks: Vec::with_capacity(insns.len() + 4),
@@ -131,7 +158,7 @@ pub(crate) fn emit(
     e.buf.bytes.reserve(bytes.len() * 3 + 64);
     let (targets, loop_heads) = branch::targets(insns);
     // Host string instructions can't be told to use GS for EDI: beside a window, they look their pages up.
-    let looking_up = Config { address_form: AddressForm::Tlb, ..*config };
+    let looking_up = Config { address_form: AddressForm::Tlb, shared_checks: false, ..*config };
     let windowed = config.paged && config.address_form == AddressForm::Gs;
     if config.extended {
         e.groups.targets.clone_from(&targets);
@@ -140,7 +167,8 @@ pub(crate) fn emit(
     for (i, insn) in insns.iter().enumerate() {
         e.at = i;
         let before_jcc = insns.get(i + 1).is_some_and(|n| n.iced.is_jcc_short_or_near());
-        e.config = if windowed && insn.kind == Kind::String { &looking_up } else { config };
+        let looks_up = windowed && (insn.kind == Kind::String || e.source.keeps_faulting(insn.eip()));
+        e.config = if looks_up { &looking_up } else { config };
         let restarts = e.looks_up() && insn.kind == Kind::String && string::is_repeated(insn);
         if targets.contains(&insn.eip()) || before_jcc || restarts {
             // Jumps find ESP in R12, as does an instruction that goes on from its own start; and nothing may come between a compare and
@@ -182,7 +210,7 @@ pub(crate) fn emit(
         e.sync_esp();
         e.jump_to(end, end);
     }
-    Unit { snapshot, ..e.finish(eip, end.wrapping_sub(eip)) }
+    Some(Unit { snapshot, ..e.finish(eip, end.wrapping_sub(eip))? })
 }
 
 impl Emitter<'_> {
@@ -413,14 +441,29 @@ impl Emitter<'_> {
             stubs::jump_through_table(&mut self.buf);
             return;
         }
+        if self.pending_short(0xeb, target, eip) {
+            return;
+        }
         self.buf.align_patch(1);
         self.buf.bytes.push(0xe9);
         self.pending(target, eip, false);
     }
 
+    /// Appends the short jump `opcode` to `target`, if that is a little further on in the unit.
+    pub(crate) fn pending_short(&mut self, opcode: u8, target: u32, eip: u32) -> bool {
+        // The jump itself is no target ahead.
+        let short = target.wrapping_sub(eip.wrapping_add(1)) < self.near && self.is_inside(target);
+        if short {
+            self.buf.bytes.extend_from_slice(&[opcode, 0]);
+            let patch = self.buf.pos() - 1;
+            self.jumps.push(PendingJump { patch, target, eip, call: false, short });
+        }
+        short
+    }
+
     /// Appends a displacement that will reach the translation of `target`.
     pub(crate) fn pending(&mut self, target: u32, eip: u32, call: bool) {
-        self.jumps.push(PendingJump { patch: self.buf.pos(), target, eip, call });
+        self.jumps.push(PendingJump { patch: self.buf.pos(), target, eip, call, short: false });
         self.buf.bytes.extend_from_slice(&[0; 4]);
     }
 
@@ -460,11 +503,16 @@ impl Emitter<'_> {
     }
 
     /// Resolves jumps: inside the unit directly, others through an exit behind the code, which chaining bypasses.
-    fn finish(mut self, eip: u32, len: u32) -> Unit {
+    fn finish(mut self, eip: u32, len: u32) -> Option<Unit> {
         let body = self.buf.pos() as u32;
         self.emit_slow_ways();
         for j in core::mem::take(&mut self.jumps) {
             let inside = self.emitted(j.target).filter(|_| !j.call);
+            if j.short {
+                let distance = i8::try_from(i64::from(inside?) - (j.patch as i64 + 1)).ok()?;
+                self.buf.bytes[j.patch] = distance as u8;
+                continue;
+            }
             let to = match inside {
                 Some(host) => host as usize,
                 None if self.is_far(j.target) => {
@@ -484,7 +532,7 @@ impl Emitter<'_> {
             self.buf.set32(j.patch, (to as u32).wrapping_sub(j.patch as u32 + 4));
         }
         checked::place_constants(&mut self);
-        Unit {
+        Some(Unit {
             eip,
             len,
             insns: self.insns.len() as u32,
@@ -494,6 +542,6 @@ impl Emitter<'_> {
             exits: self.exits,
             landings: self.landings,
             snapshot: None,
-        }
+        })
     }
 }

@@ -111,10 +111,10 @@ pub fn image(mut pieces: Vec<Piece>, mut targets: Vec<u32>, chaining: bool) -> V
     let mut links: Vec<Vec<u32>> = pieces.iter().map(|p| vec![0; p.exits.len()]).collect();
     let mut incoming: Vec<Vec<(u32, u32)>> = vec![Vec::new(); pieces.len()];
     for from in (0..pieces.len()).filter(|_| chaining) {
-        for exit in 0..pieces[from].exits.len() {
+        for (exit, link) in links[from].iter_mut().enumerate() {
             let ExitKind::Link { target, patch } = pieces[from].exits[exit].kind else { continue };
             let Some((to, at)) = holder(&pieces, target) else { continue };
-            links[from][exit] = to as u32 + 1;
+            *link = to as u32 + 1;
             incoming[to].push((from as u32, exit as u32));
             pieces[from].patch(patch, bases[to].wrapping_add(at).wrapping_sub(bases[from]));
         }

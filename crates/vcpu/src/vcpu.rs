@@ -322,6 +322,8 @@ pub(crate) fn written_page(fault: &Fault, host: &HostFault) -> Option<Gva> {
 
 impl Drop for Vcpu {
     fn drop(&mut self) {
+        // Of a process that was killed inside, by the thread that made it.
+        self.process.world.come_out(&self.me);
         self.process.world.part(&self.me);
         self.publish_stats();
     }
