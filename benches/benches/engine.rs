@@ -1,4 +1,4 @@
-//! What the engine's paths cost around and between translations: entering and leaving, chained jumps, indirect jumps, calls and
+//! What the engine's paths cost around and between translations: entering and leaving, dispatching, calling out, chained jumps, indirect jumps, calls and
 //! returns, instructions left to the interpreter, faults. Each sample runs a small guest loop to its end; throughput is
 //! in turns of the loop, so that a figure is the time of one.
 
@@ -15,7 +15,7 @@ const STACK_TOP: u32 = DATA + 0x8000;
 const TURNS: u32 = 10_000;
 
 /// A CPU at the beginning of `code`.
-fn guest(code: &[u8], extended: bool) -> Vcpu {
+fn guest(code: &[u8], change: fn(&mut Config)) -> Vcpu {
     let window = xlat86_host::scratch_low(&[CODE..CODE + 0x4000, DATA..DATA + 0x10000]).expect("the low 4 GB are free");
     let space = Arc::new(FlatSpace::new(window));
     let rw = Prot { mapped: true, read: true, write: true, ..Prot::default() };
@@ -23,8 +23,9 @@ fn guest(code: &[u8], extended: bool) -> Vcpu {
     space.set_prot(Gva(DATA), 0x10000, rw);
     window.write_bytes(CODE, code).expect("the code fits");
     let mut config = Config::default();
-    config.translator.extended = extended;
+    change(&mut config);
     let process = Process::new(space, config).expect("the host lets us translate");
+    process.call_out_at(Gva(CODE), 0x4000);
     Vcpu::new(&process).expect("the host lets us run")
 }
 
@@ -47,25 +48,49 @@ fn run(cpu: &mut Vcpu) {
     assert_eq!(cpu.run(), Exit::SoftInt(0x80));
 }
 
-/// Name, whether a translation may go on past a jump, and the body of a loop.
-const LOOPS: &[(&str, bool, &[u8])] = &[
+fn by_default(_: &mut Config) {}
+
+/// A translation ends where a jump may: each is a basic block.
+fn basic_blocks(config: &mut Config) {
+    config.translator.extended = false;
+}
+
+/// Jumps from one translation to another go through the dispatcher.
+fn unchained(config: &mut Config) {
+    basic_blocks(config);
+    config.translator.chaining = false;
+}
+
+/// System calls with an odd EAX are done without leaving.
+fn calling_out(config: &mut Config) {
+    config.call_out = Some(|gpr, _| gpr[Reg::Eax as usize] & 1 != 0);
+}
+
+/// Name, settings, and the body of a loop.
+type Loop = (&'static str, fn(&mut Config), &'static [u8]);
+
+const LOOPS: &[Loop] = &[
     // add eax, ecx
-    ("loop in one translation", true, &[0x01, 0xc8]),
+    ("loop in one translation", by_default, &[0x01, 0xc8]),
     // jmp 1f; nops; 1: jmp 2f; nops; 2:, three translations that jump to each other
-    ("chained loop of three", false, &[0xeb, 2, 0x90, 0x90, 0xeb, 2, 0x90, 0x90]),
+    ("chained loop of three", basic_blocks, &[0xeb, 2, 0x90, 0x90, 0xeb, 2, 0x90, 0x90]),
+    // the same
+    ("dispatched loop of three", unchained, &[0xeb, 2, 0x90, 0x90, 0xeb, 2, 0x90, 0x90]),
     // call f; jmp 1f; f: ret; 1:
-    ("call and return", true, &[0xe8, 2, 0, 0, 0, 0xeb, 1, 0xc3]),
+    ("call and return", by_default, &[0xe8, 2, 0, 0, 0, 0xeb, 1, 0xc3]),
     // mov eax, offset 1f; jmp eax; nop; 1:
-    ("indirect jump", true, &[0xb8, 8, 0, 0, 1, 0xff, 0xe0, 0x90]),
+    ("indirect jump", by_default, &[0xb8, 8, 0, 0, 1, 0xff, 0xe0, 0x90]),
     // xor eax, eax; lsl edx, eax: sensitive, and left to the interpreter
-    ("leave, interpret, re-enter", true, &[0x31, 0xc0, 0x0f, 0x03, 0xd0]),
+    ("leave, interpret, re-enter", by_default, &[0x31, 0xc0, 0x0f, 0x03, 0xd0]),
+    // mov eax, 1; int 0x80; mov al, 0
+    ("call out", calling_out, &[0xb8, 1, 0, 0, 0, 0xcd, 0x80, 0xb0, 0]),
 ];
 
 fn loops(c: &mut Criterion) {
     let mut group = c.benchmark_group("engine");
     group.throughput(Throughput::Elements(u64::from(TURNS)));
-    for (name, extended, body) in LOOPS {
-        let mut cpu = guest(&turns(body), *extended);
+    for (name, change, body) in LOOPS {
+        let mut cpu = guest(&turns(body), *change);
         run(&mut cpu);
         group.bench_function(*name, |b| b.iter(|| run(&mut cpu)));
     }
@@ -76,7 +101,7 @@ fn exits(c: &mut Criterion) {
     let mut group = c.benchmark_group("exit");
     group.throughput(Throughput::Elements(1));
     // int 0x80, at once: dispatch, enter, leave.
-    let mut cpu = guest(&[0xcd, 0x80], true);
+    let mut cpu = guest(&[0xcd, 0x80], by_default);
     group.bench_function("system call", |b| {
         b.iter(|| {
             cpu.state_mut().eip = CODE;
@@ -84,7 +109,7 @@ fn exits(c: &mut Criterion) {
         });
     });
     // mov eax, [0]: the host's signal, the search for the guest instruction, the interpreter's verdict.
-    let mut cpu = guest(&[0xa1, 0, 0, 0, 0], true);
+    let mut cpu = guest(&[0xa1, 0, 0, 0, 0], by_default);
     group.bench_function("fault", |b| {
         b.iter(|| {
             cpu.state_mut().eip = CODE;
@@ -94,7 +119,7 @@ fn exits(c: &mut Criterion) {
     // mov byte [1f + 1], cl; 1: mov al, imm8; int 0x80: the page is unprotected, its translations dropped and made anew.
     let mut code = vec![0x88, 0x0d, 0, 0, 0, 0, 0xb0, 1, 0xcd, 0x80];
     code[2..6].copy_from_slice(&(CODE + 7).to_le_bytes());
-    let mut cpu = guest(&code, true);
+    let mut cpu = guest(&code, by_default);
     group.bench_function("code changed", |b| {
         b.iter(|| {
             cpu.state_mut().eip = CODE;

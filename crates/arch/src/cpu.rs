@@ -182,6 +182,7 @@ impl CpuState {
     }
 
     /// The mode bits this state decodes and translates under.
+    #[inline]
     #[must_use]
     pub fn mode(&self) -> Mode {
         let s = |s: Seg| &self.seg[s as usize];

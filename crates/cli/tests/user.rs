@@ -26,8 +26,8 @@ fn same(name: &str) {
     same_with(name, &["--engine", &engine()], 20);
 }
 
-/// [`same`] with these options of `xlat86 run`, for a program that prints more than `least` lines.
-fn same_with(name: &str, options: &[&str], least: usize) {
+/// [`same`] with these options of `xlat86 run`, for a program that prints more than `least` lines. Gives what the emulator said besides.
+fn same_with(name: &str, options: &[&str], least: usize) -> String {
     let native = run(&["/usr/bin/setarch", "-R"], name);
     let emulator = ["/usr/bin/timeout", "-s", "KILL", "100", GUARD, XLAT86, "run"];
     let emulated = run(&[&emulator, options].concat(), name);
@@ -49,6 +49,7 @@ fn same_with(name: &str, options: &[&str], least: usize) {
         (emulated.status.code(), emulated.status.signal()),
         "{name}"
     );
+    String::from_utf8_lossy(&emulated.stderr).into_owned()
 }
 
 #[test]
@@ -117,6 +118,28 @@ fn racing_threads() {
         same_with("./race", &["--engine", "interp"], 1);
         same_with("./race", &["--engine", "dbt"], 1);
         same_with("./race", &["--engine", "dbt", "--cache-size", "256K"], 1);
+    }
+}
+
+/// Threads that translate, chain, invalidate and evict at once: much code, a small cache.
+#[test]
+fn crowded_cache() {
+    same_with("./crowd", &["--engine", "interp"], 8);
+    same_with("./crowd", &["--engine", "dbt"], 8);
+    for _ in 0..3 {
+        let stats = same_with("./crowd", &["--engine", "dbt", "--cache-size", "256K", "--stats=json"], 8);
+        let stats: serde_json::Value = serde_json::from_str(&stats).unwrap_or_else(|e| panic!("{e}: {stats}"));
+        for (counter, least) in [("units", 10_000), ("chains", 100), ("invalidated", 100), ("evictions", 50)] {
+            assert!(stats[counter].as_u64() >= Some(least), "{counter}: {stats}");
+        }
+    }
+}
+
+/// The vDSO's clocks, which translated code reads without leaving, under a storm of signals.
+#[test]
+fn clocks_of_the_vdso() {
+    for engine in ["interp", "dbt", "lockstep"] {
+        same_with("./clocks", &["--engine", engine], 40);
     }
 }
 

@@ -2,7 +2,7 @@
 
 use crate::Kind;
 use crate::table::{CodeInfo, Only, info_of};
-use iced_x86::{Code, ConstantOffsets, Decoder, DecoderError, DecoderOptions, Instruction, OpKind};
+use iced_x86::{Code, CodeSize, ConstantOffsets, Decoder, DecoderError, DecoderOptions, Instruction, OpKind};
 use xlat86_arch::{Fault, Features, Mode};
 
 /// Longest legal instruction in bytes; a longer one raises #GP(0) (SDM vol. 2A, 2.3.11).
@@ -23,8 +23,6 @@ pub struct Insn {
     /// F2 and F3 prefixes that the CPU ignores are left out of it, so that it re-encodes to the same meaning on a
     /// host whose extensions would give them one (TZCNT, LZCNT, WBNOINVD, XACQUIRE).
     pub iced: Instruction,
-    /// Where displacement and immediates stand in the bytes.
-    pub offsets: ConstantOffsets,
     /// Classification.
     pub kind: Kind,
     over_long: bool,
@@ -32,8 +30,7 @@ pub struct Insn {
 
 impl Default for Insn {
     fn default() -> Self {
-        let (iced, offsets) = Default::default();
-        Insn { iced, offsets, kind: Kind::Invalid, over_long: false }
+        Insn { iced: Instruction::default(), kind: Kind::Invalid, over_long: false }
     }
 }
 
@@ -58,6 +55,14 @@ impl Insn {
     #[must_use]
     pub fn code(&self) -> Code {
         self.iced.code()
+    }
+    /// Where displacement and immediates stand in `bytes`, which this was decoded from. They are decoded once more: few ever ask.
+    #[must_use]
+    pub fn offsets(&self, bytes: &[u8]) -> ConstantOffsets {
+        let bitness = if self.iced.code_size() == CodeSize::Code16 { 16 } else { 32 };
+        let mut decoder = Decoder::new(bitness, bytes, OPTIONS);
+        let iced = decoder.decode();
+        decoder.get_constant_offsets(&iced)
     }
     /// What executing an invalid instruction raises; `None` for all others.
     #[must_use]
@@ -148,64 +153,77 @@ pub fn decode_block_into(
     limit: usize,
 ) {
     block.insns.clear();
-    decode_more(block, bytes, eip, page_left, mode, features, limit);
+    Blocks::new(bytes, eip, page_left, mode, features).next_into(block, limit);
 }
 
-/// [`decode_block_into`] that appends to the instructions `block` holds already; everything else is replaced.
-pub fn decode_more(
-    block: &mut Block,
-    bytes: &[u8],
+/// The basic blocks at the head of some bytes, one after the other.
+pub struct Blocks<'a> {
+    decoder: Decoder<'a>,
+    bytes: &'a [u8],
     eip: u32,
     page_left: usize,
     mode: Mode,
     features: Features,
-    limit: usize,
-) {
-    let limit = block.insns.len() + if mode.has(Mode::TRAP) { 1 } else { limit.max(1) };
-    let mut decoder = Decoder::with_ip(mode.bitness(), bytes, u64::from(eip), OPTIONS);
-    block.eip = eip;
-    block.mode = mode;
-    block.crosses_page = false;
-    let mut pos = 0;
-    block.end = loop {
-        if pos >= page_left && pos > 0 {
-            break BlockEnd::PageEnd;
-        }
-        if block.insns.len() == limit {
-            break BlockEnd::Limit;
-        }
-        // Decoded in place: copying what iced has just written field by field stalls on every store.
-        block.insns.push(Insn::default());
-        let insn = block.insns.last_mut().expect("just pushed");
-        decoder.decode_out(&mut insn.iced);
-        let next = decoder.position();
-        let crosses = next > page_left;
-        let truncated = decoder.last_error() == DecoderError::NoMoreBytes;
-        if truncated || (crosses && pos > 0) {
-            block.insns.pop();
-            // Where the bytes of this page are all there, it is the page that ends, not the input.
-            break if pos > 0 && bytes.len() >= page_left { BlockEnd::PageEnd } else { BlockEnd::Truncated };
-        }
-        let info = info_of(insn.iced.code());
-        insn.kind = kind_under(info, &insn.iced, mode, features);
-        insn.offsets = decoder.get_constant_offsets(&insn.iced);
-        if !info.repeats {
-            drop_ignored_repeats(&mut insn.iced);
-        }
-        block.crosses_page = crosses;
-        pos = next;
-        if insn.kind == Kind::Invalid {
-            insn.over_long = insn.len() == MAX_INSN_LEN && is_over_long(&bytes[pos - MAX_INSN_LEN..], mode);
-            break BlockEnd::Invalid;
-        }
-        if info.ends_block {
-            break BlockEnd::ControlFlow;
-        }
-        if crosses {
-            break BlockEnd::PageEnd;
-        }
-    };
-    block.len = pos as u32;
+}
+
+impl<'a> Blocks<'a> {
+    /// Of `bytes`; arguments as for [`decode_block`].
+    #[must_use]
+    pub fn new(bytes: &'a [u8], eip: u32, page_left: usize, mode: Mode, features: Features) -> Self {
+        let decoder = Decoder::with_ip(mode.bitness(), bytes, u64::from(eip), OPTIONS);
+        Blocks { decoder, bytes, eip, page_left, mode, features }
+    }
+
+    /// Appends the next block's instructions, at most `limit`, to those that `block` holds already; everything else is replaced. Nothing follows
+    /// a block that doesn't end by [`BlockEnd::ControlFlow`] or [`BlockEnd::Limit`].
+    pub fn next_into(&mut self, block: &mut Block, limit: usize) {
+        let Blocks { ref mut decoder, bytes, eip, page_left, mode, features } = *self;
+        let limit = block.insns.len() + if mode.has(Mode::TRAP) { 1 } else { limit.max(1) };
+        let start = decoder.position();
+        block.eip = eip.wrapping_add(start as u32);
+        block.mode = mode;
+        block.crosses_page = false;
+        let mut pos = start;
+        block.end = loop {
+            if pos >= page_left && pos > start {
+                break BlockEnd::PageEnd;
+            }
+            if block.insns.len() == limit {
+                break BlockEnd::Limit;
+            }
+            // Decoded in place: copying what iced has just written field by field stalls on every store.
+            block.insns.push(Insn::default());
+            let insn = block.insns.last_mut().expect("just pushed");
+            decoder.decode_out(&mut insn.iced);
+            let next = decoder.position();
+            let crosses = next > page_left;
+            let truncated = decoder.last_error() == DecoderError::NoMoreBytes;
+            if truncated || (crosses && pos > start) {
+                block.insns.pop();
+                // Where the bytes of this page are all there, it is the page that ends, not the input.
+                let page_ends = pos > start && bytes.len() >= page_left;
+                break if page_ends { BlockEnd::PageEnd } else { BlockEnd::Truncated };
+            }
+            let info = info_of(insn.iced.code());
+            insn.kind = kind_under(info, &insn.iced, mode, features);
+            if !info.repeats {
+                drop_ignored_repeats(&mut insn.iced);
+            }
+            block.crosses_page = crosses;
+            pos = next;
+            if insn.kind == Kind::Invalid {
+                insn.over_long = insn.len() == MAX_INSN_LEN && is_over_long(&bytes[pos - MAX_INSN_LEN..], mode);
+                break BlockEnd::Invalid;
+            }
+            if info.ends_block {
+                break BlockEnd::ControlFlow;
+            }
+            if crosses {
+                break BlockEnd::PageEnd;
+            }
+        };
+        block.len = (pos - start) as u32;
+    }
 }
 
 fn kind_under(info: &CodeInfo, iced: &Instruction, mode: Mode, features: Features) -> Kind {

@@ -13,7 +13,7 @@ mod per_code;
 mod requires;
 mod table;
 
-pub use block::{Block, BlockEnd, Insn, MAX_INSN_LEN, decode_block, decode_block_into, decode_insn, decode_more};
+pub use block::{Block, BlockEnd, Blocks, Insn, MAX_INSN_LEN, decode_block, decode_block_into, decode_insn};
 pub use facts::{Facts, facts};
 pub use kind::Kind;
 pub use per_code::PerCode;

@@ -153,8 +153,9 @@ impl Case {
 #[must_use]
 pub fn with_immediate(encoding: &[u8], rng: &mut Rng) -> (Vec<u8>, Insn) {
     let (mut code, insn) = (encoding.to_vec(), decode(encoding));
-    if insn.offsets.has_immediate() {
-        code[insn.offsets.immediate_offset()] = rng.next() as u8;
+    let offsets = insn.offsets(&code);
+    if offsets.has_immediate() {
+        code[offsets.immediate_offset()] = rng.next() as u8;
     }
     let insn = decode(&code);
     (code, insn)

@@ -207,13 +207,13 @@ fn settle(rng: &mut Rng, insn: &Insn, bytes: &mut [u8]) {
     let i = &insn.iced;
     let based = i.memory_base().is_gpr32() && i.memory_base() != i.memory_index();
     if i.op_kinds().any(|k| k == OpKind::Memory) && !based && i.memory_displ_size() == 4 {
-        let place = insn.offsets.displacement_offset();
+        let place = insn.offsets(bytes).displacement_offset();
         bytes[place..place + 4].copy_from_slice(&address(rng).wrapping_sub(segment_base(insn)).to_le_bytes());
     }
     if matches!(i.op0_kind(), OpKind::NearBranch16 | OpKind::NearBranch32) {
         // A little ahead: never onto the instruction itself, which would run for ever.
-        let place = insn.offsets.immediate_offset();
-        let size = insn.offsets.immediate_size();
+        let offsets = insn.offsets(bytes);
+        let (place, size) = (offsets.immediate_offset(), offsets.immediate_size());
         bytes[place..place + size].fill(0);
         bytes[place] = 0x10 + rng.below(0x40) as u8;
     }

@@ -6,10 +6,10 @@
 //! goes through the jump table). Signal handlers run on the alternate stack.
 
 use crate::crossing::{CROSSINGS, Crossing, Descriptor, Load};
-use crate::frame::{Frame, FrameMemory, Left, Returns};
+use crate::frame::{CallOut, Frame, FrameMemory, Left, Returns};
 use crate::slot::GUARD;
-use crate::{Arena, JumpTable, Ram, TlbMemory, slot};
-use core::arch::naked_asm;
+use crate::{Arena, JumpTable, Ram, TlbMemory, Window, slot};
+use core::arch::{asm, naked_asm};
 use core::mem::offset_of;
 use memmap2::{MmapMut, MmapOptions};
 use std::io;
@@ -38,6 +38,9 @@ struct ReturnStack {
 }
 
 impl ReturnStack {
+    /// Bytes between the guard and the top.
+    const DEPTH: u64 = RETURN_STACK as u64 - 64;
+
     fn new(arena: &Arena, sentinel: usize) -> io::Result<ReturnStack> {
         let map = MmapOptions::new().len(GUARD + RETURN_STACK).no_reserve_swap().map_anon()?;
         let base = map.as_ptr() as u64;
@@ -53,7 +56,7 @@ impl ReturnStack {
 
     /// 16 bytes above the sentinel stay free, for the overshoot of a return that pops it.
     fn top(&self) -> u64 {
-        self.guard() + (GUARD + RETURN_STACK) as u64 - 64
+        self.guard() + GUARD as u64 + Self::DEPTH
     }
 
     fn guard(&self) -> u64 {
@@ -181,19 +184,36 @@ impl VcpuFrame {
     /// Runs translated code from arena offset `offset` until it leaves; then [`Frame::left`] says why.
     ///
     /// Sound because of the trust stated at [`Arena`]: whatever is in the arena keeps the host's state intact.
+    // Inlined up to the loop that dispatches: see `enter`.
+    #[inline(always)]
     pub fn enter(&mut self, arena: &Arena, offset: u32) {
         assert!((offset as usize) < arena.size() && self.regs().arena == arena.base());
-        self.regs().left = Left::Call;
+        let f = self.regs();
+        f.left = Left::NotEntered;
+        f.pending = slot::pending_flag() as u64;
+        if f.return_sp < f.return_top - ReturnStack::DEPTH + 8 {
+            // Entering pushes.
+            f.return_sp = f.return_top;
+        }
         slot::set_return_guards(self.stacks.each_ref().map(ReturnStack::guard));
-        // SAFETY: the frame is valid and exclusively ours; the code in the arena is trusted; all registers that the
-        // System V ABI says a callee preserves are saved and restored by the routine.
-        unsafe { enter(self.frame, arena.base() + u64::from(offset), slot::pending_flag()) }
+        // SAFETY: the frame is valid and exclusively ours; the code in the arena is trusted.
+        unsafe { enter(self.frame, arena.base() + u64::from(offset)) }
+    }
+
+    /// Has [`Frame::call_out`] call `function`, which sees `memory`, the guest's.
+    pub fn set_call_out(&mut self, function: CallOut, memory: Window) {
+        self.regs().function = Some((function, memory));
     }
 }
 
 /// Address of the leave routine, for [`Frame::leave`].
 pub(crate) fn leave_address() -> u64 {
     xlat86_leave as *const () as u64
+}
+
+/// Address of the routine that calls out, for [`Frame::call_out`].
+pub(crate) fn call_out_address() -> u64 {
+    xlat86_call_out as *const () as u64
 }
 
 /// Host code range in which a signal may still cancel an entry, and where to continue then.
@@ -216,19 +236,55 @@ unsafe extern "C" {
     static xlat86_leave_trap: u8;
 }
 
-/// Loads the guest's registers and jumps to `target`.
+/// Runs translated code from `target` until it leaves.
+///
+/// The host predicts returns by a stack of its own. So that it stays in step, neither this nor leaving is a call with a return on the host's
+/// side: the address to come back to is pushed and jumped to. On the guest's side leaving is a call and entering a return, which goes on where
+/// it left, mostly.
+///
+/// # Safety
+/// `frame` is valid, complete, and nobody else's; the code at `target` is trusted to keep the block ABI.
+#[inline(always)]
+unsafe fn enter(frame: *mut Frame, target: u64) {
+    // SAFETY: the caller's promise. All registers that the code changes are named or saved; the stack is left as found.
+    unsafe {
+        asm!(
+            "push rbx", "push rbp",
+            "lea rax, [rip + 2f]",
+            "push rax",
+            "jmp {enter}",
+            "2:",
+            "pop rbp", "pop rbx",
+            enter = sym xlat86_enter,
+            in("rdi") frame,
+            in("rsi") target,
+            out("r12") _, out("r13") _, out("r14") _, out("r15") _,
+            clobber_abi("C"),
+        );
+    }
+}
+
+/// MXCSR without its sticky flags, as host code needs it: every exception masked, rounding to nearest.
+const HOST_MXCSR: u32 = 0x1f80;
+
+/// Loads the guest's registers and goes to the address in RSI.
 #[unsafe(naked)]
-unsafe extern "C" fn enter(frame: *mut Frame, target: u64, pending: *const u8) {
+unsafe extern "C" fn xlat86_enter() {
     naked_asm!(
-        "push rbx", "push rbp", "push r12", "push r13", "push r14", "push r15",
         "mov [rdi + {host_sp}], rsp",
         "mov r14, rdi",
-        "mov r11, rsi",
         ".globl xlat86_enter_check, xlat86_enter_jump, xlat86_enter_cancel",
         "xlat86_enter_check:",
+        "mov rdx, [r14 + {pending}]",
         "cmp byte ptr [rdx], 0",
         "jne xlat86_enter_cancel",
+        // Loading it takes longer than looking whether it needs to be.
+        "stmxcsr [rsp - 8]",
+        "mov eax, [rsp - 8]",
+        "cmp eax, [r14 + {mxcsr}]",
+        "je 2f",
         "ldmxcsr [r14 + {mxcsr}]",
+        "2:",
         "movaps xmm0, [r14 + {xmm}]", "movaps xmm1, [r14 + {xmm} + 16]",
         "movaps xmm2, [r14 + {xmm} + 32]", "movaps xmm3, [r14 + {xmm} + 48]",
         "movaps xmm4, [r14 + {xmm} + 64]", "movaps xmm5, [r14 + {xmm} + 80]",
@@ -236,6 +292,7 @@ unsafe extern "C" fn enter(frame: *mut Frame, target: u64, pending: *const u8) {
         "mov r13, [r14 + {arena}]",
         "mov r15, [r14 + {table}]",
         "mov rsp, [r14 + {return_sp}]",
+        "push rsi",
         // Flags without POPF (13 cycles): DF by STD, OF by an addition, the rest by SAHF.
         "mov ecx, [r14 + {flags}]",
         "test ecx, 0x400",
@@ -252,55 +309,69 @@ unsafe extern "C" fn enter(frame: *mut Frame, target: u64, pending: *const u8) {
         "mov eax, [r14]", "mov ecx, [r14 + 4]", "mov edx, [r14 + 8]", "mov ebx, [r14 + 12]",
         "mov r12d, [r14 + 16]", "mov ebp, [r14 + 20]", "mov esi, [r14 + 24]", "mov edi, [r14 + 28]",
         "xlat86_enter_jump:",
-        "jmp r11",
+        "ret",
         "xlat86_enter_cancel:",
         "cld",
-        "mov dword ptr [r14 + {left}], {not_entered}",
-        "mov rsp, [r14 + {host_sp}]",
-        "mov dword ptr [rsp - 8], 0x1f80",
-        "ldmxcsr [rsp - 8]",
-        "pop r15", "pop r14", "pop r13", "pop r12", "pop rbp", "pop rbx",
-        "ret",
+        "jmp xlat86_leave_host",
         host_sp = const offset_of!(Frame, host_sp),
+        pending = const offset_of!(Frame, pending),
         mxcsr = const offset_of!(Frame, mxcsr),
         xmm = const offset_of!(Frame, xmm),
         arena = const offset_of!(Frame, arena),
         table = const offset_of!(Frame, table),
         return_sp = const offset_of!(Frame, return_sp),
         flags = const offset_of!(Frame, flags),
-        left = const offset_of!(Frame, left),
-        not_entered = const Left::NotEntered as u32,
     )
 }
 
-/// Called by translated code: saves its registers and returns from [`enter`].
+/// Saves the guest's registers.
+macro_rules! save_registers {
+    () => {
+        concat!(
+            "mov [r14 + {return_sp}], rsp\n",
+            "mov rsp, [r14 + {host_sp}]\n",
+            "pushfq\n",
+            "pop r11\n",
+            "cld\n",
+            "mov [r14 + {flags}], r11d\n",
+            "mov [r14], eax\n mov [r14 + 4], ecx\n mov [r14 + 8], edx\n mov [r14 + 12], ebx\n",
+            "mov [r14 + 16], r12d\n mov [r14 + 20], ebp\n mov [r14 + 24], esi\n mov [r14 + 28], edi\n",
+            "movaps [r14 + {xmm}], xmm0\n movaps [r14 + {xmm} + 16], xmm1\n",
+            "movaps [r14 + {xmm} + 32], xmm2\n movaps [r14 + {xmm} + 48], xmm3\n",
+            "movaps [r14 + {xmm} + 64], xmm4\n movaps [r14 + {xmm} + 80], xmm5\n",
+            "movaps [r14 + {xmm} + 96], xmm6\n movaps [r14 + {xmm} + 112], xmm7\n",
+            "stmxcsr [r14 + {mxcsr}]\n",
+        )
+    };
+}
+
+/// Called by translated code: saves its registers and goes back to [`enter`].
 #[unsafe(naked)]
 unsafe extern "C" fn xlat86_leave() {
     naked_asm!(
         "pop qword ptr [r14 + {site}]",
-        ".globl xlat86_leave_trap",
+        "mov dword ptr [r14 + {left}], {call}",
+        ".globl xlat86_leave_trap, xlat86_leave_host",
         "xlat86_leave_trap:",
         "mov [r14 + {target}], r11",
         "mov [r14 + {address}], r8",
-        "mov [r14 + {return_sp}], rsp",
+        save_registers!(),
+        "xlat86_leave_host:",
         "mov rsp, [r14 + {host_sp}]",
-        "pushfq",
-        "pop r11",
-        "cld",
-        "mov [r14 + {flags}], r11d",
-        "mov [r14], eax", "mov [r14 + 4], ecx", "mov [r14 + 8], edx", "mov [r14 + 12], ebx",
-        "mov [r14 + 16], r12d", "mov [r14 + 20], ebp", "mov [r14 + 24], esi", "mov [r14 + 28], edi",
-        "movaps [r14 + {xmm}], xmm0", "movaps [r14 + {xmm} + 16], xmm1",
-        "movaps [r14 + {xmm} + 32], xmm2", "movaps [r14 + {xmm} + 48], xmm3",
-        "movaps [r14 + {xmm} + 64], xmm4", "movaps [r14 + {xmm} + 80], xmm5",
-        "movaps [r14 + {xmm} + 96], xmm6", "movaps [r14 + {xmm} + 112], xmm7",
-        "stmxcsr [r14 + {mxcsr}]",
-        // The host's code runs with its own rounding mode and masks.
-        "mov dword ptr [rsp - 8], 0x1f80",
+        // The host's code runs with its own rounding mode and masks. What it sets besides is no matter.
+        "stmxcsr [rsp - 8]",
+        "mov eax, [rsp - 8]",
+        "and eax, 0xffc0",
+        "cmp eax, {host_mxcsr}",
+        "je 2f",
+        "mov dword ptr [rsp - 8], {host_mxcsr}",
         "ldmxcsr [rsp - 8]",
-        "pop r15", "pop r14", "pop r13", "pop r12", "pop rbp", "pop rbx",
-        "ret",
+        "2:",
+        "pop rcx",
+        "jmp rcx",
         site = const offset_of!(Frame, site),
+        left = const offset_of!(Frame, left),
+        call = const Left::Call as u32,
         target = const offset_of!(Frame, target),
         address = const offset_of!(Frame, address),
         return_sp = const offset_of!(Frame, return_sp),
@@ -308,7 +379,49 @@ unsafe extern "C" fn xlat86_leave() {
         flags = const offset_of!(Frame, flags),
         xmm = const offset_of!(Frame, xmm),
         mxcsr = const offset_of!(Frame, mxcsr),
+        host_mxcsr = const HOST_MXCSR,
     )
+}
+
+/// Called by translated code in place of leaving: calls [`Frame::function`] with the guest's registers saved, and enters again behind the
+/// call. If the function won't, translated code is left at this site after all.
+///
+/// A signal that arrives meanwhile finds the thread outside of translated code and is noted; entering is then cancelled like any other
+/// entry, and the guest is stopped behind the call.
+#[unsafe(naked)]
+unsafe extern "C" fn xlat86_call_out() {
+    naked_asm!(
+        "pop qword ptr [r14 + {site}]",
+        save_registers!(),
+        "and rsp, -16",
+        "mov rdi, r14",
+        "call {call_function}",
+        "mov rsp, [r14 + {host_sp}]",
+        "mov rsi, [r14 + {site}]",
+        "mov dword ptr [r14 + {left}], {stopped}",
+        "test al, al",
+        "jnz xlat86_enter_check",
+        "mov dword ptr [r14 + {left}], {call}",
+        "jmp xlat86_leave_host",
+        call_function = sym call_function,
+        site = const offset_of!(Frame, site),
+        left = const offset_of!(Frame, left),
+        call = const Left::Call as u32,
+        stopped = const Left::Stopped as u32,
+        return_sp = const offset_of!(Frame, return_sp),
+        host_sp = const offset_of!(Frame, host_sp),
+        flags = const offset_of!(Frame, flags),
+        xmm = const offset_of!(Frame, xmm),
+        mxcsr = const offset_of!(Frame, mxcsr),
+    )
+}
+
+/// # Safety
+/// `frame` is valid and nobody else's.
+unsafe extern "C" fn call_function(frame: *mut Frame) -> bool {
+    // SAFETY: the caller's promise.
+    let f = unsafe { &mut *frame };
+    f.function.is_some_and(|(function, memory)| function(&mut f.gpr, memory))
 }
 
 #[cfg(test)]

@@ -2,6 +2,7 @@
 //!
 //! R14 points here while translated code runs. The fields that it touches on hot paths lie within a signed byte's reach.
 
+use crate::Window;
 use crate::crossing::{CROSSINGS, Crossing, WorldRegs};
 use core::mem::offset_of;
 use memmap2::{MmapMut, MmapOptions};
@@ -23,10 +24,10 @@ pub struct Frame {
     pub target: u64,
     /// The leave routine; translated code leaves by calling through this field.
     pub leave: u64,
-    /// Value RSP is reset to when the return stack is out of step.
-    pub return_top: u64,
-    /// RSP of translated code while it isn't running.
-    pub return_sp: u64,
+    /// Calls [`Frame::function`], or leaves if that won't: translated code calls through this field at an exit.
+    pub call_out: u64,
+    /// For FS and GS an address that can be read if the segment can be used, and only then.
+    usable: [u64; 2],
     /// Guest returns that didn't come back to their call.
     pub mismatches: u64,
     /// Base of the FS and GS segments.
@@ -37,6 +38,10 @@ pub struct Frame {
     pub zero: u32,
     /// The number, in the upper half, of the world that code runs in (see [`crate::Crossing`]).
     pub world: u64,
+    /// Value RSP is reset to when the return stack is out of step.
+    pub return_top: u64,
+    /// RSP of translated code while it isn't running.
+    pub return_sp: u64,
     /// Why control came back.
     pub left: Left,
     /// Guest MXCSR.
@@ -63,11 +68,19 @@ pub struct Frame {
     pub spill: u32,
     /// Keeps the host's flags during the code of one instruction.
     pub spilled_flags: u64,
+    /// What calling out calls.
+    pub(crate) function: Option<(CallOut, Window)>,
+    /// Address of the byte that keeps this thread from entering.
+    pub(crate) pending: u64,
     /// Host stack pointer of the code that entered.
     pub(crate) host_sp: u64,
     /// XMM0 to XMM7.
     pub xmm: [u128; 8],
 }
+
+/// What translated code calls without being left: it gets the guest's general registers (whose order is that of their numbers) and memory, does all of
+/// an instruction's work and says true, or none and says false.
+pub type CallOut = fn(&mut [u32; 8], Window) -> bool;
 
 /// The part of the frame that crossings copy.
 const _: () = {
@@ -141,6 +154,17 @@ pub enum Left {
 }
 
 impl Frame {
+    /// Offset of the address by which translated code tells whether FS (GS is 8 bytes on) can be used.
+    pub const USABLE: usize = core::mem::offset_of!(Frame, usable);
+
+    /// Sets the bases of FS and GS. Without a base an access through the segment faults.
+    pub fn set_segments(&mut self, bases: [Option<u32>; 2]) {
+        let here = core::ptr::from_ref(self) as u64;
+        let out_of_reach = here + u64::from(PROBE) + 1;
+        self.seg_base = bases.map(Option::unwrap_or_default);
+        self.usable = bases.map(|base| if base.is_some() { here } else { out_of_reach });
+    }
+
     /// A frame with all registers zero and default MXCSR.
     pub(crate) fn new() -> Frame {
         Frame {
@@ -150,8 +174,10 @@ impl Frame {
             site: 0,
             target: 0,
             leave: crate::enter::leave_address(),
+            call_out: crate::enter::call_out_address(),
             return_top: 0,
             return_sp: 0,
+            usable: [0; 2],
             seg_base: [0; 2],
             selector: [0; 6],
             zero: 0,
@@ -170,6 +196,8 @@ impl Frame {
             tsc_offset: 0,
             spill: 0,
             spilled_flags: 0,
+            function: None,
+            pending: 0,
             host_sp: 0,
             xmm: [0; 8],
         }

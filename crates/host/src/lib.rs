@@ -31,7 +31,7 @@ pub use clock::tsc;
 pub use compat::{Compat, CompatState};
 pub use crossing::{Crossing, Load, RETURN_KEEPS, WorldRegs, gather};
 pub use enter::VcpuFrame;
-pub use frame::{Frame, Left, PROBE, Returns, TlbView};
+pub use frame::{CallOut, Frame, Left, PROBE, Returns, TlbView};
 pub use mapped::MappedFile;
 pub use memory::{protect_guest_page, zeroed_atomics};
 pub use ram::Ram;

@@ -5,7 +5,7 @@ use crate::system::debug;
 use crate::width::Width;
 use crate::{Platform, Stop};
 use std::sync::atomic::{AtomicBool, Ordering};
-use xlat86_arch::{CpuModel, CpuState, Fault, Mode, Seg, SegAttr, cr0, eflags};
+use xlat86_arch::{CpuModel, CpuState, Fault, Mode, Seg, cr0, eflags};
 use xlat86_softmmu::Mmu;
 
 /// A handler's result: done, or why not. With [`Stop::Fault`] nothing has been done.
@@ -74,14 +74,13 @@ impl<'a> Ctx<'a> {
         self.debugging = self.cpu.dr[7] & debug::ENABLES != 0;
         self.stack_mask = if self.mode.has(Mode::STACK32) { u32::MAX } else { 0xffff };
         self.check_alignment = self.cpu.cpl == 3 && self.cpu.cr0 & cr0::AM != 0 && self.cpu.eflags & eflags::AC != 0;
-        let flat = |ok: fn(SegAttr) -> bool| {
-            Seg::ALL
-                .iter()
-                .filter(|&&s| self.cpu.segment(s).is_flat() && ok(self.cpu.segment(s).attr))
-                .fold(0, |m, &s| m | 1 << s as u8)
-        };
-        (self.flat_read, self.flat_write) =
-            if self.check_alignment { (0, 0) } else { (flat(SegAttr::readable), flat(SegAttr::writable)) };
+        (self.flat_read, self.flat_write) = (0, 0);
+        for s in Seg::ALL {
+            let segment = self.cpu.segment(s);
+            let flat = segment.is_flat() && !self.check_alignment;
+            self.flat_read |= u8::from(flat & segment.attr.readable()) << s as u8;
+            self.flat_write |= u8::from(flat & segment.attr.writable()) << s as u8;
+        }
     }
 
     /// Is `seg` flat and readable (`write`: writable), so that offsets are linear addresses?

@@ -245,6 +245,12 @@ pub(crate) fn clock_gettime(clock: i32) -> Result<(i64, i64), Errno> {
     }
 }
 
+/// The CPU that this thread runs on.
+pub(crate) fn cpu() -> Option<u32> {
+    // SAFETY: no arguments.
+    u32::try_from(unsafe { libc::sched_getcpu() }).ok()
+}
+
 /// Which of the two processes after a fork this is.
 pub(crate) enum Forked {
     /// The child.

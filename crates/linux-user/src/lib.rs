@@ -11,6 +11,7 @@
 
 pub mod abi;
 mod bpf;
+mod clock;
 mod core_file;
 mod elf;
 mod guest;

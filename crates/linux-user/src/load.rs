@@ -14,7 +14,7 @@ use crate::stack::Contents;
 use crate::sysroot::Sysroot;
 use crate::task::Task;
 use crate::trace::Tracer;
-use crate::vdso;
+use crate::{clock, vdso};
 use std::ffi::{CStr, CString};
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
@@ -135,7 +135,10 @@ fn load(
     let window = host::low_window();
     xlat86_host::signals::expect_kicks();
     let space = Arc::new(FlatSpace::new(window));
-    let process = Process::new(space.clone(), options.config.clone())?;
+    let mut config = options.config.clone();
+    // What is to be traced has to be a system call.
+    config.call_out = trace.is_none().then_some(clock::call_out);
+    let process = Process::new(space.clone(), config)?;
     let mm = Arc::new(Mm::new(process.clone(), space));
     if let Some([soft_as, hard_as, soft_data, hard_data]) = options.memory_limits {
         mm.limit(0, Some([soft_as, hard_as]));

@@ -26,10 +26,14 @@ both! {
     round_robin => sched_rr_get_interval, sched_rr_get_interval64;
 }
 
-/// Per-process and per-thread CPU clocks need the host's kernel, as every clock may; its vDSO knows the cheap ones.
+/// What `clock` says. Per-process and per-thread CPU clocks need the host's kernel, as every clock may; its vDSO knows the cheap ones.
+pub(crate) fn now(clock: libc::clockid_t) -> Result<HostTimespec, Errno> {
+    let (sec, frac) = host::clock_gettime(clock)?;
+    Ok(HostTimespec { sec, frac })
+}
+
 fn get_clock<T: GuestTime>(t: &mut Task, a: [u32; 6]) -> SysResult {
-    let (sec, frac) = host::clock_gettime(a[0] as i32)?;
-    t.mem.write(a[1], &T::from_host(HostTimespec { sec, frac }))?;
+    t.mem.write(a[1], &T::from_host(now(a[0] as i32)?))?;
     Ok(0)
 }
 
@@ -157,10 +161,21 @@ pub(crate) fn timer_create(t: &mut Task, a: [u32; 6]) -> SysResult {
 
 // --- the time of day ---
 
+/// What time(2) answers: the second that the latest tick of the kernel's clock was in.
+pub(crate) fn seconds() -> Result<u32, Errno> {
+    Ok(now(libc::CLOCK_REALTIME_COARSE)?.sec as u32)
+}
+
+/// The time of day as a `timeval`.
+pub(crate) fn time_of_day() -> Result<Timespec32, Errno> {
+    let now = now(libc::CLOCK_REALTIME)?;
+    Ok(Timespec32 { sec: now.sec as u32, frac: (now.frac / 1000) as u32 })
+}
+
 pub(crate) fn time(t: &mut Task, a: [u32; 6]) -> SysResult {
-    let (sec, _) = host::clock_gettime(libc::CLOCK_REALTIME_COARSE)?;
-    t.mem.write_opt(a[0], &(sec as u32))?;
-    Ok(sec as u32)
+    let now = seconds()?;
+    t.mem.write_opt(a[0], &now)?;
+    Ok(now)
 }
 
 pub(crate) fn stime(t: &mut Task, a: [u32; 6]) -> SysResult {
@@ -170,8 +185,7 @@ pub(crate) fn stime(t: &mut Task, a: [u32; 6]) -> SysResult {
 }
 
 pub(crate) fn gettimeofday(t: &mut Task, a: [u32; 6]) -> SysResult {
-    let (sec, nsec) = host::clock_gettime(libc::CLOCK_REALTIME)?;
-    t.mem.write_opt(a[0], &Timespec32 { sec: sec as u32, frac: (nsec / 1000) as u32 })?;
+    t.mem.write_opt(a[0], &time_of_day()?)?;
     if a[1] != 0 {
         let mut zone = [0u32; 2];
         host::call(Sysno::gettimeofday, &[Arg::NULL, Arg::output(&mut zone)])?;

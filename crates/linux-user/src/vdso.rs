@@ -7,7 +7,7 @@ use object::LittleEndian as LE;
 use object::elf::FileHeader32;
 use object::read::elf::{FileHeader, Sym};
 use syscalls::Errno;
-use xlat86_arch::PAGE_SIZE;
+use xlat86_arch::{Gva, PAGE_SIZE};
 
 static IMAGE: &[u8] = include_bytes!("vdso/vdso.so");
 
@@ -29,6 +29,7 @@ pub(crate) fn map(mm: &Mm, guest: &Guest) -> Result<(u32, Vdso), Errno> {
     guest.write_bytes(base, IMAGE)?;
     mm.protect(base, len, (libc::PROT_READ | libc::PROT_EXEC) as u32)?;
     mm.set_vdso(base..base + len);
+    guest.process().call_out_at(Gva(base), len);
     let at = |name| symbol(name).map(|o| base + o).ok_or(Errno::ENOEXEC);
     let entry = Vdso {
         sigreturn: at("__kernel_sigreturn")?,

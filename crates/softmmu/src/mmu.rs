@@ -117,6 +117,12 @@ impl Mmu {
         }
     }
 
+    /// Will [`Mmu::take_forgotten`] have something to say?
+    #[must_use]
+    pub fn has_forgotten(&self) -> bool {
+        if let Translated(p) = &self.memory { p.has_forgotten() } else { false }
+    }
+
     /// What has been forgotten since the last call, if anything.
     #[inline(always)]
     pub fn take_forgotten(&mut self) -> Option<Forgotten> {

@@ -527,6 +527,11 @@ impl Paged {
         Ok(physical)
     }
 
+    /// See [`crate::Mmu::has_forgotten`].
+    pub(crate) fn has_forgotten(&self) -> bool {
+        self.has_forgotten
+    }
+
     /// What has been forgotten since the last call, if anything.
     #[inline(always)]
     pub(crate) fn take_forgotten(&mut self) -> Option<Forgotten> {

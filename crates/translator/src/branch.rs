@@ -90,6 +90,9 @@ fn conditional(e: &mut Emitter<'_>, insn: &Insn) {
         e.settle();
         return;
     }
+    if e.pending_short(0x70 | cc, target, insn.eip()) {
+        return;
+    }
     if !e.is_inside(target) {
         let start = e.previous_start().unwrap_or(e.buf.pos());
         e.align_patch_before(start, 2);
@@ -136,12 +139,24 @@ fn call_direct(e: &mut Emitter<'_>, insn: &Insn) -> Next {
         push_return(e, next);
         return Next::FallThrough;
     }
-    if let Some(reg) = pc_thunk(e, target) {
-        // The thunk's own effect: the return address is stored and fetched again.
-        e.source.depend(target);
-        e.store_imm(e.stack(-4), next);
-        dynasm!(e.buf ; .arch x64 ; mov Rd(reg), next as i32);
-        return Next::FallThrough;
+    match called(e, target) {
+        Some(Called::Thunk(reg)) => {
+            // The thunk's own effect: the return address is stored and fetched again.
+            e.source.depend(target);
+            e.store_imm(e.stack(-4), next);
+            dynasm!(e.buf ; .arch x64 ; mov Rd(reg), next as i32);
+            return Next::FallThrough;
+        }
+        Some(Called::Retpoline(reg)) => {
+            // The return address is replaced where it has been stored, and returned to.
+            e.source.depend(target);
+            e.store(e.stack(-4), reg);
+            e.sync_esp();
+            dynasm!(e.buf ; .arch x64 ; mov r11d, Rd(reg));
+            stubs::jump_through_table(&mut e.buf);
+            return Next::Elsewhere;
+        }
+        None => {}
     }
     push_return(e, next);
     e.sync_esp();
@@ -156,8 +171,17 @@ fn call_direct(e: &mut Emitter<'_>, insn: &Insn) -> Next {
     Next::FallThrough
 }
 
-/// Is there `mov reg, [esp]; ret` at `target`? Position-independent code calls such a thunk to learn its own address.
-fn pc_thunk(e: &mut Emitter<'_>, target: u32) -> Option<u8> {
+/// What is at the target of a call that doesn't need one.
+enum Called {
+    /// `mov reg, [esp]; ret`: position-independent code calls it to learn its own address.
+    Thunk(u8),
+    /// `mov [esp], reg; ret`: a jump to where the register says, which as a return would never go back to its call.
+    Retpoline(u8),
+}
+
+/// See [`Called`].
+fn called(e: &mut Emitter<'_>, target: u32) -> Option<Called> {
+    const ESP: u8 = 4;
     let mut code = [0; 4];
     // A replay of the block counts instructions, so there one must stay one.
     if !e.config.extended || e.is_far(target) || e.source.peek(target, &mut code) < 4 {
@@ -167,8 +191,12 @@ fn pc_thunk(e: &mut Emitter<'_>, target: u32) -> Option<u8> {
     if e.checked || e.source.is_volatile(target) {
         return None;
     }
-    match code {
-        [0x8b, modrm, 0x24, 0xc3] if modrm & 0xc7 == 4 && modrm >> 3 != 4 => Some(modrm >> 3),
+    let [opcode, modrm, 0x24, 0xc3] = code else { return None };
+    let reg = modrm >> 3;
+    match opcode {
+        _ if modrm & 0xc7 != 4 || reg == ESP => None,
+        0x8b => Some(Called::Thunk(reg)),
+        0x89 => Some(Called::Retpoline(reg)),
         _ => None,
     }
 }
@@ -184,9 +212,10 @@ fn call_indirect(e: &mut Emitter<'_>, insn: &Insn) -> Next {
     }
     dynasm!(e.buf ; .arch x64
         ; mov r10d, [r15 + r11 * 4]
-        ; lea r10, [r13 + r10]
-        ; call r10
+        ; lea r10, [r10 + r13]
     );
+    e.place_call(3);
+    dynasm!(e.buf ; .arch x64 ; call r10);
     landing(e, next);
     Next::FallThrough
 }

@@ -8,8 +8,9 @@
 
 use crate::checked::Snapshot;
 use crate::config::Config;
-use crate::image::{Image, UNIT_ALIGN};
+use crate::image::Image;
 use crate::kept::{Images, KEPT};
+use crate::line;
 use crate::stubs::{self, STUBS_SIZE, Stub};
 use crate::tables::{TableId, Tables};
 use crate::unit::{self, Exit, ExitKind, LONGEST, Mark, Unit};
@@ -479,7 +480,7 @@ impl Cache {
 
     /// Places `unit`, the translation of `key`, which depends on the physical pages numbered `pages`; gives its arena offset.
     pub fn insert(&mut self, mut unit: Unit, key: CodeKey, pages: &[u32]) -> Result<u32, Full> {
-        let base = self.room(unit.code.len())?;
+        let base = self.room(unit.code.len(), line::alignment(&unit.landings))?;
         if let Some(snapshot) = &unit.snapshot {
             self.retire_contradicting(snapshot, pages);
         }
@@ -496,11 +497,11 @@ impl Cache {
         Ok(base)
     }
 
-    /// Finds room for `len` bytes of code.
-    fn room(&mut self, len: usize) -> Result<u32, Full> {
+    /// Finds room for `len` bytes of code, at a multiple of `align`.
+    fn room(&mut self, len: usize, align: u32) -> Result<u32, Full> {
         let size = len as u32;
         assert!(size <= self.region_size / 2, "a unit is far smaller than a region");
-        let mut base = self.cursor.next_multiple_of(UNIT_ALIGN);
+        let mut base = self.cursor.next_multiple_of(align);
         if base + size > (self.current as u32 + 1) * self.region_size {
             let next = (0..REGIONS).find(|r| !self.recent.contains(r)).ok_or(Full)?;
             self.current = next;
@@ -689,6 +690,13 @@ impl Cache {
             }
         }
         u
+    }
+
+    /// What the unit that host address `site` is in translates.
+    #[must_use]
+    pub fn key_at(&self, site: u64) -> Option<CodeKey> {
+        let offset = u32::try_from(site.checked_sub(self.arena.base())?).ok().filter(|&o| o >= STUBS_SIZE as u32)?;
+        Some(self.unit(self.unit_at(offset)?).key)
     }
 
     /// Retires the unit that left at `site` because it found its code changed: nothing reaches it any more, but what is known about it stays

@@ -99,7 +99,7 @@ impl Snapshot {
         let end = insns.last().map_or(0, |i| i.next_eip().wrapping_sub(eip) as usize);
         let mut mask = vec![0xff; end];
         for i in insns.iter().filter(|i| loading(i).is_some()) {
-            let at = i.eip().wrapping_sub(eip) as usize + i.offsets.immediate_offset();
+            let at = i.next_eip().wrapping_sub(eip) as usize - 4;
             mask[at..at + 4].fill(0);
         }
         Snapshot { eip, bytes: bytes[..end].to_vec(), mask }
@@ -181,7 +181,7 @@ pub(crate) fn compare(e: &mut Emitter<'_>, snapshot: &Snapshot) {
 /// Emits `insn` with its immediate loaded from guest memory, if it is one of those; true when it was.
 pub(crate) fn load_immediate(e: &mut Emitter<'_>, insn: &Insn) -> bool {
     let Some((opcode, reg)) = loading(insn) else { return false };
-    let at = insn.eip().wrapping_add(insn.offsets.immediate_offset() as u32);
+    let at = insn.next_eip().wrapping_sub(4);
     e.access(opcode, reg, HostMem { base: None, index: None, disp: at as i32 }, false);
     true
 }

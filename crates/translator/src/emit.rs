@@ -9,6 +9,7 @@ use crate::checked::{self, Constant, Snapshot};
 use crate::esp;
 use crate::flags;
 use crate::group::Groups;
+use crate::line;
 use crate::operand;
 use crate::reencode::reencode;
 use crate::shape::shape_of;
@@ -22,6 +23,7 @@ use dynasmrt::{DynasmApi, dynasm};
 use iced_x86::{FlowControl, Instruction, Mnemonic, OpKind, Register};
 use xlat86_arch::Mode;
 use xlat86_decoder::{Insn, Kind, Unit as FpUnit, unit_of};
+use xlat86_host::Frame;
 
 /// What happens to control after an instruction was emitted.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -34,7 +36,7 @@ pub(crate) enum Next {
 
 /// A jump to a guest address, to be resolved when the unit is complete.
 pub(crate) struct PendingJump {
-    /// Offset of the 4-byte displacement.
+    /// Offset of the displacement.
     pub(crate) patch: usize,
     /// Guest EIP to reach.
     pub(crate) target: u32,
@@ -42,6 +44,8 @@ pub(crate) struct PendingJump {
     pub(crate) eip: u32,
     /// A call: it must push its landing's address, so it can't be folded into the unit by a short form.
     pub(crate) call: bool,
+    /// The displacement is one byte: it leads forward in the unit, not far if all goes well.
+    short: bool,
 }
 
 /// The state of one translation.
@@ -54,6 +58,8 @@ pub(crate) struct Emitter<'a> {
     pub(crate) mode: Mode,
     /// Index of the instruction being emitted.
     pub(crate) at: usize,
+    /// Jumps forward in the unit over less than this many guest bytes are short.
+    near: u32,
     /// What to add to R12 to get guest ESP: see [`crate::esp`].
     pub(crate) esp: i32,
     /// Index of the first instruction at whose start the status flags are the guest's again.
@@ -70,6 +76,8 @@ pub(crate) struct Emitter<'a> {
     settled: usize,
     /// The unit checks itself: see [`crate::checked`].
     pub(crate) checked: bool,
+    /// Index of an indirect jump that is close behind the landing before: see [`crate::line`].
+    pub(crate) indirect: Option<usize>,
     /// What the check compares with, to be placed behind the code.
     pub(crate) constants: Vec<Constant>,
 }
@@ -92,6 +100,9 @@ fn is_bit_string(i: &Instruction) -> bool {
     bit && i.op0_kind() == OpKind::Memory && i.op1_kind() == OpKind::Register
 }
 
+/// Jumps forward over no more guest bytes are made short.
+const NEAR: u32 = 32;
+
 /// Translates `insns`, which lie one after the other in `bytes`.
 pub(crate) fn emit(
     eip: u32,
@@ -102,6 +113,25 @@ pub(crate) fn emit(
     config: &Config,
     source: &mut dyn Source,
 ) -> Unit {
+    // How far a jump forward leads is known when it is there: once in a while too far for a short one.
+    // Code that looks up its pages is long.
+    let near = if config.address_form == AddressForm::Tlb { 0 } else { NEAR };
+    let unit = [near, 0].into_iter().find_map(|near| emit_with(eip, insns, bytes, mode, checked, config, source, near));
+    unit.expect("long jumps reach everything")
+}
+
+/// Translates `insns`; `None` if a short jump didn't reach its target.
+#[allow(clippy::too_many_arguments, reason = "what `emit` is given, and one more")]
+fn emit_with(
+    eip: u32,
+    insns: &[Insn],
+    bytes: &[u8],
+    mode: Mode,
+    checked: bool,
+    config: &Config,
+    source: &mut dyn Source,
+    near: u32,
+) -> Option<Unit> {
     let insns = if checked { &insns[..checked::span(insns)] } else { insns };
     let snapshot = checked.then(|| Snapshot::new(eip, insns, bytes));
     let mut e = Emitter {
@@ -111,6 +141,7 @@ pub(crate) fn emit(
         insns,
         mode,
         at: 0,
+        near,
         esp: 0,
         stale_until: 0,
         marks: Vec::with_capacity(insns.len() + 4),
@@ -121,12 +152,13 @@ pub(crate) fn emit(
         groups: Groups::default(),
         settled: 0,
         checked,
+        indirect: None,
         constants: Vec::new(),
     };
     e.buf.bytes.reserve(bytes.len() * 3 + 64);
     let (targets, loop_heads) = branch::targets(insns);
     // Host string instructions can't be told to use GS for EDI: beside a window, they look their pages up.
-    let looking_up = Config { address_form: AddressForm::Tlb, ..*config };
+    let looking_up = Config { address_form: AddressForm::Tlb, shared_checks: false, ..*config };
     let windowed = config.paged && config.address_form == AddressForm::Gs;
     if config.extended {
         e.groups.targets.clone_from(&targets);
@@ -135,7 +167,8 @@ pub(crate) fn emit(
     for (i, insn) in insns.iter().enumerate() {
         e.at = i;
         let before_jcc = insns.get(i + 1).is_some_and(|n| n.iced.is_jcc_short_or_near());
-        e.config = if windowed && insn.kind == Kind::String { &looking_up } else { config };
+        let looks_up = windowed && (insn.kind == Kind::String || e.source.keeps_faulting(insn.eip()));
+        e.config = if looks_up { &looking_up } else { config };
         let restarts = e.looks_up() && insn.kind == Kind::String && string::is_repeated(insn);
         if targets.contains(&insn.eip()) || before_jcc || restarts {
             // Jumps find ESP in R12, as does an instruction that goes on from its own start; and nothing may come between a compare and
@@ -148,6 +181,7 @@ pub(crate) fn emit(
         if loop_heads.contains(&insn.eip()) {
             e.align_loop_head();
         }
+        e.place_boundary();
         e.mark(insn.eip());
         if let (0, Some(snapshot)) = (i, &snapshot) {
             checked::compare(&mut e, snapshot);
@@ -176,7 +210,7 @@ pub(crate) fn emit(
         e.sync_esp();
         e.jump_to(end, end);
     }
-    Unit { snapshot, ..e.finish(eip, end.wrapping_sub(eip)) }
+    Some(Unit { snapshot, ..e.finish(eip, end.wrapping_sub(eip))? })
 }
 
 impl Emitter<'_> {
@@ -200,6 +234,7 @@ impl Emitter<'_> {
         if odd || self.unusable_segment(insn) {
             return self.interpret(insn);
         }
+        self.check_segment(insn);
         match insn.kind {
             Kind::Plain | Kind::Fpu => match insn.iced.mnemonic() {
                 Mnemonic::Nop => Next::FallThrough,
@@ -261,6 +296,22 @@ impl Emitter<'_> {
         self.config.paged && !self.mode.has(open) && insn.iced.mnemonic() != Mnemonic::Lea
     }
 
+    /// In user programs, has an access through FS or GS fault while that segment can't be used.
+    fn check_segment(&mut self, insn: &Insn) {
+        let i = &insn.iced;
+        let segment = match i.memory_segment() {
+            Register::FS => 0,
+            Register::GS => 8,
+            _ => return,
+        };
+        if !self.config.paged && i.mnemonic() != Mnemonic::Lea && i.op_kinds().any(|k| k == OpKind::Memory) {
+            dynasm!(self.buf ; .arch x64
+                ; mov r8, [BYTE r14 + (Frame::USABLE + segment) as i8]
+                ; mov r8b, [r8]
+            );
+        }
+    }
+
     /// Leaves, for the interpreter to execute `insn`.
     pub(crate) fn interpret(&mut self, insn: &Insn) -> Next {
         self.leave(insn, ExitKind::Interpret)
@@ -268,8 +319,17 @@ impl Emitter<'_> {
 
     /// Leaves at `insn`.
     pub(crate) fn leave(&mut self, insn: &Insn, kind: ExitKind) -> Next {
+        self.leave_by(stubs::leave, insn, kind)
+    }
+
+    /// Calls out at `insn`, which leaves if nobody deals with it there.
+    pub(crate) fn call_out(&mut self, insn: &Insn, kind: ExitKind) -> Next {
+        self.leave_by(stubs::call_out, insn, kind)
+    }
+
+    fn leave_by(&mut self, way: fn(&mut CodeBuf), insn: &Insn, kind: ExitKind) -> Next {
         self.sync_esp();
-        stubs::leave(&mut self.buf);
+        way(&mut self.buf);
         let site = self.buf.pos() as u32;
         self.exits.push(Exit { site, eip: insn.eip(), kind });
         if falls_through(insn) { Next::FallThrough } else { Next::Elsewhere }
@@ -365,8 +425,8 @@ impl Emitter<'_> {
     /// executes the padding once.
     fn align_loop_head(&mut self) {
         let at = self.buf.pos();
-        let pad = at.next_multiple_of(32) - at;
-        self.buf.nop(pad);
+        let align = if !self.config.paged && line::leads_to_call(&self.insns[self.at..]) { line::LINE } else { 32 };
+        self.buf.nop(at.next_multiple_of(align) - at);
     }
 
     /// Is `target` on another page, and may that page's mapping change?
@@ -381,14 +441,29 @@ impl Emitter<'_> {
             stubs::jump_through_table(&mut self.buf);
             return;
         }
+        if self.pending_short(0xeb, target, eip) {
+            return;
+        }
         self.buf.align_patch(1);
         self.buf.bytes.push(0xe9);
         self.pending(target, eip, false);
     }
 
+    /// Appends the short jump `opcode` to `target`, if that is a little further on in the unit.
+    pub(crate) fn pending_short(&mut self, opcode: u8, target: u32, eip: u32) -> bool {
+        // The jump itself is no target ahead.
+        let short = target.wrapping_sub(eip.wrapping_add(1)) < self.near && self.is_inside(target);
+        if short {
+            self.buf.bytes.extend_from_slice(&[opcode, 0]);
+            let patch = self.buf.pos() - 1;
+            self.jumps.push(PendingJump { patch, target, eip, call: false, short });
+        }
+        short
+    }
+
     /// Appends a displacement that will reach the translation of `target`.
     pub(crate) fn pending(&mut self, target: u32, eip: u32, call: bool) {
-        self.jumps.push(PendingJump { patch: self.buf.pos(), target, eip, call });
+        self.jumps.push(PendingJump { patch: self.buf.pos(), target, eip, call, short: false });
         self.buf.bytes.extend_from_slice(&[0; 4]);
     }
 
@@ -428,11 +503,16 @@ impl Emitter<'_> {
     }
 
     /// Resolves jumps: inside the unit directly, others through an exit behind the code, which chaining bypasses.
-    fn finish(mut self, eip: u32, len: u32) -> Unit {
+    fn finish(mut self, eip: u32, len: u32) -> Option<Unit> {
         let body = self.buf.pos() as u32;
         self.emit_slow_ways();
         for j in core::mem::take(&mut self.jumps) {
             let inside = self.emitted(j.target).filter(|_| !j.call);
+            if j.short {
+                let distance = i8::try_from(i64::from(inside?) - (j.patch as i64 + 1)).ok()?;
+                self.buf.bytes[j.patch] = distance as u8;
+                continue;
+            }
             let to = match inside {
                 Some(host) => host as usize,
                 None if self.is_far(j.target) => {
@@ -452,7 +532,7 @@ impl Emitter<'_> {
             self.buf.set32(j.patch, (to as u32).wrapping_sub(j.patch as u32 + 4));
         }
         checked::place_constants(&mut self);
-        Unit {
+        Some(Unit {
             eip,
             len,
             insns: self.insns.len() as u32,
@@ -462,6 +542,6 @@ impl Emitter<'_> {
             exits: self.exits,
             landings: self.landings,
             snapshot: None,
-        }
+        })
     }
 }

@@ -55,10 +55,13 @@ impl Emitter<'_> {
                 if !self.flags_are_dead() {
                     // For the flags only, on a copy.
                     operand::lea(&mut self.buf, R8, &HostMem::at(R12, self.esp));
-                    if add {
-                        dynasm!(self.buf ; .arch x64 ; add r8d, n);
-                    } else {
-                        dynasm!(self.buf ; .arch x64 ; sub r8d, n);
+                    let modrm = 0xc0 | if add { 0 } else { 5 } << 3 | R8 & 7;
+                    match i8::try_from(n) {
+                        Ok(n) => self.buf.bytes.extend_from_slice(&[0x41, 0x83, modrm, n as u8]),
+                        Err(_) => {
+                            self.buf.bytes.extend_from_slice(&[0x41, 0x81, modrm]);
+                            self.buf.bytes.extend_from_slice(&n.to_le_bytes());
+                        }
                     }
                 }
                 self.move_esp(if add { n } else { n.wrapping_neg() });

@@ -74,6 +74,9 @@ impl Groups {
 
     /// Instruction number `at` has been emitted.
     pub(crate) fn after(&mut self, insn: &Insn, at: usize) {
+        if self.all.iter().all(Option::is_none) {
+            return;
+        }
         if ends_run(insn) {
             self.drop_all();
         }

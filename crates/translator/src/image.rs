@@ -17,6 +17,7 @@
 //! ```
 
 use crate::branch::LOAD_PROBE;
+use crate::line;
 use crate::packed::{Reader, get_exit, marks, put, put_exit, put_list, put_marks};
 use crate::stubs;
 use crate::unit::{self, Exit, ExitKind, LONGEST, Mark, Unit};
@@ -103,17 +104,17 @@ pub fn image(mut pieces: Vec<Piece>, mut targets: Vec<u32>, chaining: bool) -> V
     let mut bases = Vec::with_capacity(pieces.len());
     let mut end = 0u32;
     for p in &pieces {
-        bases.push(end.next_multiple_of(UNIT_ALIGN));
+        bases.push(end.next_multiple_of(line::alignment(&p.landings)));
         end = bases[bases.len() - 1] + p.code.len() as u32;
     }
     // Who leads where, and who is led to.
     let mut links: Vec<Vec<u32>> = pieces.iter().map(|p| vec![0; p.exits.len()]).collect();
     let mut incoming: Vec<Vec<(u32, u32)>> = vec![Vec::new(); pieces.len()];
     for from in (0..pieces.len()).filter(|_| chaining) {
-        for exit in 0..pieces[from].exits.len() {
+        for (exit, link) in links[from].iter_mut().enumerate() {
             let ExitKind::Link { target, patch } = pieces[from].exits[exit].kind else { continue };
             let Some((to, at)) = holder(&pieces, target) else { continue };
-            links[from][exit] = to as u32 + 1;
+            *link = to as u32 + 1;
             incoming[to].push((from as u32, exit as u32));
             pieces[from].patch(patch, bases[to].wrapping_add(at).wrapping_sub(bases[from]));
         }

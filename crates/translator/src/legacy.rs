@@ -32,7 +32,7 @@ pub(crate) fn emit(e: &mut Emitter<'_>, insn: &Insn, bytes: &[u8]) -> bool {
         }
         // 82 is 80.
         code if is_alias_82(code) => {
-            let parts = Parts::new(insn, shape_of(insn.code()), bytes);
+            let parts = Parts::new(shape_of(insn.code()), bytes);
             let modrm = parts.modrm.expect("group 1 has ModRM");
             let rm = if i.op0_kind() == OpKind::Register {
                 Rm::Reg(modrm & 7)

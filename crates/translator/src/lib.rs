@@ -24,6 +24,7 @@ mod group;
 mod image;
 mod kept;
 mod legacy;
+mod line;
 mod listing;
 mod operand;
 mod packed;

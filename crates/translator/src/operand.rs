@@ -1,7 +1,8 @@
 //! Memory operands: from the guest's addressing forms to the host's.
 //!
 //! This is the only file that knows how guest memory is reached. An operand keeps its shape; the
-//! address-size prefix makes it wrap at 4 GB and keeps it there, whatever the registers hold. In the GS form the
+//! address-size prefix makes it wrap at 4 GB and keeps it there, whatever the registers hold; where it can't get far beyond it anyway, it goes
+//! without. In the GS form the
 //! segment prefix adds the window's base after the wrap. A guest segment with a base of its own (FS or GS, thread-local
 //! storage) costs one load and, when the operand has both base and index, one LEA.
 
@@ -50,6 +51,16 @@ impl HostMem {
         self.uses_extended()
     }
 
+    /// Without the address-size prefix, is it at most 128 bytes outside of the low 4 GB? Nothing is ever mapped there (docs/decisions/004), so it faults
+    /// where it should have wrapped around, and the interpreter sees to it.
+    fn stays_near(&self) -> bool {
+        match self {
+            HostMem { index: Some(_), .. } => false,
+            HostMem { base: Some(_), disp, .. } => i8::try_from(*disp).is_ok(),
+            HostMem { base: None, disp, .. } => *disp >= 0,
+        }
+    }
+
     /// REX.X and REX.B for this operand.
     pub(crate) fn rex(&self) -> u8 {
         self.index.map_or(0, |(r, _)| (r >> 3) << 1) | self.base.map_or(0, |r| r >> 3)
@@ -80,8 +91,9 @@ impl HostMem {
 }
 
 /// The prefixes of an access to guest memory.
-pub(crate) fn access_prefixes(form: AddressForm) -> &'static [u8] {
+pub(crate) fn access_prefixes(form: AddressForm, mem: &HostMem) -> &'static [u8] {
     match form {
+        AddressForm::Low if mem.stays_near() => &[],
         AddressForm::Low => &[0x67],
         AddressForm::Gs => &[0x65, 0x67],
         AddressForm::Tlb => unreachable!("a page looked up is reached by its host address"),

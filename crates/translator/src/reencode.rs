@@ -26,15 +26,16 @@ pub(crate) struct Parts<'a> {
 }
 
 impl<'a> Parts<'a> {
-    /// Takes `bytes`, which decode to `insn`, apart.
-    pub(crate) fn new(insn: &Insn, shape: &Shape, bytes: &'a [u8]) -> Self {
+    /// Takes `bytes`, an instruction of 32-bit code that has `shape`, apart.
+    pub(crate) fn new(shape: &Shape, bytes: &'a [u8]) -> Self {
         let mut p = Parts::default();
-        let mut at = 0;
+        let (mut at, mut short_address) = (0, false);
         loop {
             match bytes[at] {
                 0x66 => p.p66 = true,
+                0x67 => short_address = true,
                 0xf0 => p.lock = true,
-                0x26 | 0x2e | 0x36 | 0x3e | 0x64 | 0x65 | 0x67 | 0xf2 | 0xf3 => {}
+                0x26 | 0x2e | 0x36 | 0x3e | 0x64 | 0x65 | 0xf2 | 0xf3 => {}
                 _ => break,
             }
             at += 1;
@@ -49,11 +50,24 @@ impl<'a> Parts<'a> {
         // x87 instructions on registers have a ModRM byte that iced counts as part of the opcode.
         if shape.modrm || matches!(p.opcode, [0xd8..=0xdf]) || has_fixed_modrm(p.opcode, bytes, at) {
             p.modrm = Some(bytes[at]);
+            at += 1 + address_len(&bytes[at..], short_address);
         }
-        if insn.offsets.has_immediate() {
-            p.imm = &bytes[insn.offsets.immediate_offset()..insn.len()];
-        }
+        // Of a bare offset, which is none, nobody asks.
+        p.imm = &bytes[at..];
         p
+    }
+}
+
+/// Bytes of SIB and displacement behind the ModRM byte at the head of `bytes` (SDM vol. 2A, tables 2-1 to 2-3).
+fn address_len(bytes: &[u8], short_address: bool) -> usize {
+    let (md, rm) = (bytes[0] >> 6, bytes[0] & 7);
+    match (md, rm) {
+        (3, _) => 0,
+        (0, 6) | (2, _) if short_address => 2,
+        _ if short_address => usize::from(md),
+        (0, 5) => 4,
+        (_, 4) => 1 + if md == 0 && bytes[1] & 7 == 5 { 4 } else { [0, 1, 4][usize::from(md)] },
+        _ => [0, 1, 4][usize::from(md)],
     }
 }
 
@@ -99,7 +113,7 @@ pub(crate) fn encode(buf: &mut CodeBuf, form: AddressForm, e: &Encoding<'_>) {
         Rm::None => {}
         Rm::Reg(r) => rex |= r >> 3,
         Rm::Mem(m) => {
-            out.put(access_prefixes(form));
+            out.put(access_prefixes(form, m));
             rex |= m.rex();
         }
         Rm::Host(m) => rex |= m.rex(),
@@ -136,7 +150,7 @@ const fn rename(class: Class, n: u8) -> u8 {
 pub(crate) fn reencode(em: &mut Emitter<'_>, insn: &Insn, bytes: &[u8]) -> Option<(usize, u8)> {
     let form = em.config.address_form;
     let shape = shape_of(insn.code());
-    let parts = Parts::new(insn, shape, bytes);
+    let parts = Parts::new(shape, bytes);
     if shape.moffs {
         moffs(em, insn, &parts);
         return None;

@@ -132,8 +132,20 @@ pub(crate) fn emit(e: &mut Emitter<'_>, insn: &Insn, bytes: &[u8]) -> Next {
         Code::Sysenter if e.config.paged => quick(e, insn, Quick::Sysenter),
         Code::Sysexitd if e.config.paged => quick(e, insn, Quick::Sysexit),
         Code::Iretd if supervisor(e) => quick(e, insn, Quick::Iret),
+        // In a replay the device would see it twice.
+        Code::In_AL_imm8 | Code::In_EAX_imm8 | Code::In_AL_DX | Code::In_AX_DX | Code::In_EAX_DX
+            if supervisor(e) && e.config.extended =>
+        {
+            port(e, insn, i.op0_register().size() as u8, i.op_kind(1) == OpKind::Immediate8, false)
+        }
+        Code::Out_imm8_AL | Code::Out_imm8_EAX | Code::Out_DX_AL | Code::Out_DX_AX | Code::Out_DX_EAX
+            if supervisor(e) && e.config.extended =>
+        {
+            port(e, insn, i.op1_register().size() as u8, i.op_kind(0) == OpKind::Immediate8, true)
+        }
         Code::Int_imm8 if i.immediate8() == 0x80 && !e.config.paged => {
-            e.leave(insn, ExitKind::SoftInt { vector: 0x80, next: insn.next_eip() })
+            let kind = ExitKind::SoftInt { vector: 0x80, next: insn.next_eip() };
+            if e.source.calls_out(insn.eip()) { e.call_out(insn, kind) } else { e.leave(insn, kind) }
         }
         _ => e.interpret(insn),
     }
@@ -152,6 +164,16 @@ fn quick(e: &mut Emitter<'_>, insn: &Insn, what: Quick) -> Next {
 fn segment(e: &mut Emitter<'_>, insn: &Insn, seg: Seg, pop: bool) -> Next {
     let what = Quick::Load { seg, pop };
     if e.config.extended { crossing::load(e, insn, what, pop) } else { quick(e, insn, what) }
+}
+
+/// IN or OUT, `size` bytes wide, through a port that is an immediate or in DX.
+fn port(e: &mut Emitter<'_>, insn: &Insn, size: u8, immediate: bool, out: bool) -> Next {
+    if immediate {
+        dynasm!(e.buf ; .arch x64 ; mov r11d, i32::from(insn.iced.immediate8()));
+    } else {
+        dynasm!(e.buf ; .arch x64 ; movzx r11d, dx);
+    }
+    quick(e, insn, Quick::Port { size, out })
 }
 
 /// The data segment register `r`, but SS, whose loading holds interrupts off.

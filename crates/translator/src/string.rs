@@ -28,7 +28,7 @@ pub(crate) fn emit(e: &mut Emitter<'_>, insn: &Insn, bytes: &[u8]) -> Next {
     if !e.looks_up() {
         return e.plain(insn, bytes);
     }
-    let s = Shape::new(&Parts::new(insn, shape_of(insn.code()), bytes));
+    let s = Shape::new(&Parts::new(shape_of(insn.code()), bytes));
     if !is_repeated(insn) {
         once(e, s);
     } else if s.uses_di {

@@ -44,8 +44,17 @@ pub(crate) const LEAVE_SIZE: u32 = 4;
 
 /// `call [r14 + leave]`. The return address is what identifies the exit.
 pub(crate) fn leave(buf: &mut CodeBuf) {
+    call(buf, offset_of!(Frame, leave));
+}
+
+/// `call [r14 + call_out]`: leaves as [`leave`] does, or goes on behind the call with the instruction done.
+pub(crate) fn call_out(buf: &mut CodeBuf) {
+    call(buf, offset_of!(Frame, call_out));
+}
+
+fn call(buf: &mut CodeBuf, field: usize) {
     let start = buf.pos();
-    dynasm!(buf ; .arch x64 ; call QWORD [BYTE r14 + offset_of!(Frame, leave) as i8]);
+    dynasm!(buf ; .arch x64 ; call QWORD [BYTE r14 + field as i8]);
     debug_assert_eq!(buf.pos() - start, LEAVE_SIZE as usize);
 }
 
@@ -53,7 +62,7 @@ pub(crate) fn leave(buf: &mut CodeBuf) {
 pub(crate) fn jump_through_table(buf: &mut CodeBuf) {
     dynasm!(buf ; .arch x64
         ; mov r10d, [r15 + r11 * 4]
-        ; lea r10, [r13 + r10]
+        ; lea r10, [r10 + r13]
         ; jmp r10
     );
 }

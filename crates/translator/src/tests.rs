@@ -75,22 +75,26 @@ fn check_unit(unit: &Unit, expected: &str) {
 
 #[test]
 fn operands_keep_their_shape() {
-    check(&[0x8b, 0x44, 0x24, 0x08], "mov eax,[r12d+8]");
+    check(&[0x8b, 0x44, 0x24, 0x08], "mov eax,[r12+8]");
+    check(&[0x8b, 0x83, 0x80, 0, 0, 0], "mov eax,[ebx+80h]");
     check(&[0x8b, 0x84, 0x9e, 0, 1, 0, 0], "mov eax,[esi+ebx*4+100h]");
     check(&[0xa1, 0x78, 0x56, 0x34, 0x12], "mov eax,[12345678h]");
     check(&[0x03, 0x0d, 4, 0, 0, 0x80], "add ecx,[80000004h]");
     check(&[0x8d, 0x44, 0x88, 0x10], "lea eax,[rax+rcx*4+10h]");
-    check(&[0x67, 0x8b, 0x47, 0x10], "lea r8d,[rbx+10h]; movzx r8d,r8w; mov eax,[r8d]");
-    check(&[0x65, 0xa1, 0x14, 0, 0, 0], "mov r8d,[r14+5Ch]; mov eax,[r8d+14h]");
-    check(&[0x65, 0x8b, 0x04, 0x8b], "lea r9d,[rbx+rcx*4]; mov r8d,[r14+5Ch]; mov eax,[r8d+r9d]");
-    check(&[0xf0, 0x0f, 0xb1, 0x14, 0x24], "lock cmpxchg [r12d],edx");
+    check(&[0x67, 0x8b, 0x47, 0x10], "lea r8d,[rbx+10h]; movzx r8d,r8w; mov eax,[r8]");
+    check(&[0x65, 0xa1, 0x14, 0, 0, 0], "mov r8,[r14+50h]; mov r8b,[r8]; mov r8d,[r14+64h]; mov eax,[r8+14h]");
+    check(
+        &[0x65, 0x8b, 0x04, 0x8b],
+        "mov r8,[r14+50h]; mov r8b,[r8]; lea r9d,[rbx+rcx*4]; mov r8d,[r14+64h]; mov eax,[r8d+r9d]",
+    );
+    check(&[0xf0, 0x0f, 0xb1, 0x14, 0x24], "lock cmpxchg [r12],edx");
 }
 
 #[test]
 fn high_bytes_survive_rex() {
-    check(&[0x8a, 0x64, 0x24, 4], "lea r8d,[r12+4]; xchg al,ah; mov al,[r8d]; xchg al,ah");
+    check(&[0x8a, 0x64, 0x24, 4], "lea r8d,[r12+4]; xchg al,ah; mov al,[r8]; xchg al,ah");
     check(&[0x0f, 0xb6, 0xe7], "xchg bl,bh; movzx r12d,bl; xchg bl,bh");
-    check(&[0x8a, 0x23], "mov ah,[ebx]");
+    check(&[0x8a, 0x23], "mov ah,[rbx]");
     let u = unit(&[0x8a, 0x64, 0x24, 4]);
     assert!(u.marks.iter().any(|m| m.fix.swapped == Some(0) && !m.boundary));
 }
@@ -121,7 +125,7 @@ fn checked_accesses_look_their_page_up() {
     // mov [fs:ebx],al; jc: they aren't.
     check_unit(
         &kernel(&[0x64, 0x88, 0x03, 0x72, 0x00]),
-        "mov r8d,[r14+58h]; lea r8d,[r8+rbx]; mov r11d,ecx; mov ecx,0Ch; shrx r9d,r8d,ecx; lea r10d,[r8]; \
+        "mov r8d,[r14+60h]; lea r8d,[r8+rbx]; mov r11d,ecx; mov ecx,0Ch; shrx r9d,r8d,ecx; lea r10d,[r8]; \
          shrx r10d,r10d,ecx; not r10d; mov ecx,[r14+r9*8-1FFFFFCh]; lea ecx,[rcx+r10+1]; jrcxz; \
          jmp; mov ecx,r11d; mov r9,[r14+r9*8-1800000h]; mov [r8+r9],al",
     );
@@ -157,10 +161,10 @@ fn kernels_switch_interrupts_inline() {
 
 #[test]
 fn stack_instructions_access_first() {
-    check(&[0x50], "mov [r12d-4],eax; lea r12d,[r12-4]");
-    check(&[0x5c], "mov r12d,[r12d]");
-    check(&[0x8f, 0x44, 0x24, 8], "mov r11d,[r12d]; mov [r12d+0Ch],r11d; lea r12d,[r12+4]");
-    check(&[0xc9], "mov r8d,[ebp]; lea r12d,[rbp+4]; mov ebp,r8d");
+    check(&[0x50], "mov [r12-4],eax; lea r12d,[r12-4]");
+    check(&[0x5c], "mov r12d,[r12]");
+    check(&[0x8f, 0x44, 0x24, 8], "mov r11d,[r12]; mov [r12+0Ch],r11d; lea r12d,[r12+4]");
+    check(&[0xc9], "mov r8d,[rbp]; lea r12d,[rbp+4]; mov ebp,r8d");
 }
 
 #[test]
@@ -171,6 +175,12 @@ fn loops_jump_inside_their_unit() {
     assert!(listing.contains("jne short 0"), "{listing}");
     assert_eq!(u.insns, 3);
     assert!(u.exits.is_empty());
+    // jz over a store, forward
+    check(&[0x74, 0x02, 0x89, 0x03, 0xc3], "je; mov [rbx],eax; mov r11d,[r12]");
+    // jz over 15 stores is short, over 15 calls it can't be.
+    let over = |skipped: [u8; 2]| unit(&[&[0x74, 30][..], &skipped.repeat(15), &[0xc3]].concat()).code;
+    assert_eq!(over([0x89, 0x03])[..2], [0x74, 30]);
+    assert_eq!(over([0xff, 0xd3])[..2], [0x0f, 0x84]);
 }
 
 #[test]
@@ -192,6 +202,46 @@ fn thunks_become_constants() {
     let u = unit(&[0xe8, 1, 0, 0, 0, 0xc3, 0x8b, 0x1c, 0x24, 0xc3]);
     let listing = host_listing(&u.code);
     assert!(listing.contains("mov ebx,8048005h"), "{listing}");
+}
+
+#[test]
+fn retpolines_become_jumps() {
+    // call 1f; 2: pause; lfence; jmp 2b; 1: mov [esp], ecx; ret
+    let u = unit(&[0xe8, 7, 0, 0, 0, 0xf3, 0x90, 0x0f, 0xae, 0xe8, 0xeb, 0xf9, 0x89, 0x0c, 0x24, 0xc3]);
+    let listing = host_listing(&u.code);
+    assert!(listing.contains("mov r11d,ecx") && listing.contains("jmp r10"), "{listing}");
+    assert!(!listing.contains("8048005h"), "no return address: {listing}");
+}
+
+/// In code with a window, an instruction that keeps faulting looks its pages up.
+#[test]
+fn what_keeps_faulting_looks_up() {
+    struct Faulting(Page);
+    impl Source for Faulting {
+        fn peek(&mut self, eip: u32, to: &mut [u8]) -> usize {
+            self.0.peek(eip, to)
+        }
+        fn is_volatile(&self, _: u32) -> bool {
+            false
+        }
+        fn depend(&mut self, _: u32) {}
+        fn known(&self, _: u32) -> bool {
+            false
+        }
+        fn keeps_faulting(&self, eip: u32) -> bool {
+            eip == 0x0804_8002
+        }
+    }
+    // mov eax,[ebx]; mov ecx,[ebx]; ret
+    let code = vec![0x8b, 0x03, 0x8b, 0x0b, 0xc3];
+    let config = Config { address_form: AddressForm::Gs, paged: true, ..Config::default() };
+    let mode = Mode(Mode::USER32.0 | Mode::WINDOW);
+    let mut source = Faulting(Page(0x0804_8000, code));
+    let u = translate(0x0804_8000, mode, CpuModel::MAX.features, &config, &mut source).expect("translatable");
+    let listing = host_listing(&u.code);
+    assert!(listing.contains("mov eax,gs:[ebx]"), "{listing}");
+    assert!(!listing.contains("mov ecx,gs:"), "{listing}");
+    assert!(u.exits.iter().any(|x| matches!(x.kind, ExitKind::Access { .. })), "{:?}", u.exits);
 }
 
 /// Padding that keeps a jump patchable may move the instruction before it, but not one whose displacement is settled.

@@ -7,8 +7,9 @@
 use crate::Config;
 use crate::checked::Snapshot;
 use crate::emit;
+use core::cell::Cell;
 use xlat86_arch::{Features, Mode, Seg};
-use xlat86_decoder::{Block, BlockEnd, decode_more};
+use xlat86_decoder::{Block, BlockEnd, Blocks, Insn};
 
 /// Where guest bytes come from.
 pub trait Source {
@@ -24,6 +25,18 @@ pub trait Source {
 
     /// Is there a translation that starts at `eip` already?
     fn known(&self, eip: u32) -> bool;
+
+    /// May what the system call at `eip` does be done without leaving ([`xlat86_host::Frame::call_out`])?
+    fn calls_out(&self, eip: u32) -> bool {
+        let _ = eip;
+        false
+    }
+
+    /// Do accesses of the instruction at `eip` through a window keep faulting? Then it looks its pages up instead.
+    fn keeps_faulting(&self, eip: u32) -> bool {
+        let _ = eip;
+        false
+    }
 }
 
 /// What guest registers need when translated code is stopped or faults: they are those of the guest instruction's start, but for
@@ -72,6 +85,13 @@ pub enum Quick {
     Sysexit,
     /// IRETD.
     Iret,
+    /// IN or OUT of `size` bytes at CPL 0. The port is the target that leaving passes on.
+    Port {
+        /// 1, 2 or 4.
+        size: u8,
+        /// It is OUT.
+        out: bool,
+    },
 }
 
 /// Why translated code leaves at a site.
@@ -201,6 +221,11 @@ const WINDOW: usize = 256;
 /// No unit covers as many guest bytes.
 pub(crate) const LONGEST: u32 = WINDOW as u32 + 15;
 
+thread_local! {
+    /// The decoded instructions of the latest unit: not to ask for that much memory each time takes a tenth off translation.
+    static INSNS: Cell<Vec<Insn>> = const { Cell::new(Vec::new()) };
+}
+
 /// Translates the unit at `eip`. `None` when no byte can be fetched there, or the mode isn't one that translated code runs in
 /// (everything but flat 32-bit code, at CPL 3 unless the guest is paged).
 pub fn translate(eip: u32, mode: Mode, features: Features, config: &Config, source: &mut dyn Source) -> Option<Unit> {
@@ -219,25 +244,23 @@ pub fn translate(eip: u32, mode: Mode, features: Features, config: &Config, sour
     }
     source.depend(eip);
     let mut checked = source.is_volatile(eip);
-    let mut block = Block { insns: Vec::with_capacity(config.max_insns.min(64)), ..Block::default() };
+    let mut block = Block { insns: INSNS.take(), ..Block::default() };
+    block.insns.clear();
+    let mut blocks = Blocks::new(&bytes[..available], eip, in_page, mode, features);
+    blocks.next_into(&mut block, config.max_insns);
+    if block.end == BlockEnd::Truncated && block.insns.is_empty() && available == in_page {
+        // An instruction that crosses the page makes a unit of its own; the next page's bytes are asked for only now.
+        let next_page = eip.wrapping_add(in_page as u32);
+        available += source.peek(next_page, &mut bytes[in_page..in_page + 14]);
+        source.depend(next_page);
+        checked |= source.is_volatile(next_page);
+        blocks = Blocks::new(&bytes[..available], eip, in_page, mode, features);
+        blocks.next_into(&mut block, config.max_insns);
+    }
     let mut at = 0;
     loop {
-        let room = config.max_insns - block.insns.len();
-        let here = eip.wrapping_add(at as u32);
-        decode_more(&mut block, &bytes[at..available], here, in_page - at, mode, features, room);
-        if block.end == BlockEnd::Truncated && at == 0 && available == in_page {
-            // An instruction that crosses the page makes a unit of its own; the next page's bytes are asked for only now.
-            let more = source.peek(eip.wrapping_add(in_page as u32), &mut bytes[in_page..in_page + 14]);
-            if more == 0 {
-                return None;
-            }
-            source.depend(eip.wrapping_add(in_page as u32));
-            checked |= source.is_volatile(eip.wrapping_add(in_page as u32));
-            available += more;
-            continue;
-        }
         at += block.len as usize;
-        let Some(last) = block.insns.last() else { break };
+        let last = block.insns.last()?;
         let next = eip.wrapping_add(at as u32);
         if block.end != BlockEnd::ControlFlow
             || !emit::falls_through(last)
@@ -249,9 +272,10 @@ pub fn translate(eip: u32, mode: Mode, features: Features, config: &Config, sour
         {
             break;
         }
+        let room = config.max_insns - block.insns.len();
+        blocks.next_into(&mut block, room);
     }
-    if block.insns.is_empty() {
-        return None;
-    }
-    Some(emit::emit(eip, &block.insns, &bytes[..at], mode, checked, config, source))
+    let unit = emit::emit(eip, &block.insns, &bytes[..at], mode, checked, config, source);
+    INSNS.set(block.insns);
+    Some(unit)
 }

@@ -2,6 +2,7 @@
 
 use crate::Tracing;
 use xlat86_arch::CpuModel;
+use xlat86_host::CallOut;
 use xlat86_translator::Columns;
 
 /// What executes guest instructions.
@@ -41,6 +42,8 @@ pub struct Config {
     pub tracing: Tracing,
     /// Keep translations of executable files for later runs, and use those of earlier ones.
     pub keep_code: bool,
+    /// Does what system calls at certain places do ([`crate::Process::call_out_at`]), without translated code being left.
+    pub call_out: Option<CallOut>,
     /// Write /tmp/perf-PID.map for perf(1).
     pub perf_map: bool,
     /// How a guest system's memory is reached.
@@ -57,6 +60,7 @@ impl Default for Config {
             dump: None,
             tracing: Tracing::default(),
             keep_code: false,
+            call_out: None,
             perf_map: false,
             mmu: MmuMode::default(),
             translator: xlat86_translator::Config::default(),

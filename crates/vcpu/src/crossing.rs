@@ -5,7 +5,7 @@
 //! descriptor table, and what the jump tables they name rely on.
 
 use crate::Vcpu;
-use xlat86_arch::{CpuState, Gva, PAGE_SIZE, Seg, Segment, TableReg};
+use xlat86_arch::{CpuState, Gva, PAGE_SIZE, Seg, Segment, TableReg, eflags};
 use xlat86_host::{Crossing, Load, RETURN_KEEPS, WorldRegs, gather};
 
 /// Most worlds at a time.
@@ -148,7 +148,7 @@ impl Vcpu {
             to: world_regs(state, world),
             table: frame.regs().table,
             stack: [state.msr.sysenter_esp, state.msr.sysenter_eip],
-            zero_flag: u32::from(cross.zero_flag) * xlat86_arch::eflags::ZF << 8,
+            zero_flag: if cross.zero_flag { eflags::ZF << 8 } else { 0 },
             ..Crossing::default()
         };
         frame.set_crossing(cross.eip, cross.outer, cross.from, cross.loads, memory.ram(), crossing);

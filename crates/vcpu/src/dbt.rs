@@ -8,11 +8,6 @@ use xlat86_arch::{CpuState, Fault, Gva, Mode, PfError, Reg, Seg, Segment, eflags
 use xlat86_host::{Frame, HostFault, Left, last_fault};
 use xlat86_translator::{ExitKind, Fix, Mark, Place};
 
-/// Base given to FS and GS while they hold no usable segment. An access at an offset below 4096 lands in the top page,
-/// which a user program never has, faults, and is then judged exactly by the interpreter; one at a larger offset wraps
-/// around and isn't caught (README, known quirks).
-const UNUSABLE_BASE: u32 = 0xffff_f000;
-
 /// What to do after translated code has left.
 pub(crate) enum Then {
     /// Go on at EIP, and spare the next one this leave.
@@ -70,6 +65,8 @@ impl Vcpu {
     }
 
     /// Runs translated code from arena offset `offset` until it leaves.
+    // Inlined into the loop that calls it: the fewer returns on the way, the better the host predicts them (`xlat86_host::VcpuFrame::enter`).
+    #[inline(always)]
     pub(crate) fn enter_at(&mut self, offset: u32) -> Then {
         let evictions = self.process.evictions();
         if evictions != self.evictions_seen {
@@ -116,7 +113,7 @@ impl Vcpu {
         for (to, from) in frame.selector.iter_mut().zip(&state.seg) {
             *to = from.selector;
         }
-        frame.seg_base = [base_of(state.segment(Seg::Fs)), base_of(state.segment(Seg::Gs))];
+        frame.set_segments([base_of(state.segment(Seg::Fs)), base_of(state.segment(Seg::Gs))]);
         if self.fx_home == Home::State {
             fx::to_host(&state.fx, frame);
         }
@@ -258,8 +255,8 @@ fn through(exit: &xlat86_translator::Exit, site: u64, state: &mut CpuState, stat
 /// it all the time, never beyond the end (README, known quirks).
 const TRUSTED_LIMIT: u32 = 0xfff;
 
-/// Base of FS or GS as translated code adds it.
-fn base_of(s: &Segment) -> u32 {
-    let usable = s.attr.present() && s.attr.readable() && s.limit >= TRUSTED_LIMIT && !s.attr.expand_down();
-    if usable { s.base } else { UNUSABLE_BASE }
+/// Base of FS or GS as translated code adds it. Without one accesses fault, and are then judged exactly by the interpreter.
+fn base_of(s: &Segment) -> Option<u32> {
+    let usable = s.attr.present() && s.attr.writable() && s.limit >= TRUSTED_LIMIT && !s.attr.expand_down();
+    usable.then_some(s.base)
 }

@@ -5,6 +5,7 @@ use crate::images::Images;
 use crate::store::{FileId, Store};
 use crate::world::{Member, World};
 use crate::{Config, Engine, Error, Stats, lockstep, perf_map};
+use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -44,6 +45,8 @@ pub struct Process {
     /// `None` when nothing is kept.
     images: Option<Mutex<Images>>,
     heat: Mutex<Heat>,
+    /// Pages where system calls call out.
+    call_outs: Mutex<Range<u32>>,
     /// Is any page hot? A hint, so that asking costs nothing.
     hot: AtomicBool,
     /// Counts evictions: return stacks made before the latest one name memory that may have been reused.
@@ -89,6 +92,7 @@ impl Process {
             cache,
             world: World::default(),
             heat: Mutex::new(Heat::new()),
+            call_outs: Mutex::default(),
             hot: AtomicBool::new(false),
             evictions: AtomicU64::new(0),
             changes: AtomicU64::new(0),
@@ -159,6 +163,7 @@ impl Process {
                 images.forget(&(start.page()..(start.0.saturating_add(len.max(1) - 1) >> 12) + 1));
             }
         }
+        self.forget_call_outs(ranges);
         let pages = || {
             let in_one = |&(start, len): &(Gva, u32)| start.page()..=start.0.saturating_add(len.max(1) - 1) >> 12;
             ranges.iter().flat_map(in_one)
@@ -170,6 +175,28 @@ impl Process {
             self.drop_pages(pages());
             change()
         })
+    }
+
+    /// From now on system calls in the `len` bytes at `start` (whole pages) are offered to [`Config::call_out`], until anything about these pages
+    /// changes. Lockstep compares what both engines do of themselves, so there none are.
+    pub fn call_out_at(&self, start: Gva, len: u32) {
+        if self.config.engine == Engine::Dbt && self.config.call_out.is_some() {
+            *self.call_outs() = start.page()..start.page() + len.div_ceil(PAGE_SIZE);
+        }
+    }
+
+    fn forget_call_outs(&self, ranges: &[(Gva, u32)]) {
+        let mut pages = self.call_outs();
+        let touched = |&(start, len): &(Gva, u32)| {
+            start.page() < pages.end && pages.start <= start.0.saturating_add(len.max(1) - 1) >> 12
+        };
+        if ranges.iter().any(touched) {
+            *pages = 0..0;
+        }
+    }
+
+    fn call_outs(&self) -> MutexGuard<'_, Range<u32>> {
+        self.call_outs.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn images(&self) -> Option<MutexGuard<'_, Images>> {
@@ -419,7 +446,8 @@ impl Process {
                 continue;
             }
             let checking = self.config.translator.self_checking;
-            let mut source = GuestCode { space: self.space(), cache: &cache, mode, pages: Vec::new(), checking };
+            let mut source =
+                GuestCode { process: self, space: self.space(), cache: &cache, mode, pages: Vec::new(), checking };
             let unit = self.translate(&cache, eip, mode, &mut source)?;
             let pages = source.pages;
             if let Some(p) = pages.iter().find(|p| self.space().is_volatile(Gva(*p << 12))) {
@@ -458,6 +486,7 @@ fn images(config: &Config) -> Option<Images> {
 
 /// Guest memory as the translator reads it.
 struct GuestCode<'a> {
+    process: &'a Process,
     space: &'a FlatSpace,
     cache: &'a Cache,
     mode: Mode,
@@ -492,5 +521,9 @@ impl Source for GuestCode<'_> {
 
     fn known(&self, eip: u32) -> bool {
         self.cache.starts_at(CodeKey::flat(eip, self.mode))
+    }
+
+    fn calls_out(&self, eip: u32) -> bool {
+        self.process.call_outs().contains(&(eip >> 12))
     }
 }

@@ -6,6 +6,7 @@ use crate::Vcpu;
 use crate::crossing::Cross;
 use xlat86_arch::{Gva, Mode, Reg, Seg, SegAttr, Segment, eflags};
 use xlat86_host::RETURN_KEEPS;
+use xlat86_interp::Platform;
 use xlat86_translator::{CodeKey, Exit, Quick};
 
 /// Answers kept.
@@ -85,6 +86,7 @@ impl Vcpu {
         let cross = self.crossing();
         let selector = value as u16;
         let (cross, loads) = match what {
+            Quick::Port { .. } => return None,
             Quick::Load { seg, pop } => (self.load(seg, selector, pop).then_some(cross)?, [Some(selector), None]),
             Quick::Verw => (Cross { zero_flag: self.verw(selector)?, ..cross }, [Some(selector), None]),
             Quick::Sysenter => (self.sysenter().then_some(cross)?, [None; 2]),
@@ -159,6 +161,22 @@ impl Vcpu {
         let ok = s.attr.writable() && s.attr.dpl() >= self.state.cpl.max((selector & 3) as u8);
         self.state.eflags = self.state.eflags & !eflags::ZF | if ok { eflags::ZF } else { 0 };
         Some(ok)
+    }
+
+    /// IN or OUT at CPL 0, where every port may be used; EAX is the frame's. False: translated code mustn't go on without a look at the mode.
+    pub(crate) fn port(&mut self, port: u16, size: u8, out: bool) -> bool {
+        let mask = u32::MAX >> (32 - 8 * u32::from(size));
+        let eax = self.frame.as_mut().expect("translating").regs().gpr[0];
+        if out {
+            self.platform.port_out(port, size, eax & mask);
+            // The port may have been that of the A20 gate.
+            self.mmu.sync(&self.state);
+            !self.mmu.has_forgotten()
+        } else {
+            let read = self.platform.port_in(port, size);
+            self.frame.as_mut().expect("translating").regs().gpr[0] = eax & !mask | read & mask;
+            true
+        }
     }
 
     fn sysenter(&mut self) -> bool {

@@ -22,6 +22,8 @@ pub struct Stats {
     pub leave_miss: u64,
     /// Leaves for an instruction that the interpreter executes.
     pub leave_interpret: u64,
+    /// Leaves of a system for a sensitive instruction that is dealt with without the interpreter.
+    pub leave_quick: u64,
     /// Leaves because a checked access had to go the slow way.
     pub leave_access: u64,
     /// Leaves because a translation found its guest code changed.
@@ -36,6 +38,8 @@ pub struct Stats {
     pub return_mismatches: u64,
     /// Instructions that the interpreter executed.
     pub interpreted: u64,
+    /// Units dropped because an access through a window kept being a page fault, to be made anew without.
+    pub retranslated: u64,
     /// Writes to pages holding translated code.
     pub code_writes: u64,
     /// Blocks compared in lockstep.
@@ -53,6 +57,8 @@ impl Stats {
         self.leave_link += o.leave_link;
         self.leave_miss += o.leave_miss;
         self.leave_interpret += o.leave_interpret;
+        self.leave_quick += o.leave_quick;
+        self.retranslated += o.retranslated;
         self.leave_access += o.leave_access;
         self.leave_changed += o.leave_changed;
         self.leave_soft_int += o.leave_soft_int;
@@ -71,7 +77,7 @@ impl Stats {
 impl Stats {
     /// All counters by name, for programs to read. Times are in nanoseconds.
     #[must_use]
-    pub fn counters(&self) -> [(&'static str, u64); 34] {
+    pub fn counters(&self) -> [(&'static str, u64); 36] {
         let c = &self.cache;
         [
             ("units", c.units),
@@ -89,6 +95,7 @@ impl Stats {
             ("leave_link", self.leave_link),
             ("leave_miss", self.leave_miss),
             ("leave_interpret", self.leave_interpret),
+            ("leave_quick", self.leave_quick),
             ("leave_access", self.leave_access),
             ("leave_changed", self.leave_changed),
             ("leave_soft_int", self.leave_soft_int),
@@ -102,6 +109,7 @@ impl Stats {
             ("tlb_flushes", self.mmu.flushes),
             ("page_faults", self.mmu.page_faults),
             ("mmio", self.mmu.mmio),
+            ("retranslated", self.retranslated),
             ("shadow_windows", self.shadow.windows),
             ("shadow_dropped", self.shadow.dropped),
             ("shadow_mapped", self.shadow.mapped),
@@ -116,7 +124,7 @@ impl Stats {
     pub fn leaves(&self) -> u64 {
         let for_code =
             self.leave_link + self.leave_miss + self.leave_interpret + self.leave_access + self.leave_changed;
-        for_code + self.leave_soft_int + self.leave_fault + self.leave_async
+        for_code + self.leave_quick + self.leave_soft_int + self.leave_fault + self.leave_async
     }
 }
 
@@ -124,7 +132,7 @@ impl fmt::Display for Stats {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let c = &self.cache;
         let per = |a: f64, b: u64| if b == 0 { 0.0 } else { a / b as f64 };
-        let rows: [(&str, String); 23] = [
+        let rows: [(&str, String); 24] = [
             ("units translated", c.units.to_string()),
             ("units of earlier runs", c.adopted.to_string()),
             ("guest instructions translated", c.insns.to_string()),
@@ -139,6 +147,7 @@ impl fmt::Display for Stats {
             ("leaves: unchained jump", self.leave_link.to_string()),
             ("leaves: indirect jump without translation", self.leave_miss.to_string()),
             ("leaves: interpreted instruction", self.leave_interpret.to_string()),
+            ("leaves: quick sensitive instruction", self.leave_quick.to_string()),
             ("leaves: slow memory access", self.leave_access.to_string()),
             ("leaves: guest code changed", self.leave_changed.to_string()),
             ("leaves: software interrupt", self.leave_soft_int.to_string()),
@@ -153,11 +162,12 @@ impl fmt::Display for Stats {
             writeln!(f, "{name:<44}{value:>16}")?;
         }
         let (m, s) = (&self.mmu, &self.shadow);
-        let system: [(&str, u64); 10] = [
+        let system: [(&str, u64); 11] = [
             ("TLB: pages filled in", m.fills),
             ("TLB: flushes", m.flushes),
             ("guest page faults", m.page_faults),
             ("accesses to devices by memory", m.mmio),
+            ("units retranslated for their page faults", self.retranslated),
             ("shadow: windows made", s.windows),
             ("shadow: windows dropped", s.dropped),
             ("shadow: pages mapped", s.mapped),

@@ -11,14 +11,14 @@ use crate::fx::Home;
 use crate::process::Connect;
 use crate::quick::Crossed;
 use crate::system::spaces::Spaces;
-use crate::system::window::WindowFault;
+use crate::system::window::{WindowFault, Windows};
 use crate::{Exit, Vcpu};
 use xlat86_arch::{Fault, Gva, Mode, PAGE_SIZE, Seg, Segment, cr0, cr4, eflags};
 use xlat86_decoder::MAX_INSN_LEN;
 use xlat86_host::{Left, with_pending};
 use xlat86_interp::{Event, Stop};
 use xlat86_softmmu::Mmu;
-use xlat86_translator::{Cache, CodeKey, ExitKind, Full, Place, Source};
+use xlat86_translator::{Cache, CodeKey, ExitKind, Full, Place, Quick, Source};
 
 /// Instructions that the interpreter executes at a time where code isn't translated.
 const STRETCH: u64 = 256;
@@ -187,7 +187,14 @@ impl Vcpu {
                 }
                 return Some(offset);
             }
-            let mut source = PagedCode { mmu: &mut self.mmu, cache: &cache, key, mode, pages: Vec::new() };
+            let mut source = PagedCode {
+                mmu: &mut self.mmu,
+                windows: &self.system.as_ref().expect("a system's CPU").windows,
+                cache: &cache,
+                key,
+                mode,
+                pages: Vec::new(),
+            };
             let unit = process.translate(&cache, eip, mode, &mut source)?;
             let pages = source.pages;
             let inserted = process.insert(&mut cache, unit, key, &pages);
@@ -233,19 +240,25 @@ impl Vcpu {
         self.fill_system_frame();
         self.note_crossing(cross);
         let arena = self.arena.clone().expect("translating");
+        // EIP when what `offset` belongs to has been carried out already.
+        let mut done = None;
         loop {
             self.stats.entries += 1;
             let frame = self.frame.as_mut().expect("translating");
             frame.enter(&arena, offset);
             self.see_world();
             let frame = self.frame.as_mut().expect("translating");
+            let finished = done.take();
             let &xlat86_host::Frame { left, site, target, address, .. } = &*frame.regs();
             match left {
                 Left::NotEntered => {
                     // The registers are those of a boundary that may be biased, when an instruction was to start again.
                     let at = arena.base() + u64::from(offset);
                     self.take_system_frame();
-                    self.repair_at(at);
+                    match finished {
+                        Some(eip) => self.state.eip = eip,
+                        None => self.repair_at(at),
+                    }
                     return Outside::Stopped;
                 }
                 Left::Call => {}
@@ -262,13 +275,14 @@ impl Vcpu {
                 }
                 Left::Trap => {
                     self.stats.leave_fault += 1;
-                    if let WindowFault::Again(at) = self.after_window_fault(site) {
+                    let what = self.after_window_fault(site);
+                    if let WindowFault::Again(at) = what {
                         offset = at;
                         continue;
                     }
                     self.take_system_frame();
                     self.repair_at(site);
-                    return Outside::Interpret;
+                    return if matches!(what, WindowFault::Anew) { Outside::Go } else { Outside::Interpret };
                 }
             }
             let generation = self.process.generation();
@@ -316,8 +330,19 @@ impl Vcpu {
                         _ => Outside::Careful(crosses.then_some(site)),
                     }
                 }
+                ExitKind::Quick { what: Quick::Port { size, out }, next } => {
+                    self.stats.leave_quick += 1;
+                    if self.port(target as u16, size, out) {
+                        // The next instruction's code follows the call that left.
+                        (offset, done) = ((site - arena.base()) as u32, Some(next));
+                        continue;
+                    }
+                    self.take_system_frame();
+                    self.state.eip = next;
+                    Outside::Go
+                }
                 ExitKind::Quick { what, next } => {
-                    self.stats.leave_interpret += 1;
+                    self.stats.leave_quick += 1;
                     self.take_system_frame();
                     self.state.eip = exit.eip;
                     match self.quick(what, target, next) {
@@ -461,6 +486,7 @@ fn is_open(s: &Segment) -> bool {
 /// Guest code as the translator reads it, through the guest's page tables.
 struct PagedCode<'a> {
     mmu: &'a mut Mmu,
+    windows: &'a Windows,
     cache: &'a Cache,
     key: CodeKey,
     mode: Mode,
@@ -492,5 +518,9 @@ impl Source for PagedCode<'_> {
 
     fn known(&self, eip: u32) -> bool {
         (eip ^ self.key.eip()) >> 12 == 0 && self.cache.starts_at(CodeKey::new(eip, self.key.page(), self.mode))
+    }
+
+    fn keeps_faulting(&self, eip: u32) -> bool {
+        self.windows.keeps_faulting(eip, self.key.page())
     }
 }

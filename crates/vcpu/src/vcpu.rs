@@ -71,7 +71,11 @@ impl Vcpu {
         if config.engine != Engine::Interp {
             let cache = process.cache();
             let made = VcpuFrame::new(cache.arena(), cache.table(), Stub::Sentinel.offset(), tlb);
-            frame = Some(made.map_err(host("no memory for a return stack"))?);
+            let mut made = made.map_err(host("no memory for a return stack"))?;
+            if let Some(function) = config.call_out {
+                made.set_call_out(function, process.space().window());
+            }
+            frame = Some(made);
             arena = Some(cache.arena().clone());
         }
         Ok(Vcpu {

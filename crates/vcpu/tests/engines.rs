@@ -174,3 +174,65 @@ fn a_limited_segment_is_no_difference() {
         assert_eq!((state.reg(Reg::Edx), state.reg(Reg::Esp)), (0xaa, STACK_TOP - 4));
     });
 }
+
+/// Null FS and GS fault wherever the access goes; as soon as there is a segment it doesn't.
+#[test]
+fn a_null_segment_faults_at_every_offset() {
+    for offset in [0u32, 0x100, 0xfff, 0x1000, DATA, DATA + 0x1000, u32::MAX - 3] {
+        // mov ecx,7; mov eax,gs:[offset]; int 0x80
+        let code = [&[0xb9, 7, 0, 0, 0, 0x65, 0x8b, 0x05][..], &offset.to_le_bytes(), &[0xcd, 0x80]].concat();
+        both(&code, |cpu| {
+            let exit = cpu.run();
+            assert!(
+                matches!(exit, Exit::Fault(f) if f.vector == Vector::GP && f.error == Some(0)),
+                "{offset:#x}: {exit:?}"
+            );
+            assert_eq!((cpu.state().eip, cpu.state().reg(Reg::Ecx)), (CODE + 5, 7));
+            let data = cpu.state().seg[3];
+            cpu.state_mut().seg[5] = xlat86_arch::Segment { base: DATA.wrapping_sub(offset), ..data };
+            assert_eq!(cpu.run(), Exit::SoftInt(0x80), "{offset:#x}");
+        });
+    }
+}
+
+/// What a call out answers stays inside; what it refuses is an exit; and what comes up meanwhile stops the guest right behind it.
+#[test]
+fn system_calls_call_out() {
+    // int 0x80; inc ecx; int 0x80
+    let code = [0xcd, 0x80, 0x41, 0xcd, 0x80];
+    let config = Config {
+        call_out: Some(|gpr, memory| {
+            let Some(less) = gpr[0].checked_sub(1) else { return false };
+            if less == 5 {
+                xlat86_host::signals::kick_self();
+            }
+            gpr[0] = less;
+            memory.write(DATA, less).is_ok()
+        }),
+        ..Config::default()
+    };
+    for (eax, exit, eip, ecx) in [
+        (0, Exit::SoftInt(0x80), 2, 7),
+        (1, Exit::SoftInt(0x80), 5, 8),
+        (6, Exit::Interrupted, 2, 7),
+        (7, Exit::Interrupted, 5, 8),
+    ] {
+        let (mut cpu, _guard) = guest_with(config.clone(), &code);
+        cpu.process().call_out_at(Gva(CODE), 0x1000);
+        cpu.state_mut().set_reg(Reg::Eax, eax);
+        cpu.state_mut().set_reg(Reg::Ecx, 7);
+        let seen = cpu.run();
+        xlat86_host::signals::attended();
+        let state = cpu.state();
+        assert_eq!((&seen, state.eip - CODE, state.reg(Reg::Ecx)), (&exit, eip, ecx), "{eax}");
+        let left = if exit == Exit::Interrupted { 5 } else { 0 };
+        let written = cpu.process().space().window().read::<u32>(DATA).unwrap();
+        assert_eq!((cpu.state().reg(Reg::Eax), written), (left, left), "{eax}");
+    }
+    // Once anything about the pages has changed, system calls there are exits.
+    let (mut cpu, _guard) = guest_with(config, &code);
+    cpu.process().call_out_at(Gva(CODE), 0x1000);
+    cpu.process().change(&[(Gva(CODE), 0x1000)], || ());
+    cpu.state_mut().set_reg(Reg::Eax, 1);
+    assert_eq!((cpu.run(), cpu.state().eip), (Exit::SoftInt(0x80), CODE + 2));
+}

@@ -6,8 +6,50 @@
 //! the window is brought up to date with the guest's page tables.
 
 use crate::{MmuMode, Vcpu};
+use std::collections::{HashMap, HashSet};
 use xlat86_arch::{Gva, Mode, PfError};
 use xlat86_host::{last_fault, set_gs_base, tsc};
+use xlat86_translator::Place;
+
+/// An instruction is translated anew, to look its pages up, when this many of its accesses have been the guest's page faults...
+const FAULTS: u32 = 16;
+/// ...within this many ticks: a host fault costs some 8000 more than a look-up that fails.
+const FAULTS_WITHIN: u64 = 16 * 200_000;
+/// Instructions whose faults are counted.
+const COUNTED: usize = 64;
+/// Most instructions that look their pages up for it.
+const FOUND: usize = 4096;
+
+/// An instruction: physical page, and guest address.
+type Site = (u32, u32);
+
+/// Instructions whose accesses through a window are the guest's page faults time and again.
+#[derive(Default)]
+struct Faulting {
+    /// How often, and since when.
+    counted: HashMap<Site, (u32, u64)>,
+    found: HashSet<Site>,
+}
+
+impl Faulting {
+    /// `site` has faulted at `now`. True if it has become one that keeps doing so.
+    fn count(&mut self, site: Site, now: u64) -> bool {
+        if self.counted.len() >= COUNTED && !self.counted.contains_key(&site) {
+            self.counted.clear();
+        }
+        let (n, since) = self.counted.entry(site).or_insert((0, now));
+        *n += 1;
+        if *n < FAULTS {
+            return false;
+        }
+        let often = now.wrapping_sub(*since) < FAULTS_WITHIN;
+        self.counted.remove(&site);
+        if self.found.len() >= FOUND {
+            self.found.clear();
+        }
+        often && self.found.insert(site)
+    }
+}
 
 /// What a CPU knows of its windows.
 #[derive(Default)]
@@ -16,6 +58,14 @@ pub(crate) struct Windows {
     base: u64,
     /// The address space (CR3) that was last asked about, and whether it is worth a window.
     hot: (u32, bool),
+    faulting: Faulting,
+}
+
+impl Windows {
+    /// Does the instruction at `eip`, on physical page `page`, look its pages up even in code with a window?
+    pub(crate) fn keeps_faulting(&self, eip: u32, page: u32) -> bool {
+        self.faulting.found.contains(&(page, eip))
+    }
 }
 
 /// What became of a host fault in translated code.
@@ -24,6 +74,8 @@ pub(crate) enum WindowFault {
     Again(u32),
     /// The interpreter has to find out.
     Interpret,
+    /// The instruction faulted as it has before: its code has been dropped, to be made anew.
+    Anew,
 }
 
 impl Vcpu {
@@ -90,7 +142,40 @@ impl Vcpu {
                 Some(offset) => WindowFault::Again(offset),
                 None => WindowFault::Interpret,
             },
-            Ok(false) | Err(_) => WindowFault::Interpret,
+            Ok(false) => WindowFault::Interpret,
+            Err(_) => {
+                let mut cache = self.process.cache();
+                let (Some(key), Some(Place::Inside(mark))) = (cache.key_at(site), cache.place(site, false)) else {
+                    return WindowFault::Interpret;
+                };
+                let windows = &mut self.system.as_mut().expect("a system's CPU").windows;
+                if !windows.faulting.count((key.page(), mark.eip), tsc()) {
+                    return WindowFault::Interpret;
+                }
+                cache.retire_at(site + 1);
+                drop(cache);
+                self.process.dropped();
+                self.stats.retranslated += 1;
+                WindowFault::Anew
+            }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_site_is_found_when_it_faults_often_enough() {
+        let mut f = Faulting::default();
+        let rarely = FAULTS_WITHIN / u64::from(FAULTS) * 2;
+        assert!(!(0..100).any(|i| f.count((1, 0x1000), i * rarely)), "too rarely");
+        let often = rarely / 10;
+        let found = (0..100).filter(|i| f.count((1, 0x1004), i * often)).count();
+        assert_eq!(found, 1, "once");
+        assert!(f.found.contains(&(1, 0x1004)) && !f.found.contains(&(1, 0x1000)));
+        (0..10_000).for_each(|i| _ = f.count((2, i), 0));
+        assert!(f.counted.len() <= COUNTED);
     }
 }
