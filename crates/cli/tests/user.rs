@@ -78,6 +78,26 @@ fn tracers_and_tracees() {
 }
 
 #[test]
+fn tracers_attach_to_running_processes() {
+    same("./attach");
+}
+
+#[test]
+fn other_processes_in_proc() {
+    same("./others");
+}
+
+#[test]
+fn processes_in_one_memory_and_how_they_end() {
+    same("./beside");
+}
+
+#[test]
+fn families_of_calls() {
+    same("./calls");
+}
+
+#[test]
 fn seccomp_filters() {
     same("./seccomp");
 }
