@@ -146,6 +146,7 @@ impl BootCommand {
         let _raw = terminal::raw();
         terminal::read(machine.keyboard(), control);
         let ended = machine.run();
+        drop(machine);
         terminal::restore();
         match ended {
             Ok((end, stats)) => {

@@ -5,14 +5,25 @@ use std::io::{self, BufRead, BufReader, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, RwLock};
+use std::time::Duration;
 use xlat86_machine::{Answer, Control, Request};
 
-/// Removes the socket when dropped.
-pub(super) struct Socket(PathBuf);
+/// How long a client may take to make room for an answer.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// When dropped, which must be after the machine, waits for the answers on their way (that to a request to quit is one) and removes the
+/// socket.
+pub(super) struct Socket {
+    path: PathBuf,
+    /// Held by those who answer.
+    answering: Arc<RwLock<()>>,
+}
 
 impl Drop for Socket {
     fn drop(&mut self) {
-        let _ = remove_file(&self.0);
+        let _none = self.answering.write();
+        let _ = remove_file(&self.path);
     }
 }
 
@@ -25,13 +36,15 @@ pub(super) fn listen(path: &Path, control: Control) -> io::Result<Socket> {
         }
         other => other?,
     };
-    let socket = Socket(path.to_owned());
+    let socket = Socket { path: path.to_owned(), answering: Arc::default() };
+    let answering = socket.answering.clone();
     set_permissions(path, Permissions::from_mode(0o600))?;
     let accept = move || {
         for stream in listener.incoming().flatten() {
-            let control = control.clone();
+            let (control, answering) = (control.clone(), answering.clone());
             // A connection that can't have a thread is closed.
-            let _ = std::thread::Builder::new().name("control".into()).spawn(move || serve(&stream, &control));
+            let _ =
+                std::thread::Builder::new().name("control".into()).spawn(move || serve(&stream, &control, &answering));
         }
     };
     std::thread::Builder::new().name("control socket".into()).spawn(accept)?;
@@ -39,12 +52,14 @@ pub(super) fn listen(path: &Path, control: Control) -> io::Result<Socket> {
 }
 
 /// Answers until the other side closes.
-fn serve(stream: &UnixStream, control: &Control) -> io::Result<()> {
+fn serve(stream: &UnixStream, control: &Control, answering: &RwLock<()>) -> io::Result<()> {
+    stream.set_write_timeout(Some(PATIENCE))?;
     for line in BufReader::new(stream).lines() {
         let line = line?;
         if line.trim().is_empty() {
             continue;
         }
+        let _answering = answering.read();
         let answer = match serde_json::from_str::<Request>(&line) {
             Ok(request) => control.ask(request),
             Err(e) => Answer::Error(e.to_string()),
