@@ -21,7 +21,7 @@ static void join(volatile u32 *alive)
         SYS(futex, alive, 0 /* FUTEX_WAIT */, v, 0);
 }
 
-static void *map(u32 len, int prot) { return (void *)SYS(mmap2, 0, len, prot, 0x22 /* private, anonymous */, -1, 0); }
+__attribute__((unused)) static void *map(u32 len, int prot) { return (void *)SYS(mmap2, 0, len, prot, 0x22 /* private, anonymous */, -1, 0); }
 
 /* After code was changed by another thread, a serialising instruction is due (SDM vol. 3A, 10.1.3). */
 static inline void serialise(void)

@@ -196,7 +196,7 @@ fn debian_boots_to_a_login_and_shuts_down() {
     // The quotes keep the echo from being taken for the answer.
     let state = typist.answer("systemctl is-system-running --wait; echo en''d\n", "end");
     assert!(state.contains("running\r\n"), "{state}");
-    typist.answer("systemctl poweroff\n", "Powering off");
+    typist.answer("systemctl poweroff\n", "Power down");
     assert_eq!(finish(typist.run).status.code(), Some(0));
 }
 
@@ -206,6 +206,27 @@ fn test_kernels_print_and_exit_with_a_status() {
     let code = [0x66, 0xba, 0xe9, 0, 0xb0, b'o', 0xee, 0xb0, b'k', 0xee, 0xb0, 0x10, 0xe6, 0xf4, 0xeb, 0xfe];
     let o = run(&["--kernel", kernel("exit", &code).to_str().unwrap()]);
     assert_eq!((o.status.code(), o.stdout.as_slice()), (Some(0x21), b"ok".as_slice()));
+}
+
+#[test]
+fn traces_name_what_happens() {
+    // ud2, without an IDT: #UD, #GP for its gate, double fault, shutdown.
+    let trace = scratch("trace");
+    let path = kernel("traced", &[0x40, 0x0f, 0x0b]);
+    let o = run(&[
+        "--trace",
+        "decode,block,exit,fault",
+        "--trace-file",
+        trace.to_str().unwrap(),
+        "--kernel",
+        path.to_str().unwrap(),
+    ]);
+    assert_eq!(o.status.code(), Some(3));
+    let text = fs::read_to_string(&trace).unwrap();
+    assert!(text.contains("inc %eax"), "{text}");
+    for what in ["block ", "exit ", "fault "] {
+        assert!(text.lines().any(|l| l.starts_with(what)), "no {what}in\n{text}");
+    }
 }
 
 #[test]

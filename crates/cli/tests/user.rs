@@ -78,6 +78,26 @@ fn tracers_and_tracees() {
 }
 
 #[test]
+fn tracers_attach_to_running_processes() {
+    same("./attach");
+}
+
+#[test]
+fn other_processes_in_proc() {
+    same("./others");
+}
+
+#[test]
+fn processes_in_one_memory_and_how_they_end() {
+    same("./beside");
+}
+
+#[test]
+fn families_of_calls() {
+    same("./calls");
+}
+
+#[test]
 fn seccomp_filters() {
     same("./seccomp");
 }
@@ -112,6 +132,14 @@ fn crowded_cache() {
         for (counter, least) in [("units", 10_000), ("chains", 100), ("invalidated", 100), ("evictions", 50)] {
             assert!(stats[counter].as_u64() >= Some(least), "{counter}: {stats}");
         }
+    }
+}
+
+/// The vDSO's clocks, which translated code reads without leaving, under a storm of signals.
+#[test]
+fn clocks_of_the_vdso() {
+    for engine in ["interp", "dbt", "lockstep"] {
+        same_with("./clocks", &["--engine", engine], 40);
     }
 }
 

@@ -176,6 +176,12 @@ impl Tlb {
         self.tags(gva >> 12).write == gva >> 12
     }
 
+    /// The byte of RAM that is at `gva`, when its page may be read without further ado.
+    #[must_use]
+    pub fn ram_offset(&self, gva: u32) -> Option<u64> {
+        self.hit(gva, 1, |t| t.read).map(|p| p as u64 - self.ram.base())
+    }
+
     /// Enters the page of `gva`, found at byte `offset` (a multiple of 4096) of RAM: readable, with `write` writable too.
     /// Offsets outside RAM are not entered.
     pub fn fill(&mut self, gva: u32, offset: u64, write: bool, global: bool) {

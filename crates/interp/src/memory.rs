@@ -176,7 +176,7 @@ impl Ctx<'_> {
     /// pages the first is the first to be asked whether it may be written.
     #[inline(always)]
     pub(crate) fn read_to_update<T: Scalar>(&mut self, at: Gva) -> Result<T, Fault> {
-        self.mmu.read(at).map_err(|fault| self.update_fault(at, T::SIZE as u32, fault))
+        self.mmu.read_to_update(at).map_err(|fault| self.update_fault(at, T::SIZE as u32, fault))
     }
 
     #[cold]

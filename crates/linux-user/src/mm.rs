@@ -131,11 +131,6 @@ impl Mm {
         std::mem::replace(limit, new.unwrap_or(*limit))
     }
 
-    /// Bytes mapped.
-    pub fn mapped(&self) -> u64 {
-        self.lock().used.len() * u64::from(PAGE_SIZE)
-    }
-
     /// Takes the lock. Held across fork, so that the child finds the map consistent.
     pub fn lock(&self) -> MutexGuard<'_, Map> {
         self.map.lock().unwrap_or_else(|e| e.into_inner())
@@ -145,6 +140,11 @@ impl Mm {
     pub fn set_brk(&self, brk: u32) {
         let mut m = self.lock();
         (m.start_brk, m.brk) = (brk, brk);
+    }
+
+    /// Is every readable mapping executable?
+    pub fn read_implies_exec(&self) -> bool {
+        self.lock().read_implies_exec
     }
 
     /// Makes all readable mappings executable from now on (`READ_IMPLIES_EXEC`).

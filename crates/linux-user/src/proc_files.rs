@@ -51,8 +51,13 @@ fn host_file(path: &str) -> Result<String, Errno> {
     Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
 
+/// Bytes that the guest has mapped.
+fn size(t: &Task) -> Result<u64, Errno> {
+    Ok(map(t)?.iter().map(|l| u64::from(l.end - l.start)).sum())
+}
+
 fn stat(t: &Task) -> Result<Vec<u8>, Errno> {
-    stat_with(&host_file("/proc/self/stat")?, t.mm.mapped()).ok_or(Errno::EIO)
+    stat_with(&host_file("/proc/self/stat")?, size(t)?).ok_or(Errno::EIO)
 }
 
 /// The host's line with the guest's virtual size (field 23, in bytes).
@@ -65,7 +70,7 @@ pub(crate) fn stat_with(line: &str, size: u64) -> Option<Vec<u8>> {
 }
 
 fn statm(t: &Task) -> Result<Vec<u8>, Errno> {
-    statm_with(&host_file("/proc/self/statm")?, t.mm.mapped()).ok_or(Errno::EIO)
+    statm_with(&host_file("/proc/self/statm")?, size(t)?).ok_or(Errno::EIO)
 }
 
 /// The host's line with the guest's virtual size (the first field, in pages).
@@ -85,7 +90,7 @@ fn status(t: &Task) -> Result<Vec<u8>, Errno> {
         ("SigIgn:", format!("{:016x}", signals(|h| h == SIG_IGN))),
         ("SigCgt:", format!("{:016x}", signals(|h| h != SIG_IGN && h != SIG_DFL))),
     ];
-    Ok(status_with(&host_file("/proc/self/status")?, t.mm.mapped(), &replaced))
+    Ok(status_with(&host_file("/proc/self/status")?, size(t)?, &replaced))
 }
 
 /// The host's text with the guest's virtual size, and other lines replaced.

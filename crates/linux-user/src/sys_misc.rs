@@ -50,12 +50,13 @@ pub(crate) fn sysinfo(t: &mut Task, a: [u32; 6]) -> SysResult {
 
 pub(crate) fn personality(t: &mut Task, a: [u32; 6]) -> SysResult {
     const READ_IMPLIES_EXEC: u32 = 0x0040_0000;
+    let had = if t.mm.read_implies_exec() { READ_IMPLIES_EXEC } else { 0 };
     if a[0] != u32::MAX {
         t.mm.set_read_implies_exec(a[0] & READ_IMPLIES_EXEC != 0);
     }
     // The emulator itself must not become readable-executable.
     let asked = if a[0] == u32::MAX { a[0] } else { a[0] & !READ_IMPLIES_EXEC };
-    Ok(host::call(Sysno::personality, &[Arg::uint(asked)])? as u32)
+    Ok(host::call(Sysno::personality, &[Arg::uint(asked)])? as u32 | had)
 }
 
 // --- thread-local storage ---
@@ -98,10 +99,14 @@ const LDT_ENTRIES: u32 = 8192;
 pub(crate) fn modify_ldt(t: &mut Task, a: [u32; 6]) -> SysResult {
     match a[0] {
         0 => {
-            let bytes: Vec<u8> = t.vcpu.ldt().entries().iter().flat_map(|d| d.to_le_bytes()).collect();
-            let n = bytes.len().min(a[2] as usize);
-            t.mem.write_bytes(a[1], &bytes[..n])?;
-            Ok(n as u32)
+            let mut bytes: Vec<u8> = t.vcpu.ldt().entries().iter().flat_map(|d| d.to_le_bytes()).collect();
+            if bytes.is_empty() {
+                return Ok(0);
+            }
+            // What isn't there reads as zero.
+            bytes.resize(a[2].min(8 * LDT_ENTRIES) as usize, 0);
+            t.mem.write_bytes(a[1], &bytes)?;
+            Ok(bytes.len() as u32)
         }
         // The default table is empty.
         2 => Ok(0),

@@ -7,6 +7,7 @@
 #![forbid(unsafe_code)]
 
 mod flat;
+mod journal;
 mod mmu;
 mod paged;
 mod phys;
@@ -15,7 +16,8 @@ mod user;
 mod walk;
 
 pub use flat::{CodeWrite, FlatSpace, PageState, Prot, Watch};
-pub use mmu::{Mmu, Write};
+pub use journal::Change;
+pub use mmu::Mmu;
 pub use paged::{Forgotten, MmuStats};
 pub use phys::{Mmio, NotRam, PhysMemory, Place};
 pub use shadow::ShadowStats;

@@ -1,5 +1,6 @@
 //! Access to guest memory by linear address.
 
+use crate::journal::{Change, Journal, Recording};
 use crate::paged::{Forgotten, Paged, View};
 use crate::user::UserView;
 use crate::{FlatSpace, MmuStats, PhysMemory, ShadowStats};
@@ -13,7 +14,8 @@ use xlat86_host::{HostFault, Scalar, TlbMemory, Window};
 /// CPL 3 are checked as user accesses; `*_system` are the CPU's own (descriptor tables, TSS), checked as supervisor ones.
 pub struct Mmu {
     memory: Memory,
-    journal: Option<Vec<Write>>,
+    /// Writes are recorded.
+    replaying: bool,
 }
 
 /// How linear addresses lead to memory.
@@ -25,28 +27,17 @@ enum Memory {
 }
 use Memory::{Flat, Paged as Translated};
 
-/// A write that a journal has recorded.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Write {
-    /// Where.
-    pub addr: Gva,
-    /// What was there before.
-    pub old: Vec<u8>,
-    /// What was there after.
-    pub new: Vec<u8>,
-}
-
 impl Mmu {
     /// The view of a user program: no paging of our own, the host's page tables decide.
     #[must_use]
     pub fn flat(space: Arc<FlatSpace>) -> Self {
-        Self { memory: Flat(UserView::new(space)), journal: None }
+        Self { memory: Flat(UserView::new(space)), replaying: false }
     }
 
     /// The view of a CPU with physical memory `memory`, `address_bits` physical address bits and its TLBs in `tlb`, paging off.
     #[must_use]
     pub fn paged(memory: Arc<PhysMemory>, tlb: &Arc<TlbMemory>, address_bits: u32) -> Self {
-        Self { memory: Translated(Box::new(Paged::new(memory, tlb, address_bits))), journal: None }
+        Self { memory: Translated(Box::new(Paged::new(memory, tlb, address_bits))), replaying: false }
     }
 
     /// The user program's address space behind this view, if it is one's.
@@ -185,43 +176,94 @@ impl Mmu {
         if let Translated(p) = &self.memory { p.shadow_stats() } else { ShadowStats::default() }
     }
 
-    // --- Recording.
+    // --- Recording, for lockstep.
 
-    /// Starts recording writes.
-    pub fn start_journal(&mut self) {
-        self.journal = Some(Vec::new());
+    fn journal(&mut self) -> &mut Journal {
+        match &mut self.memory {
+            Flat(v) => &mut v.journal,
+            Translated(p) => &mut p.journal,
+        }
     }
 
-    /// Stops recording, takes every recorded write back (the latest first), and gives them in order.
-    pub fn undo_journal(&mut self) -> Vec<Write> {
-        let writes = self.journal.take().unwrap_or_default();
-        for w in writes.iter().rev() {
-            // What was written a moment ago can be written again; another thread that unmapped it has undone it too.
-            let _ = self.write_bytes(w.addr, &w.old);
-        }
-        writes
+    /// From now on everything that changes memory is recorded, and devices can't be reached: see [`Mmu::was_barred`]. With `windowed` what
+    /// is replayed had the window's translations.
+    pub fn start_replay(&mut self, windowed: bool) {
+        self.replaying = true;
+        self.journal().recording = if windowed { Recording::WindowedReplay } else { Recording::Replay };
     }
 
-    /// Writes `new` at `addr` through `write`, recording it if there is a journal.
-    fn recorded(
-        &mut self,
-        addr: Gva,
-        len: usize,
-        write: impl FnOnce(&mut Self) -> Result<(), Fault>,
-    ) -> Result<(), Fault> {
-        let mut old = vec![0; len];
-        self.read_bytes(addr, &mut old)?;
-        let mut journal = self.journal.take();
-        let result = write(self);
-        if result.is_ok()
-            && let Some(j) = &mut journal
-        {
-            let mut new = vec![0; len];
-            self.read_bytes(addr, &mut new)?;
-            j.push(Write { addr, old, new });
+    /// From now on the accessed and dirty bits that page walks set are recorded.
+    pub fn start_watch(&mut self) {
+        self.journal().recording = Recording::Walks;
+    }
+
+    /// Stops recording; `changes` becomes what has changed, in order, with what is there now. After a replay no translation that it
+    /// has made is remembered, so that whoever comes next walks too.
+    pub fn stop_recording(&mut self, changes: &mut Vec<Change>) {
+        self.replaying = false;
+        changes.clear();
+        let journal = self.journal();
+        journal.recording = Recording::Nothing;
+        core::mem::swap(changes, &mut journal.changes);
+        self.note(changes);
+        if let Translated(p) = &mut self.memory {
+            p.forget_filled();
         }
-        self.journal = journal;
-        result
+    }
+
+    /// Did the replay end at an access to a device? Then its fault isn't the guest's.
+    pub fn was_barred(&mut self) -> bool {
+        if let Translated(p) = &mut self.memory { p.take_barred() } else { false }
+    }
+
+    /// Has each of `changes` say what is there now.
+    pub fn note(&mut self, changes: &mut [Change]) {
+        for c in changes {
+            let at = c.at;
+            self.peek_at(at, c.new_bytes_mut());
+        }
+    }
+
+    /// Takes `changes` back, the latest first.
+    pub fn take_back(&mut self, changes: &[Change]) {
+        changes.iter().rev().for_each(|c| self.poke_at(c.at, c.old()));
+    }
+
+    /// Makes `changes` again.
+    pub fn put_back(&mut self, changes: &[Change]) {
+        changes.iter().for_each(|c| self.poke_at(c.at, c.new_bytes()));
+    }
+
+    /// Is there what `change` says there is at the end?
+    #[must_use]
+    pub fn holds(&mut self, change: &Change) -> bool {
+        let mut now = *change;
+        self.note(core::slice::from_mut(&mut now));
+        now == *change
+    }
+
+    /// Another thread of a user program may have unmapped the place meanwhile: then there is nothing to say or do.
+    fn peek_at(&mut self, at: u32, to: &mut [u8]) {
+        match &mut self.memory {
+            Flat(v) => drop(v.copy_out(Gva(at), to)),
+            Translated(p) => drop(p.memory().ram().read_bytes(at.into(), to)),
+        }
+    }
+
+    fn poke_at(&mut self, at: u32, from: &[u8]) {
+        match &mut self.memory {
+            Flat(v) => drop(v.copy_in(Gva(at), from)),
+            Translated(p) => drop(p.memory().ram().write_bytes(at.into(), from)),
+        }
+    }
+
+    /// Records what is about to be overwritten, if the write is permitted.
+    #[cold]
+    fn record(&mut self, system: bool, addr: Gva, len: usize) -> Result<(), Fault> {
+        match &mut self.memory {
+            Flat(v) => v.record(addr, len),
+            Translated(p) => p.record(if system { View::Supervisor } else { p.view() }, addr, len),
+        }
     }
 
     // --- Access.
@@ -235,11 +277,20 @@ impl Mmu {
         }
     }
 
+    /// Reads a scalar of 1, 2, 4 or 8 bytes that will be written next: where that isn't permitted nothing happens, not even a bit A is set.
+    #[inline]
+    pub fn read_to_update<T: Scalar>(&mut self, addr: Gva) -> Result<T, Fault> {
+        match &mut self.memory {
+            Flat(v) => v.read(addr),
+            Translated(p) => p.read_to_update(p.view(), addr),
+        }
+    }
+
     /// Writes a scalar of 1, 2, 4 or 8 bytes.
     #[inline]
     pub fn write<T: Scalar>(&mut self, addr: Gva, v: T) -> Result<(), Fault> {
-        if self.journal.is_some() {
-            return self.recorded(addr, T::SIZE, |m| m.write(addr, v));
+        if self.replaying {
+            self.record(false, addr, T::SIZE)?;
         }
         match &mut self.memory {
             Flat(view) => view.write(addr, v),
@@ -261,8 +312,8 @@ impl Mmu {
 
     /// Writes 16 bytes.
     pub fn write128(&mut self, addr: Gva, v: u128) -> Result<(), Fault> {
-        if self.journal.is_some() {
-            return self.recorded(addr, 16, |m| m.write128(addr, v));
+        if self.replaying {
+            self.record(false, addr, 16)?;
         }
         match &mut self.memory {
             Flat(view) => view.write128(addr, v),
@@ -272,13 +323,8 @@ impl Mmu {
 
     /// Atomically replaces `old` by `new` (the LOCK prefix); gives the previous value, equal to `old` on success.
     pub fn compare_exchange<T: Scalar>(&mut self, addr: Gva, old: T, new: T) -> Result<T, Fault> {
-        if self.journal.is_some() {
-            let mut now = old;
-            self.recorded(addr, T::SIZE, |m| {
-                now = m.compare_exchange(addr, old, new)?;
-                Ok(())
-            })?;
-            return Ok(now);
+        if self.replaying {
+            self.record(false, addr, T::SIZE)?;
         }
         match &mut self.memory {
             Flat(v) => v.compare_exchange(addr, old, new),
@@ -296,8 +342,8 @@ impl Mmu {
 
     /// Writes all of `from`, wrapping at 4 GB, or faults having written nothing.
     pub fn write_bytes(&mut self, addr: Gva, from: &[u8]) -> Result<(), Fault> {
-        if self.journal.is_some() {
-            return self.recorded(addr, from.len(), |m| m.write_bytes(addr, from));
+        if self.replaying {
+            self.record(false, addr, from.len())?;
         }
         match &mut self.memory {
             Flat(v) => v.write_bytes(addr, from),
@@ -344,9 +390,12 @@ impl Mmu {
 
     /// Writes a scalar as the CPU itself does (descriptor tables, TSS): a supervisor access at any CPL.
     pub fn write_system<T: Scalar>(&mut self, addr: Gva, v: T) -> Result<(), Fault> {
+        if self.replaying {
+            self.record(true, addr, T::SIZE)?;
+        }
         match &mut self.memory {
-            Translated(p) if self.journal.is_none() => p.write(View::Supervisor, addr, v),
-            _ => self.write(addr, v),
+            Flat(view) => view.write(addr, v),
+            Translated(p) => p.write(View::Supervisor, addr, v),
         }
     }
 
@@ -363,7 +412,7 @@ impl Mmu {
     #[must_use]
     pub fn copy_plain(&mut self, to: Gva, from: Gva, len: usize) -> bool {
         match &mut self.memory {
-            Translated(p) if self.journal.is_none() => p.data().copy(to.0, from.0, len),
+            Translated(p) if !self.replaying => p.data().copy(to.0, from.0, len),
             _ => false,
         }
     }
@@ -372,7 +421,7 @@ impl Mmu {
     #[must_use]
     pub fn fill_plain<T: Scalar>(&mut self, to: Gva, v: T, len: usize) -> bool {
         match &mut self.memory {
-            Translated(p) if self.journal.is_none() => p.data().fill_memory(to.0, v, len),
+            Translated(p) if !self.replaying => p.data().fill_memory(to.0, v, len),
             _ => false,
         }
     }

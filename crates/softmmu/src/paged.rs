@@ -4,6 +4,7 @@
 //! access by physical address. A page is entered for writing only when nothing has to be noticed about writes to it:
 //! it is RAM, its dirty bit is set, nothing is derived from code in it, and no data breakpoint lies in it.
 
+use crate::journal::{Change, Journal, MOST, Recording};
 use crate::shadow::{Shadow, ShadowStats};
 use crate::walk::{Access, Leaf, Paging};
 use crate::{PhysMemory, Place};
@@ -102,6 +103,11 @@ pub(crate) struct Paged {
     /// Which 4 MB regions have had pieces of large pages entered: one INVLPG there invalidates all of the page.
     large: [u64; 16],
     shadow: Shadow,
+    pub(crate) journal: Journal,
+    /// What a replay has entered into the TLBs.
+    filled: Vec<(View, Gva)>,
+    /// A replay has come upon a device.
+    barred: bool,
 }
 
 impl Paged {
@@ -124,6 +130,9 @@ impl Paged {
             has_forgotten: false,
             large: [0; 16],
             shadow: Shadow::new(memory.clone()),
+            journal: Journal::default(),
+            filled: Vec::new(),
+            barred: false,
             memory,
         }
     }
@@ -275,7 +284,15 @@ impl Paged {
 
     fn walk(&mut self, addr: Gva, access: Access) -> Result<Leaf, Fault> {
         self.code_write = None;
-        let leaf = self.regs.walk(&self.memory, addr, access).map_err(|error| {
+        let mut cached = false;
+        if self.journal.recording != Recording::Nothing {
+            cached = self.journal.recording == Recording::WindowedReplay
+                && access.user
+                && self.shadow.maps(self.regs.cr3, addr, access.write);
+            self.record_walk(addr, access);
+        }
+        let walk = if cached { Paging::peek } else { Paging::walk };
+        let leaf = walk(&self.regs, &self.memory, addr, access).map_err(|error| {
             self.stats.page_faults += 1;
             Fault::pf(addr, error)
         })?;
@@ -335,7 +352,13 @@ impl Paged {
                 self.stats.fills += 1;
                 let page = at & !u64::from(PAGE_SIZE - 1);
                 self.views[view as usize].data.fill(addr.0, page, writable, leaf.global);
+                if self.journal.recording.is_replay() {
+                    self.filled.push((view, addr));
+                }
             }
+        } else if self.journal.recording.is_replay() {
+            self.barred = true;
+            return Err(Fault::pf(addr, 0));
         } else {
             self.stats.mmio += 1;
         }
@@ -392,6 +415,14 @@ impl Paged {
         let gpa = self.translate(addr, view, false)?;
         self.note_hits(addr, T::SIZE as u32, false);
         Ok(self.memory.load(gpa))
+    }
+
+    #[inline]
+    pub(crate) fn read_to_update<T: Scalar>(&mut self, view: View, addr: Gva) -> Result<T, Fault> {
+        if !self.views[view as usize].data.hits(addr.0, T::SIZE as u32, true) {
+            self.probe_write(view, addr, T::SIZE as u32)?;
+        }
+        self.read(view, addr)
     }
 
     #[inline(always)]
@@ -507,6 +538,67 @@ impl Paged {
         }
         self.load_bytes(gpa, low);
         high.is_empty() || self.peek_bytes(next, high)
+    }
+
+    // --- Recording.
+
+    /// Records the paging-structure entries in which the walk for `access` is about to set bits.
+    #[cold]
+    fn record_walk(&mut self, addr: Gva, access: Access) {
+        let Ok(leaf) = self.regs.peek(&self.memory, addr, Access { write: false, ..access }) else { return };
+        if !self.regs.on() || leaf.accessed && (leaf.dirty || !access.write) {
+            return;
+        }
+        for at in leaf.entries(&self.regs, addr) {
+            let mut old = [0; 8];
+            let old = if self.regs.pae() { &mut old[..] } else { &mut old[..4] };
+            if let Place::Ram(at) = self.memory.place(at)
+                && self.memory.ram().read_bytes(at, old).is_some()
+            {
+                self.journal.changes.push(Change::new(at as u32, old));
+            }
+        }
+    }
+
+    /// Records what a write of `len` bytes at `addr` is about to overwrite, or gives its fault.
+    pub(crate) fn record(&mut self, view: View, addr: Gva, len: usize) -> Result<(), Fault> {
+        self.probe_write(view, addr, len as u32)?;
+        let mut done = 0;
+        while done < len {
+            let at = addr.wrapping_add(done as u32);
+            let n = MOST.min(Self::parts(at, len - done).0);
+            done += n;
+            let mut old = [0; MOST];
+            if let Some(at) = self.ram_at(view, at)
+                && self.memory.ram().read_bytes(at, &mut old[..n]).is_some()
+            {
+                self.journal.changes.push(Change::new(at as u32, &old[..n]));
+            }
+        }
+        Ok(())
+    }
+
+    /// The byte of RAM at `addr`, if it is RAM.
+    fn ram_at(&self, view: View, addr: Gva) -> Option<u64> {
+        if let Some(at) = self.views[view as usize].data.ram_offset(addr.0) {
+            return Some(at);
+        }
+        let leaf = self.regs.peek(&self.memory, addr, Access { user: view == View::User, ..Access::default() }).ok()?;
+        match self.memory.place(leaf.gpa + u64::from(addr.page_offset())) {
+            Place::Ram(at) => Some(at),
+            Place::Rom | Place::Device => None,
+        }
+    }
+
+    /// Drops what a replay has entered into the TLBs.
+    pub(crate) fn forget_filled(&mut self) {
+        for (view, addr) in self.filled.drain(..) {
+            self.views[view as usize].data.flush_page(addr.0);
+        }
+    }
+
+    pub(crate) fn take_barred(&mut self) -> bool {
+        core::mem::take(&mut self.barred)
     }
 
     // --- Fetching.

@@ -223,6 +223,12 @@ impl Shadow {
         }
     }
 
+    /// Does the window of `cr3` have the page of `addr`, writable if `write`?
+    pub(crate) fn maps(&self, cr3: u32, addr: Gva, write: bool) -> bool {
+        let page = self.spaces.peek(&cr3).and_then(|s| s.pages.get(&addr.page()));
+        page.is_some_and(|&(_, writable)| writable || !write)
+    }
+
     /// Physical page `page` is code from now on: no window may let it be written unnoticed.
     pub(crate) fn protect(&mut self, page: u32) {
         for (_, space) in &mut self.spaces {

@@ -1,5 +1,6 @@
 //! Access to a user program's memory: the host's page tables are the guest's.
 
+use crate::journal::{Change, Journal, MOST};
 use crate::{FlatSpace, Watch};
 use std::sync::Arc;
 use xlat86_arch::{Fault, Gva, PAGE_SIZE, PfError, Vector};
@@ -9,11 +10,12 @@ use xlat86_host::{AccessFault, HostFault, Scalar};
 pub(crate) struct UserView {
     pub(crate) space: Arc<FlatSpace>,
     pub(crate) last_host_fault: HostFault,
+    pub(crate) journal: Journal,
 }
 
 impl UserView {
     pub(crate) fn new(space: Arc<FlatSpace>) -> Self {
-        Self { space, last_host_fault: HostFault::default() }
+        Self { space, last_host_fault: HostFault::default(), journal: Journal::default() }
     }
 
     #[cold]
@@ -106,6 +108,42 @@ impl UserView {
             }
             at = at.page_base().wrapping_add(PAGE_SIZE);
         }
+    }
+
+    /// Reads `to.len()` bytes: as a scalar where that is the size of one, which is quicker.
+    pub(crate) fn copy_out(&mut self, at: Gva, to: &mut [u8]) -> Result<(), Fault> {
+        match to.len() {
+            1 => to[0] = self.read(at)?,
+            2 => to.copy_from_slice(&self.read::<u16>(at)?.to_le_bytes()),
+            4 => to.copy_from_slice(&self.read::<u32>(at)?.to_le_bytes()),
+            8 => to.copy_from_slice(&self.read::<u64>(at)?.to_le_bytes()),
+            _ => self.read_bytes(at, to)?,
+        }
+        Ok(())
+    }
+
+    /// Writes `from` in the same way.
+    pub(crate) fn copy_in(&mut self, at: Gva, from: &[u8]) -> Result<(), Fault> {
+        match *from {
+            [b] => self.write(at, b),
+            [a, b] => self.write(at, u16::from_le_bytes([a, b])),
+            [a, b, c, d] => self.write(at, u32::from_le_bytes([a, b, c, d])),
+            [a, b, c, d, e, f, g, h] => self.write(at, u64::from_le_bytes([a, b, c, d, e, f, g, h])),
+            _ => self.write_bytes(at, from),
+        }
+    }
+
+    /// Records what a write of `len` bytes at `addr` is about to overwrite. First its fault, if it has one: reading makes a page present.
+    pub(crate) fn record(&mut self, addr: Gva, len: usize) -> Result<(), Fault> {
+        self.probe_write(addr, len as u32)?;
+        for from in (0..len).step_by(MOST) {
+            let at = addr.wrapping_add(from as u32);
+            let mut old = [0; MOST];
+            let old = &mut old[..MOST.min(len - from)];
+            self.copy_out(at, old)?;
+            self.journal.changes.push(Change::new(at.0, old));
+        }
+        Ok(())
     }
 
     /// The fault of fetching at `addr` where the guest may not execute.

@@ -3,7 +3,7 @@
 //! Accessed and dirty bits are set once the access is known to be permitted, in one locked step each.
 
 use crate::PhysMemory;
-use xlat86_arch::{CpuState, Gva, PAGE_MASK, PfError, cr0, cr4, efer};
+use xlat86_arch::{CpuState, Gva, PAGE_MASK, PAGE_SIZE, PfError, cr0, cr4, efer};
 
 /// Paging-structure entry bits (SDM vol. 3A, tables 4-4 to 4-6 and 4-8 to 4-11).
 mod entry {
@@ -68,6 +68,16 @@ pub struct Leaf {
     pub size: u32,
     /// Physical addresses of the tables whose entries led here, the upper one first; 0 for none.
     pub tables: [u64; 2],
+}
+
+impl Leaf {
+    /// Physical addresses of the entries for `gva` under `paging` that led here, the upper one first.
+    pub(crate) fn entries(&self, paging: &Paging, gva: Gva) -> impl Iterator<Item = u64> + use<> {
+        let (shifts, mask, size) = if paging.pae() { ([21, 12], 0x1ff, 8) } else { ([22, 12], 0x3ff, 4) };
+        let levels = if self.size > PAGE_SIZE { 1 } else { 2 };
+        let tables = self.tables;
+        (0..levels).map(move |level| tables[level] + u64::from(gva.0 >> shifts[level] & mask) * size)
+    }
 }
 
 impl Paging {

@@ -164,7 +164,6 @@ fn call_direct(e: &mut Emitter<'_>, insn: &Insn) -> Next {
         e.jump_to(target, insn.eip());
         return Next::Elsewhere;
     }
-    e.place_call(5);
     e.buf.align_patch(1);
     e.buf.bytes.push(0xe8);
     e.pending(target, insn.eip(), true);

@@ -56,7 +56,9 @@ impl CodeKey {
         (self.0 >> 32) as u32 & 0xf_ffff
     }
 
-    fn mode(self) -> Mode {
+    /// Mode.
+    #[must_use]
+    pub fn mode(self) -> Mode {
         let bits = (self.0 >> 52) as u16;
         Mode(FOLDED.iter().fold(bits, |m, &(from, to)| if m & to != 0 { m & !to | from } else { m }))
     }
@@ -191,10 +193,10 @@ pub struct BlockInfo {
     pub insns: u32,
     /// Guest bytes.
     pub len: u32,
-    /// The first of them leaves, or may.
+    /// All that is done with the first of them is to leave.
     pub leaves: bool,
-    /// Host code.
-    pub code: Vec<u8>,
+    /// Where its host code is in the arena.
+    pub code: core::ops::Range<u32>,
 }
 
 /// A unit as its pages' lists name it.
@@ -427,14 +429,14 @@ impl Cache {
         let from = eip.wrapping_sub(u.key.eip());
         let marks = u.details.marks();
         let boundaries = marks.iter().filter(|m| m.boundary && m.eip.wrapping_sub(u.key.eip()) >= from);
-        let first_ends = boundaries.clone().nth(1).map_or(u.size, |m| m.host);
-        let exits = u.exits.iter().map(|x| x.exit);
-        let leaves = { exits }.any(|x| x.site <= first_ends && x.eip == eip && x.kind.is_leave());
+        let at_once = offset - u.base + stubs::LEAVE_SIZE as u32;
+        let plainly = |kind| matches!(kind, ExitKind::Interpret | ExitKind::SoftInt { .. });
+        let leaves = u.exits.iter().any(|x| x.exit.site == at_once && plainly(x.exit.kind));
         Some(BlockInfo {
             insns: boundaries.count() as u32,
             len: u.key.eip().wrapping_add(u.len).wrapping_sub(eip),
             leaves,
-            code: self.arena.read(offset as usize, (u.base + u.size - offset) as usize),
+            code: offset..u.base + u.size,
         })
     }
 

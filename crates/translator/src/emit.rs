@@ -9,6 +9,7 @@ use crate::checked::{self, Constant, Snapshot};
 use crate::esp;
 use crate::flags;
 use crate::group::Groups;
+use crate::line;
 use crate::operand;
 use crate::reencode::reencode;
 use crate::shape::shape_of;
@@ -180,6 +181,13 @@ fn emit_with(
         if loop_heads.contains(&insn.eip()) {
             e.align_loop_head();
         }
+        let alone = !config.extended && insn.kind == Kind::String && string::is_repeated(insn);
+        if alone && i > 0 {
+            // It may be replayed in parts.
+            (end, next) = (insn.eip(), Next::FallThrough);
+            e.insns = &insns[..i];
+            break;
+        }
         e.place_boundary();
         e.mark(insn.eip());
         if let (0, Some(snapshot)) = (i, &snapshot) {
@@ -199,7 +207,7 @@ fn emit_with(
             break;
         }
         end = insn.next_eip();
-        if checked && e.exits.last().is_some_and(|x| x.kind.is_leave()) {
+        if alone || checked && e.exits.last().is_some_and(|x| x.kind.is_leave()) {
             // It is entered again behind this instruction, thus as another unit.
             e.insns = &insns[..=i];
             break;
@@ -424,8 +432,8 @@ impl Emitter<'_> {
     /// executes the padding once.
     fn align_loop_head(&mut self) {
         let at = self.buf.pos();
-        let pad = at.next_multiple_of(32) - at;
-        self.buf.nop(pad);
+        let align = if !self.config.paged && line::leads_to_call(&self.insns[self.at..]) { line::LINE } else { 32 };
+        self.buf.nop(at.next_multiple_of(align) - at);
     }
 
     /// Is `target` on another page, and may that page's mapping change?

@@ -2,8 +2,8 @@
 //!
 //! Processors predict an indirect jump by what was executed before it. AMD's Zen 4 remembers little of that: which target the previous indirect jump took
 //! counts only if since the return from there the host has gone on to another line at most once, by a jump, and not by falling into it
-//! ([017](../../../docs/decisions/017-lines.md)). Guest code is laid out well by chance; host code, which is twice as long, rarely is. So where a call is
-//! closely followed by an indirect jump, its landing starts a line, and a jump takes the rest to the next one.
+//! ([019](../../../docs/decisions/019-lines.md)). Guest code is laid out well by chance; host code, which is twice as long, rarely is. So where an indirect call is
+//! closely followed by an indirect jump, its landing starts a line, and a jump takes the rest to the next one; in a loop that is the jump to its head.
 
 use crate::emit::Emitter;
 use crate::image::UNIT_ALIGN;
@@ -11,25 +11,52 @@ use iced_x86::{Code, FlowControl};
 use xlat86_decoder::Insn;
 
 /// Bytes of a line.
-const LINE: usize = 64;
-/// Host bytes of a landing.
+pub(crate) const LINE: usize = 64;
+/// Host bytes of a landing that starts a line.
 const LANDING: usize = 16;
 /// Host bytes that an instruction rarely exceeds.
 const ORDINARY: usize = 12;
 /// The same of an indirect call, up to the jump itself.
 const INDIRECT: usize = 36;
 
-/// Number of instructions from the start of `insns` up to an indirect jump or call that is reached without another branch, and soon enough for
-/// two lines to hold it all.
-fn close(insns: &[Insn]) -> Option<usize> {
-    let mut room = 2 * LINE - LANDING - INDIRECT;
-    for (n, insn) in insns.iter().enumerate() {
+/// How an indirect jump or call is reached that is close.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Close {
+    /// By falling through to the instruction with this index; two lines hold it all.
+    Straight(usize),
+    /// By a jump back to the head of a loop; one line holds what is before the jump, and one what is behind.
+    Loop,
+}
+
+/// The indirect jump or call that is close behind the instruction `at`, if there is one.
+fn close(insns: &[Insn], at: usize) -> Option<Close> {
+    let mut used = LANDING;
+    for (i, insn) in insns.iter().enumerate().skip(at + 1) {
         match insn.iced.flow_control() {
-            FlowControl::Next => room = room.checked_sub(2 * insn.len() + 1)?,
-            _ => return matches!(insn.code(), Code::Call_rm32 | Code::Jmp_rm32).then_some(n),
+            FlowControl::Next => used += host_len(insn),
+            FlowControl::ConditionalBranch if insn.iced.is_jcc_short_or_near() => {
+                let head = insns[..=at].binary_search_by_key(&insn.iced.near_branch32(), Insn::eip).ok()?;
+                return (used + ORDINARY <= LINE && leads_to_call(&insns[head..])).then_some(Close::Loop);
+            }
+            _ => return (is_indirect(insn) && used + INDIRECT <= 2 * LINE).then_some(Close::Straight(i)),
         }
     }
     None
+}
+
+/// Does one line hold `insns` up to an indirect jump or call?
+pub(crate) fn leads_to_call(insns: &[Insn]) -> bool {
+    let Some(end) = insns.iter().position(|i| i.iced.flow_control() != FlowControl::Next) else { return false };
+    is_indirect(&insns[end]) && insns[..end].iter().map(host_len).sum::<usize>() + INDIRECT <= LINE
+}
+
+fn is_indirect(insn: &Insn) -> bool {
+    matches!(insn.code(), Code::Call_rm32 | Code::Jmp_rm32)
+}
+
+/// Host bytes of an instruction, mostly.
+fn host_len(insn: &Insn) -> usize {
+    2 * insn.len() + 1
 }
 
 /// Where the landing of a call that ends a line has its load, after the line's start.
@@ -42,16 +69,17 @@ pub(crate) fn alignment(landings: &[u32]) -> u32 {
 }
 
 impl Emitter<'_> {
-    /// Before `length` bytes of a host call: sees to it that it ends a line, if that may help.
+    /// Before the `length` bytes of an indirect call: sees to it that it ends a line, if that may help.
     pub(crate) fn place_call(&mut self, length: usize) {
         self.indirect = None;
         if self.config.paged || !self.config.extended {
             return;
         }
-        if let Some(n) = close(&self.insns[self.at + 1..]) {
-            let at = self.buf.pos() + length;
-            self.buf.nop(at.next_multiple_of(LINE) - at);
-            self.indirect = Some(self.at + 1 + n);
+        let Some(close) = close(self.insns, self.at) else { return };
+        let end = self.buf.pos() + length;
+        self.buf.nop(end.next_multiple_of(LINE) - end);
+        if let Close::Straight(indirect) = close {
+            self.indirect = Some(indirect);
         }
     }
 

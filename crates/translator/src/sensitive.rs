@@ -132,17 +132,24 @@ pub(crate) fn emit(e: &mut Emitter<'_>, insn: &Insn, bytes: &[u8]) -> Next {
         Code::Sysenter if e.config.paged => quick(e, insn, Quick::Sysenter),
         Code::Sysexitd if e.config.paged => quick(e, insn, Quick::Sysexit),
         Code::Iretd if supervisor(e) => quick(e, insn, Quick::Iret),
-        Code::In_AL_imm8 | Code::In_EAX_imm8 | Code::In_AL_DX | Code::In_AX_DX | Code::In_EAX_DX if supervisor(e) => {
+        // In a replay the device would see it twice.
+        Code::In_AL_imm8 | Code::In_EAX_imm8 | Code::In_AL_DX | Code::In_AX_DX | Code::In_EAX_DX
+            if supervisor(e) && e.config.extended =>
+        {
             port(e, insn, i.op0_register().size() as u8, i.op_kind(1) == OpKind::Immediate8, false)
         }
         Code::Out_imm8_AL | Code::Out_imm8_EAX | Code::Out_DX_AL | Code::Out_DX_AX | Code::Out_DX_EAX
-            if supervisor(e) =>
+            if supervisor(e) && e.config.extended =>
         {
             port(e, insn, i.op1_register().size() as u8, i.op_kind(0) == OpKind::Immediate8, true)
         }
         Code::Int_imm8 if i.immediate8() == 0x80 && !e.config.paged => {
             let kind = ExitKind::SoftInt { vector: 0x80, next: insn.next_eip() };
-            if e.source.calls_out(insn.eip()) { e.call_out(insn, kind) } else { e.leave(insn, kind) }
+            if e.config.extended && e.source.calls_out(insn.eip()) {
+                e.call_out(insn, kind)
+            } else {
+                e.leave(insn, kind)
+            }
         }
         _ => e.interpret(insn),
     }

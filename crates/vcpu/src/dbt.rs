@@ -5,7 +5,7 @@ use crate::process::Connect;
 use crate::vcpu::written_page;
 use crate::{Exit, Stats, Vcpu};
 use xlat86_arch::{CpuState, Fault, Gva, Mode, PfError, Reg, Seg, Segment, eflags};
-use xlat86_host::{Frame, HostFault, Left, last_fault};
+use xlat86_host::{Frame, Left, last_fault};
 use xlat86_translator::{ExitKind, Fix, Mark, Place};
 
 /// What to do after translated code has left.
@@ -133,13 +133,7 @@ impl Vcpu {
         if left == Left::NotEntered {
             return Then::Exit(Exit::Interrupted);
         }
-        let trace = &self.process.config().tracing;
-        trace.line(trace.exit, || match self.process.cache().place(site, left == Left::Call) {
-            Some(Place::Exit(x)) => format!("exit {:08x} {:?}", x.eip, x.kind),
-            Some(Place::Miss) => format!("exit to {:08x}, not translated", target as u32),
-            Some(Place::Inside(m)) => format!("exit {:08x} {left:?}", m.eip),
-            None => format!("exit {left:?}"),
-        });
+        self.trace_exit(left, site, target);
         if left == Left::Call
             && let Some(exit) = self.memo.exit(site)
         {
@@ -191,11 +185,7 @@ impl Vcpu {
     fn after_fault(&mut self) -> Option<Exit> {
         let host = last_fault();
         self.last_fault = host;
-        let trace = &self.process.config().tracing;
-        trace.line(trace.fault, || {
-            let HostFault { addr, error, trapno, signal, .. } = host;
-            format!("fault {:08x} trap {trapno} error {error:#x} address {addr:#x} signal {signal}", self.state.eip)
-        });
+        self.trace_fault(self.state.eip, host);
         let window = self.process.space().window().base();
         let fault = Fault::pf(Gva(host.addr.wrapping_sub(window) as u32), host.error | PfError::U);
         if host.trapno == 14

@@ -44,6 +44,8 @@ pub struct Stats {
     pub code_writes: u64,
     /// Blocks compared in lockstep.
     pub lockstep_blocks: u64,
+    /// Instructions in them.
+    pub lockstep_insns: u64,
     /// What a system's CPU left translated code for most, to have it interpreted, and how often.
     pub most_interpreted: [Option<(Code, u64)>; 16],
 }
@@ -68,6 +70,7 @@ impl Stats {
         self.interpreted += o.interpreted;
         self.code_writes += o.code_writes;
         self.lockstep_blocks += o.lockstep_blocks;
+        self.lockstep_insns += o.lockstep_insns;
         if o.most_interpreted[0].is_some() {
             self.most_interpreted = o.most_interpreted;
         }
@@ -132,7 +135,7 @@ impl fmt::Display for Stats {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let c = &self.cache;
         let per = |a: f64, b: u64| if b == 0 { 0.0 } else { a / b as f64 };
-        let rows: [(&str, String); 24] = [
+        let rows: [(&str, String); 25] = [
             ("units translated", c.units.to_string()),
             ("units of earlier runs", c.adopted.to_string()),
             ("guest instructions translated", c.insns.to_string()),
@@ -157,6 +160,7 @@ impl fmt::Display for Stats {
             ("instructions interpreted", self.interpreted.to_string()),
             ("writes to translated pages", self.code_writes.to_string()),
             ("blocks compared in lockstep", self.lockstep_blocks.to_string()),
+            ("instructions compared in lockstep", self.lockstep_insns.to_string()),
         ];
         for (name, value) in rows {
             writeln!(f, "{name:<44}{value:>16}")?;

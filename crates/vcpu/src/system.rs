@@ -157,7 +157,7 @@ impl Vcpu {
     }
 
     pub(crate) fn run_system(&mut self) -> Exit {
-        if self.process.config().engine == Engine::Dbt {
+        if self.process.config().engine != Engine::Interp {
             return self.run_system_translated();
         }
         let process = self.process.clone();
@@ -238,6 +238,11 @@ impl Vcpu {
     /// Delivers `event` through the IDT, and whatever faults that leads to. `None`: the handler is next.
     pub(crate) fn deliver(&mut self, mut event: Event) -> Option<Exit> {
         if let Event::Fault(fault) = event {
+            let (trace, eip) = (&self.process.config().tracing, self.state.eip);
+            trace.line(trace.fault, || {
+                let error = fault.error.map_or_else(String::new, |e| format!(" error {e:#x}"));
+                format!("fault {eip:08x} {:?}{error} address {}", fault.vector, fault.addr)
+            });
             note_fault(&mut self.state, &fault);
         }
         loop {

@@ -24,7 +24,7 @@ use xlat86_translator::{Cache, CodeKey, ExitKind, Full, Place, Quick, Source};
 const STRETCH: u64 = 256;
 
 /// Why the CPU is outside translated code.
-enum Outside {
+pub(crate) enum Outside {
     /// Go on at EIP, and spare the next one this leave.
     Connect(Connect),
     /// Go on at EIP, maybe under another mode.
@@ -67,7 +67,11 @@ impl Vcpu {
                 let Some(mode) = mode else { return self.interpret_stretch() };
                 let mode = self.choose_reach(mode);
                 let mode = Mode(mode.0 | core::mem::take(&mut careful));
-                match self.system_code(mode, connect.take()) {
+                match self.system_code(mode, connect.take().filter(|_| self.lockstep.is_none())) {
+                    Some(offset) if self.lockstep.is_some() => match self.lockstep_system(mode, offset) {
+                        Ok(outside) => outside,
+                        Err(text) => return Some(Exit::Diverged(text)),
+                    },
                     Some(offset) => {
                         let cross = cross.take();
                         self.timed(mode, |cpu| cpu.enter_system(offset, cross))
@@ -115,7 +119,7 @@ impl Vcpu {
 
     /// The mode to translate under, if the current one is translated: flat 32-bit protected mode at CPL 0 or 3, without anything that has
     /// to be looked at after or during each instruction.
-    fn translatable_mode(&self) -> Option<Mode> {
+    pub(crate) fn translatable_mode(&self) -> Option<Mode> {
         /// Enable bits of DR7.
         const BREAKPOINTS: u32 = 0xff;
         const FLAT32: u16 = Mode::CODE32 | Mode::STACK32 | Mode::FLAT | Mode::PROTECTED;
@@ -148,7 +152,7 @@ impl Vcpu {
     }
 
     /// Arena offset of the code for EIP under `mode`, to be connected as `connect` says. `None`: the interpreter finds out why there is none.
-    fn system_code(&mut self, mode: Mode, connect: Option<Connect>) -> Option<u32> {
+    pub(crate) fn system_code(&mut self, mode: Mode, connect: Option<Connect>) -> Option<u32> {
         self.mmu.sync(&self.state);
         self.choose_space(Mode(mode.0 & !Mode::CAREFUL));
         let eip = self.state.eip;
@@ -231,7 +235,7 @@ impl Vcpu {
     }
 
     /// Runs translated code from arena offset `offset` until it leaves for a reason that can't be dealt with at once.
-    fn enter_system(&mut self, mut offset: u32, cross: Option<Cross>) -> Outside {
+    pub(crate) fn enter_system(&mut self, mut offset: u32, cross: Option<Cross>) -> Outside {
         let evictions = self.process.evictions();
         if evictions != self.evictions_seen {
             self.evictions_seen = evictions;
@@ -250,6 +254,7 @@ impl Vcpu {
             let frame = self.frame.as_mut().expect("translating");
             let finished = done.take();
             let &xlat86_host::Frame { left, site, target, address, .. } = &*frame.regs();
+            self.trace_exit(left, site, target);
             match left {
                 Left::NotEntered => {
                     // The registers are those of a boundary that may be biased, when an instruction was to start again.

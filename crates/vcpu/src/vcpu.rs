@@ -1,6 +1,7 @@
 //! One guest CPU.
 
 use crate::fx::{self, Home};
+use crate::lockstep::Lockstep;
 use crate::memo::Memo;
 use crate::platform::Ldt;
 use crate::platform::Surroundings;
@@ -30,6 +31,8 @@ pub struct Vcpu {
     pub(crate) frame: Option<VcpuFrame>,
     pub(crate) arena: Option<Arc<Arena>>,
     pub(crate) memo: Memo,
+    /// `None` but in lockstep.
+    pub(crate) lockstep: Option<Box<Lockstep>>,
     pub(crate) fx_home: Home,
     pub(crate) last_fault: HostFault,
     pub(crate) evictions_seen: u64,
@@ -88,7 +91,8 @@ impl Vcpu {
             system,
             frame,
             arena,
-            memo: Memo::new(),
+            memo: Memo::new(if config.engine == Engine::Lockstep { 1 << 14 } else { 64 }),
+            lockstep: (config.engine == Engine::Lockstep).then(|| Box::new(Lockstep::new())),
             fx_home: Home::State,
             last_fault: HostFault::default(),
             evictions_seen: process.evictions(),

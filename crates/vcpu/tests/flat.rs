@@ -85,7 +85,14 @@ fn run(image: &[u8], config: &Config) -> (String, Stats) {
 fn check(name: &str) {
     let expected = std::fs::read_to_string(source(&format!("{name}.expected"))).unwrap();
     let image = image(name);
-    for (engine, mmu) in [(Engine::Interp, MmuMode::Tlb), (Engine::Dbt, MmuMode::Tlb), (Engine::Dbt, MmuMode::Shadow)] {
+    let ways = [
+        (Engine::Interp, MmuMode::Tlb),
+        (Engine::Dbt, MmuMode::Tlb),
+        (Engine::Dbt, MmuMode::Shadow),
+        (Engine::Lockstep, MmuMode::Tlb),
+        (Engine::Lockstep, MmuMode::Shadow),
+    ];
+    for (engine, mmu) in ways {
         let (said, _) = run(&image, &Config { engine, mmu, ..Config::default() });
         assert!(
             said.trim_end() == expected.trim_end(),

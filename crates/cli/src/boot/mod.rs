@@ -7,12 +7,14 @@ mod terminal;
 
 use crate::engine::EngineOptions;
 use clap::{Args, ValueEnum};
+use std::fs::File;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
 pub(crate) use terminal::restore as restore_terminal;
 use xlat86_machine::{Boot, Disk, DiskError, End, Error, Machine, Mode, Options, Terminal};
-use xlat86_vcpu::MmuMode;
+use xlat86_vcpu::{MmuMode, Sink, Tracing};
 
 /// Status of a shell that can't execute what it was told to.
 const CANNOT_BOOT: u8 = 126;
@@ -73,6 +75,12 @@ pub(crate) struct BootCommand {
     /// How guest memory is reached
     #[arg(long, value_enum, default_value_t = Mmu::Auto)]
     mmu: Mmu,
+    /// What to trace
+    #[arg(long, value_enum, value_name = "WHAT", value_delimiter = ',')]
+    trace: Vec<Trace>,
+    /// Append the trace to FILE instead of showing it on the terminal
+    #[arg(long, value_name = "FILE", requires = "trace")]
+    trace_file: Option<PathBuf>,
     #[command(flatten)]
     engine: EngineOptions,
 }
@@ -95,6 +103,18 @@ enum Mmu {
     Auto,
 }
 
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Trace {
+    /// Instructions decoded for translation
+    Decode,
+    /// Translations made
+    Block,
+    /// Why translated code is left, each time
+    Exit,
+    /// Exceptions of the guest's, and host faults in translated code
+    Fault,
+}
+
 /// Bytes of RAM: whole MiB, so that they are whole pages too.
 fn ram(text: &str) -> Result<u64, String> {
     let bytes = crate::engine::bytes(text)?;
@@ -108,7 +128,12 @@ impl BootCommand {
             Ok(disks) => disks,
             Err(e) => return cannot(&e),
         };
-        let mut machine = Machine::new(self.options(disks));
+        let mut options = self.options(disks);
+        options.config.tracing = match self.tracing() {
+            Ok(tracing) => tracing,
+            Err(e) => return cannot(&format!("trace file: {e}")),
+        };
+        let mut machine = Machine::new(options);
         let control = machine.control();
         let _socket = match self.control.as_deref().map(|path| socket::listen(path, control.clone())).transpose() {
             Ok(socket) => socket,
@@ -151,6 +176,28 @@ impl BootCommand {
             Ok(Arc::new(Mutex::new(Disk::open(Path::new(path), mode)?)))
         };
         self.disk.iter().map(open).collect()
+    }
+
+    fn tracing(&self) -> std::io::Result<Tracing> {
+        let traced = |what| self.trace.contains(&what);
+        let to: Sink = match &self.trace_file {
+            None => Arc::new(|line| terminal::say(&format!("{line}\n"))),
+            Some(path) => {
+                let file = Mutex::new(File::options().append(true).create(true).open(path)?);
+                Arc::new(move |line| {
+                    let mut file = file.lock().unwrap_or_else(PoisonError::into_inner);
+                    // A full disk costs the trace, not the guest.
+                    let _ = writeln!(file, "{line}");
+                })
+            }
+        };
+        Ok(Tracing {
+            decode: traced(Trace::Decode),
+            block: traced(Trace::Block),
+            exit: traced(Trace::Exit),
+            fault: traced(Trace::Fault),
+            to: Some(to),
+        })
     }
 
     fn options(&self, disks: Vec<Arc<Mutex<Disk>>>) -> Options {

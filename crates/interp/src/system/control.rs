@@ -13,10 +13,10 @@ use xlat86_arch::{CpuState, Fault, Gva, SegAttr, Segment, TableReg, cr0, cr4};
 fn cpuid(ctx: &mut Ctx<'_>, _: &Op) -> Exec {
     const APIC: u32 = 1 << 9;
     const APIC_ENABLED: u64 = 1 << 11;
-    let leaf = ctx.gpr::<u32>(0);
-    let [a, b, c, mut d] = match tsc_leaf(ctx, leaf) {
+    let (leaf, subleaf) = (ctx.gpr::<u32>(0), ctx.gpr::<u32>(1));
+    let [a, b, c, mut d] = match tsc_leaf(ctx, leaf, subleaf) {
         Some(answer) => answer,
-        None => ctx.model.cpuid(leaf, ctx.gpr::<u32>(1)),
+        None => ctx.model.cpuid(leaf, subleaf),
     };
     if leaf == 1 && ctx.cpu.msr.apic_base & APIC_ENABLED == 0 {
         d &= !APIC;
@@ -25,18 +25,30 @@ fn cpuid(ctx: &mut Ctx<'_>, _: &Op) -> Exec {
     Ok(())
 }
 
-/// What a CPU that tells the rate of its time stamp counter answers differently: leaf 15H is there (SDM vol. 2A, CPUID). Only models
-/// that are recent enough tell.
-fn tsc_leaf(ctx: &Ctx<'_>, leaf: u32) -> Option<[u32; 4]> {
-    const TSC: u32 = 0x15;
+/// The rate of the time stamp counter, of a CPU that tells. Only models that are recent enough do.
+fn told_rate(ctx: &Ctx<'_>) -> Option<u64> {
     const RECENT: u32 = 11;
-    let hz = ctx.platform.tsc_hz()?;
+    ctx.platform.tsc_hz().filter(|_| (RECENT..TSC).contains(&ctx.model.cpuid(0, 0)[0]))
+}
+
+/// CPUID's leaf for the time stamp counter.
+const TSC: u32 = 0x15;
+
+/// What a CPU that tells the rate of its time stamp counter answers differently: leaf 15H is there (SDM vol. 2A, CPUID), the counter is
+/// invariant and can be adjusted. By these three Linux knows that it needn't measure the counter, nor watch it by a clock that it reads
+/// some time after: a host that is busy takes its time between the two, and Linux would take to the worse clock.
+fn tsc_leaf(ctx: &Ctx<'_>, leaf: u32, subleaf: u32) -> Option<[u32; 4]> {
+    const FEATURES: u32 = 7;
+    const EBX_TSC_ADJUST: u32 = 1 << 1;
+    const POWER: u32 = 0x8000_0007;
+    const EDX_INVARIANT: u32 = 1 << 8;
+    let hz = told_rate(ctx)?;
     let [max, b, c, d] = ctx.model.cpuid(0, 0);
-    if !(RECENT..TSC).contains(&max) {
-        return None;
-    }
+    let [eax, ebx, ecx, edx] = ctx.model.cpuid(leaf, subleaf);
     match leaf {
         0 => Some([TSC, b, c, d]),
+        FEATURES if subleaf == 0 => Some([eax, ebx | EBX_TSC_ADJUST, ecx, edx]),
+        POWER => Some([eax, ebx, ecx, edx | EDX_INVARIANT]),
         // Counter over crystal is EBX over EAX; the crystal's rate has 32 bits.
         TSC => {
             let times = hz.div_ceil(u64::from(u32::MAX)).max(1);
@@ -83,6 +95,7 @@ fn wbinvd(ctx: &mut Ctx<'_>, _: &Op) -> Exec {
 /// Numbers of the MSRs in [`xlat86_arch::Msrs`].
 mod msr {
     pub(super) const TSC: u32 = 0x10;
+    pub(super) const TSC_ADJUST: u32 = 0x3b;
     pub(super) const APIC_BASE: u32 = 0x1b;
     pub(super) const SYSENTER_CS: u32 = 0x174;
     pub(super) const SYSENTER_ESP: u32 = 0x175;
@@ -98,6 +111,8 @@ fn rdmsr(ctx: &mut Ctx<'_>, _: &Op) -> Exec {
     let n = ctx.gpr::<u32>(1);
     let v = match n {
         msr::TSC => ctx.platform.tsc().wrapping_add(m.tsc_offset),
+        // Nothing else moves the counter (SDM vol. 3B, 18.17.3).
+        msr::TSC_ADJUST if told_rate(ctx).is_some() => m.tsc_offset,
         msr::APIC_BASE => m.apic_base,
         msr::SYSENTER_CS => m.sysenter_cs.into(),
         msr::SYSENTER_ESP => m.sysenter_esp.into(),
@@ -115,8 +130,10 @@ fn wrmsr(ctx: &mut Ctx<'_>, _: &Op) -> Exec {
     ctx.require_cpl0()?;
     let v = u64::from(ctx.gpr::<u32>(2)) << 32 | u64::from(ctx.gpr::<u32>(0));
     let n = ctx.gpr::<u32>(1);
+    let adjustable = told_rate(ctx).is_some();
     let m = &mut ctx.cpu.msr;
     match n {
+        msr::TSC_ADJUST if adjustable => m.tsc_offset = v,
         msr::TSC => m.tsc_offset = v.wrapping_sub(ctx.platform.tsc()),
         msr::APIC_BASE => m.apic_base = v,
         msr::SYSENTER_CS => m.sysenter_cs = v as u32,

@@ -17,6 +17,8 @@ const FAULTS: u32 = 16;
 const FAULTS_WITHIN: u64 = 16 * 200_000;
 /// Instructions whose faults are counted.
 const COUNTED: usize = 64;
+/// Most instructions that look their pages up for it.
+const FOUND: usize = 4096;
 
 /// An instruction: physical page, and guest address.
 type Site = (u32, u32);
@@ -42,6 +44,9 @@ impl Faulting {
         }
         let often = now.wrapping_sub(*since) < FAULTS_WITHIN;
         self.counted.remove(&site);
+        if self.found.len() >= FOUND {
+            self.found.clear();
+        }
         often && self.found.insert(site)
     }
 }
@@ -128,6 +133,12 @@ impl Vcpu {
     pub(crate) fn after_window_fault(&mut self, site: u64) -> WindowFault {
         const PAGE_FAULT: u32 = 14;
         let host = last_fault();
+        let trace = &self.process.config().tracing;
+        if trace.fault
+            && let Some(Place::Inside(mark)) = self.process.cache().place(site, false)
+        {
+            self.trace_fault(mark.eip, host);
+        }
         let base = self.system_mut().windows.base;
         let addr = host.addr.checked_sub(base).and_then(|a| u32::try_from(a).ok());
         let (Some(addr), PAGE_FAULT, true) = (addr, host.trapno, base != 0) else { return WindowFault::Interpret };

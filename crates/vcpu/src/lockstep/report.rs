@@ -1,0 +1,182 @@
+//! What lockstep says about a difference: everything needed to understand and reproduce it.
+
+use super::{Claim, Known, Lockstep};
+use crate::Vcpu;
+use iced_x86::{Code, Decoder, DecoderOptions, Formatter, GasFormatter};
+use std::fmt::{Debug, Write as _};
+use xlat86_arch::{CpuState, FxState, Gva, eflags};
+
+impl Vcpu {
+    /// Describes how the current state differs from what was expected. `None`: only where the manual leaves things undefined.
+    pub(super) fn report(&mut self, l: &Lockstep, block: Known, claim: Claim) -> Option<String> {
+        let differences = self.differences(l, block, claim);
+        if differences.is_empty() {
+            return None;
+        }
+        let eip = block.key.eip();
+        let mut out = format!("block at {eip:08x} differs:\n{differences}\nguest code:\n");
+        let bytes = self.guest_bytes(eip, block.len);
+        listing(&mut out, 32, eip.into(), &bytes);
+        out.push_str("\nhost code:\n");
+        if let Some(info) = self.process.cache().block_at(block.key) {
+            let arena = self.arena.as_ref().expect("translating");
+            listing(&mut out, 64, 0, &arena.read(info.code.start as usize, info.code.len()));
+        }
+        let _ = writeln!(out, "\nstate before:\n{}", registers(&l.before));
+        let _ = writeln!(out, "state after (interpreter):\n{}", registers(&l.expected));
+        let _ = writeln!(out, "state after (translated):\n{}", registers(&self.state));
+        let _ = writeln!(out, "changes by the interpreter, and what is there after translated code:");
+        for c in &l.changes {
+            let mut now = *c;
+            self.mmu.note(core::slice::from_mut(&mut now));
+            let _ =
+                writeln!(out, "  [{:08x}] {} -> {}, {}", c.at, hex(c.old()), hex(c.new_bytes()), hex(now.new_bytes()));
+        }
+        let _ = writeln!(out, "to reproduce: the bytes {} at {eip:08x} from the state before", hex(&bytes));
+        Some(out)
+    }
+
+    /// What differs, a line each.
+    fn differences(&mut self, l: &Lockstep, block: Known, claim: Claim) -> String {
+        let mut out = String::new();
+        let (a, b) = (&l.expected, &self.state);
+        for (name, i) in ["eax", "ecx", "edx", "ebx", "esp", "ebp", "esi", "edi"].iter().zip(0..) {
+            differ(&mut out, name, &Hex(a.gpr[i].into()), &Hex(b.gpr[i].into()));
+        }
+        differ(&mut out, "eip", &Hex(a.eip.into()), &Hex(b.eip.into()));
+        for (name, i) in ["es", "cs", "ss", "ds", "fs", "gs"].iter().zip(0..) {
+            differ(&mut out, name, &a.seg[i], &b.seg[i]);
+        }
+        differ(&mut out, "ldtr, tr", &(a.ldtr, a.tr), &(b.ldtr, b.tr));
+        differ(&mut out, "gdtr, idtr", &(a.gdtr, a.idtr), &(b.gdtr, b.idtr));
+        differ(&mut out, "cr0 to 4", &(a.cr0, a.cr2, a.cr3, a.cr4), &(b.cr0, b.cr2, b.cr3, b.cr4));
+        differ(&mut out, "dr", &a.dr, &b.dr);
+        differ(&mut out, "msr", &a.msr, &b.msr);
+        let rest = |s: &CpuState| (s.cpl, s.interrupt_shadow, s.halted, s.nmi_masked);
+        differ(&mut out, "cpl, interrupt shadow, halted, NMI", &rest(a), &rest(b));
+        if block.float {
+            float(&mut out, &a.fx, &b.fx);
+        }
+        if let Claim::Before(Some(_)) | Claim::Whole = claim {
+            let claimed = if let Claim::Before(fault) = claim { fault } else { None };
+            differ(&mut out, "fault", &l.fault, &claimed);
+        }
+        let (a, b) = (a.eflags, b.eflags);
+        if a != b {
+            let replaced = if matches!(claim, Claim::Before(_)) { self.replaced_flags(block) } else { 0 };
+            let defined = !self.undefined_flags(block) & !replaced;
+            differ(&mut out, "eflags", &Hex((a & defined).into()), &Hex((b & defined).into()));
+        }
+        for c in &l.changes {
+            let mut now = *c;
+            self.mmu.note(core::slice::from_mut(&mut now));
+            differ(&mut out, &format!("[{:08x}]", c.at), &Bytes(c.new_bytes()), &Bytes(now.new_bytes()));
+        }
+        for w in l.walks.iter().filter(|w| w.old() != w.new_bytes() && !l.changes.iter().any(|c| c.at == w.at)) {
+            differ(&mut out, &format!("page-table entry [{:08x}]", w.at), &Bytes(w.old()), &Bytes(w.new_bytes()));
+        }
+        out
+    }
+
+    /// Status flags that don't matter where `block` was left. A POPF that turns out to be the interpreter's business has been looked at by
+    /// then, for which the flags that it replaces were free.
+    fn replaced_flags(&mut self, block: Known) -> u32 {
+        let eip = self.state.eip;
+        let next = self.decoded(block).insns.into_iter().find(|i| i.eip() == eip);
+        if next.is_some_and(|i| i.code() == Code::Popfd) { eflags::STATUS } else { 0 }
+    }
+
+    /// Status flags that the manual leaves undefined after `block`.
+    fn undefined_flags(&mut self, block: Known) -> u32 {
+        self.decoded(block).insns.iter().fold(0, |undefined, insn| {
+            let i = &insn.iced;
+            let settled = i.rflags_written() | i.rflags_cleared() | i.rflags_set();
+            (undefined & !to_eflags(settled)) | to_eflags(i.rflags_undefined())
+        })
+    }
+}
+
+fn differ<T: Debug + PartialEq>(out: &mut String, name: &str, interp: &T, dbt: &T) {
+    if interp != dbt {
+        let _ = writeln!(out, "  {name:<8} interpreter {interp:x?}, translated {dbt:x?}");
+    }
+}
+
+fn float(out: &mut String, a: &FxState, b: &FxState) {
+    let words = [("fcw", a.fcw, b.fcw), ("fsw", a.fsw, b.fsw), ("ftw", a.ftw.into(), b.ftw.into())];
+    for (name, a, b) in words {
+        differ(out, name, &Hex(a.into()), &Hex(b.into()));
+    }
+    differ(out, "mxcsr", &Hex(a.mxcsr.into()), &Hex(b.mxcsr.into()));
+    for i in 0..8 {
+        differ(out, &format!("st{i}"), &Hex(u128::from_le_bytes(a.st[i])), &Hex(u128::from_le_bytes(b.st[i])));
+        differ(out, &format!("xmm{i}"), &Hex(a.xmm[i]), &Hex(b.xmm[i]));
+    }
+}
+
+#[derive(PartialEq)]
+struct Hex(u128);
+
+impl Debug for Hex {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{:x}", self.0)
+    }
+}
+
+#[derive(PartialEq)]
+struct Bytes<'a>(&'a [u8]);
+
+impl Debug for Bytes<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&hex(self.0))
+    }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::new(), |mut s, b| {
+        let _ = write!(s, "{b:02x}");
+        s
+    })
+}
+
+fn to_eflags(bits: u32) -> u32 {
+    use iced_x86::RflagsBits as R;
+    let pairs = [
+        (R::CF, eflags::CF),
+        (R::PF, eflags::PF),
+        (R::AF, eflags::AF),
+        (R::ZF, eflags::ZF),
+        (R::SF, eflags::SF),
+        (R::OF, eflags::OF),
+    ];
+    pairs.iter().filter(|(r, _)| bits & r != 0).map(|(_, e)| e).sum()
+}
+
+fn listing(out: &mut String, bitness: u32, ip: u64, bytes: &[u8]) {
+    let mut f = GasFormatter::new();
+    for i in Decoder::with_ip(bitness, bytes, ip, DecoderOptions::NONE).iter() {
+        let _ = write!(out, "  {:8x}  ", i.ip());
+        f.format(&i, out);
+        out.push('\n');
+    }
+}
+
+fn registers(s: &CpuState) -> String {
+    let g = &s.gpr;
+    format!(
+        "  eax={:08x} ecx={:08x} edx={:08x} ebx={:08x} esp={:08x} ebp={:08x} esi={:08x} edi={:08x}\n  eip={} \
+         eflags={:08x} cpl={}\n{:?}",
+        g[0],
+        g[1],
+        g[2],
+        g[3],
+        g[4],
+        g[5],
+        g[6],
+        g[7],
+        Gva(s.eip),
+        s.eflags,
+        s.cpl,
+        s.fx
+    )
+}
