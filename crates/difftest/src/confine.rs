@@ -2,7 +2,8 @@
 //!
 //! Everything that control can reach from an entry must keep these rules, whatever the registers hold:
 //!
-//! - **Memory.** An operand is confined to the guest's 4 GB by the address-size prefix (behind GS in the GS form), or is a field of the CPU frame,
+//! - **Memory.** An operand is confined to the guest's 4 GB by the address-size prefix (behind GS in the GS form), or can't get further than
+//!   128 bytes beyond without, or is a field of the CPU frame,
 //!   an entry of the jump table or the probe, which are only read, a constant of the unit itself, or the return stack through PUSH, POP, CALL and RET.
 //! - **Control.** Direct branches end at an instruction of the unit or at a stub; indirect ones go through the jump table, the return stack or the
 //!   leave routine. Nothing runs off the end.
@@ -89,6 +90,12 @@ fn is_write(a: OpAccess) -> bool {
 }
 
 /// `call [r14 + leave]`.
+/// Does a register select a bit, however far away?
+fn selects_bit(i: &Instruction) -> bool {
+    matches!(i.mnemonic(), Mnemonic::Bt | Mnemonic::Bts | Mnemonic::Btr | Mnemonic::Btc)
+        && i.op1_kind() == OpKind::Register
+}
+
 fn is_leave(i: &Instruction) -> bool {
     i.code() == Code::Call_rm64
         && i.op0_kind() == OpKind::Memory
@@ -263,7 +270,7 @@ impl Check<'_> {
             && before.is_some_and(|x| x.code() == Code::Lea_r32_m && x.op0_register() == Register::R10D)
     }
 
-    /// Addressed by 32 bits, in the segment that the configuration says.
+    /// Addressed by 32 bits, or as good as, in the segment that the configuration says.
     fn is_confined(&self, i: &Instruction, explicit: bool) -> bool {
         // XLAT's index is AL.
         let narrow = |r: Register| r == Register::None || r.is_gpr32() || r == Register::AL;
@@ -275,7 +282,16 @@ impl Check<'_> {
             )
         });
         let (base, index) = (i.memory_base(), i.memory_index());
+        // A guest register has no upper half, so with a byte's displacement it stays close to the low 4 GB: nothing is there.
+        let near = self.s.config.address_form == AddressForm::Low
+            && index == Register::None
+            && !selects_bit(i)
+            && match gpr(base).filter(|_| base.is_gpr64()) {
+                Some(n) => GUEST.contains(&n) && i8::try_from(i.memory_displacement64() as i64).is_ok(),
+                None => base == Register::None && i.memory_displacement64() < 1 << 31,
+            };
         let addressed = !explicit
+            || near
             || narrow(base)
                 && narrow(index)
                 && (base != Register::None || index != Register::None || i.memory_displ_size() == 4);
@@ -534,6 +550,7 @@ mod tests {
     #[test]
     fn good_code_passes() {
         assert_eq!(wrong(&[0x67, 0x8b, 0x03], &MOV_EAX_FROM_EBX), "");
+        assert_eq!(wrong(&[0x8b, 0x03], &MOV_EAX_FROM_EBX), "");
         // lea r8d, [rcx]; mov ecx, 5; mov ecx, r8d: saved by LEA isn't recognised, by MOV it is.
         assert_eq!(wrong(&[0x41, 0x89, 0xc8, 0xb9, 5, 0, 0, 0, 0x44, 0x89, 0xc1], &[0x90]), "");
         // xchg al, ah; xchg al, ah
@@ -543,43 +560,44 @@ mod tests {
     #[test]
     fn the_checker_bites() {
         for (what, code) in [
-            ("isn't confined", &[0x8b, 0x03][..]),               // mov eax, [rbx]
-            ("isn't confined", &[0x89, 0x03]),                   // mov [rbx], eax
-            ("isn't confined", &[0x8b, 0x04, 0x25, 0, 0, 0, 0]), // mov eax, [abs32]
-            ("isn't confined", &[0x65, 0x67, 0x8b, 0x03]),       // mov eax, gs:[ebx]
-            ("isn't confined", &[0xa4]),                         // movsb
-            ("isn't confined", &[0xf3, 0xab]),                   // rep stosd
-            ("isn't confined", &[0x8b, 0x44, 0x24, 0x08]),       // mov eax, [rsp+8]
-            ("isn't confined", &[0x8b, 0x05, 0, 0, 0, 0]),       // mov eax, [rip]
+            ("isn't confined", &[0x65, 0x67, 0x8b, 0x03][..]), // mov eax, gs:[ebx]
+            ("isn't confined", &[0xa4]),                       // movsb
+            ("isn't confined", &[0xf3, 0xab]),                 // rep stosd
+            ("isn't confined", &[0x8b, 0x44, 0x24, 0x08]),     // mov eax, [rsp+8]
+            ("isn't confined", &[0x8b, 0x05, 0, 0, 0, 0]),     // mov eax, [rip]
             ("isn't confined", &[0x67, 0x8b, 0x05, 0, 0, 0, 0]), // mov eax, [eip]
+            ("isn't confined", &[0x41, 0x8b, 0x00]),           // mov eax, [r8]
+            ("isn't confined", &[0x8b, 0x04, 0x0b]),           // mov eax, [rbx+rcx]
+            ("isn't confined", &[0x8b, 0x83, 0x80, 0, 0, 0]),  // mov eax, [rbx+80h]
+            ("isn't confined", &[0x8b, 0x04, 0x25, 0, 0, 0, 0x80]), // mov eax, [-80000000h]
             ("isn't confined", &[0x41, 0x8b, 0x86, 0, 2, 0, 0]), // mov eax, [r14+200h]
-            ("isn't confined", &[0x41, 0x8b, 0x45, 0]),          // mov eax, [r13]
-            ("isn't confined", &[0x47, 0x89, 0x14, 0x9f]),       // mov [r15+r11*4], r10d
-            ("isn't confined", &[0x0f, 0xa3, 0x03]),             // bt [rbx], eax
-            ("pinned", &[0x41, 0xbe, 0, 0, 0, 0]),               // mov r14d, 0
-            ("pinned", &[0x49, 0xff, 0xc7]),                     // inc r15
-            ("pinned", &[0x48, 0x83, 0xc4, 8]),                  // add rsp, 8
-            ("pinned", &[0x5c]),                                 // pop rsp
-            ("64 bits", &[0x48, 0x89, 0xd8]),                    // mov rax, rbx
-            ("64 bits", &[0x48, 0x01, 0xc0]),                    // add rax, rax
-            ("no way", &[0xff, 0xe0]),                           // jmp rax
-            ("no way", &[0x41, 0xff, 0xe2]),                     // jmp r10, from nowhere
-            ("no way", &[0xff, 0xd0]),                           // call rax
-            ("no way", &[0xcc]),                                 // int3
-            ("no way", &[0x48, 0xcb]),                           // retf
-            ("no instruction", &[0xe9, 0, 1, 0, 0]),             // jmp far ahead
-            ("out of the unit", &[0xe9, 0, 0xff, 0xff, 0xff]),   // jmp far back
+            ("isn't confined", &[0x41, 0x8b, 0x45, 0]),        // mov eax, [r13]
+            ("isn't confined", &[0x47, 0x89, 0x14, 0x9f]),     // mov [r15+r11*4], r10d
+            ("isn't confined", &[0x0f, 0xa3, 0x03]),           // bt [rbx], eax
+            ("pinned", &[0x41, 0xbe, 0, 0, 0, 0]),             // mov r14d, 0
+            ("pinned", &[0x49, 0xff, 0xc7]),                   // inc r15
+            ("pinned", &[0x48, 0x83, 0xc4, 8]),                // add rsp, 8
+            ("pinned", &[0x5c]),                               // pop rsp
+            ("64 bits", &[0x48, 0x89, 0xd8]),                  // mov rax, rbx
+            ("64 bits", &[0x48, 0x01, 0xc0]),                  // add rax, rax
+            ("no way", &[0xff, 0xe0]),                         // jmp rax
+            ("no way", &[0x41, 0xff, 0xe2]),                   // jmp r10, from nowhere
+            ("no way", &[0xff, 0xd0]),                         // call rax
+            ("no way", &[0xcc]),                               // int3
+            ("no way", &[0x48, 0xcb]),                         // retf
+            ("no instruction", &[0xe9, 0, 1, 0, 0]),           // jmp far ahead
+            ("out of the unit", &[0xe9, 0, 0xff, 0xff, 0xff]), // jmp far back
             ("inside another", &[0xeb, 1, 0xb8, 0x90, 0x90, 0x90, 0x90, 0x74, 0xf9]), // jz into an immediate
-            ("not for", &[0x0f, 0x05]),                          // syscall
-            ("not for", &[0x0f, 0xa2]),                          // cpuid
-            ("not for", &[0xf4]),                                // hlt
-            ("not for", &[0x8e, 0xd8]),                          // mov ds, eax
-            ("not for", &[0xf3, 0x48, 0x0f, 0xae, 0xd0]),        // wrfsbase rax
-            ("not for", &[0xc5, 0xf8, 0x77]),                    // vzeroupper
-            ("doesn't have", &[0x66, 0x45, 0x0f, 0xef, 0xd2]),   // pxor xmm10, xmm10
-            ("doesn't write", &[0xb9, 0, 0, 0, 0]),              // mov ecx, 0
-            ("doesn't write", &[0x86, 0xc9, 0x86, 0xcd]),        // xchg cl, ch, once
-            ("doesn't write", &[0x74, 3, 0x44, 0x89, 0xc1]),     // jz +3; mov ecx, r8d
+            ("not for", &[0x0f, 0x05]),                        // syscall
+            ("not for", &[0x0f, 0xa2]),                        // cpuid
+            ("not for", &[0xf4]),                              // hlt
+            ("not for", &[0x8e, 0xd8]),                        // mov ds, eax
+            ("not for", &[0xf3, 0x48, 0x0f, 0xae, 0xd0]),      // wrfsbase rax
+            ("not for", &[0xc5, 0xf8, 0x77]),                  // vzeroupper
+            ("doesn't have", &[0x66, 0x45, 0x0f, 0xef, 0xd2]), // pxor xmm10, xmm10
+            ("doesn't write", &[0xb9, 0, 0, 0, 0]),            // mov ecx, 0
+            ("doesn't write", &[0x86, 0xc9, 0x86, 0xcd]),      // xchg cl, ch, once
+            ("doesn't write", &[0x74, 3, 0x44, 0x89, 0xc1]),   // jz +3; mov ecx, r8d
         ] {
             let found = wrong(code, &MOV_EAX_FROM_EBX);
             assert!(found.contains(what), "{code:02x?}: {what} expected, found {found:?}");

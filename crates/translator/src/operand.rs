@@ -56,7 +56,8 @@ impl HostMem {
     fn stays_near(&self) -> bool {
         match self {
             HostMem { index: Some(_), .. } => false,
-            HostMem { base: Some(_), disp, .. } => i8::try_from(*disp).is_ok(),
+            // Upper halves of scratch registers may hold anything.
+            HostMem { base: Some(b), disp, .. } => (*b < 8 || *b == R12) && i8::try_from(*disp).is_ok(),
             HostMem { base: None, disp, .. } => *disp >= 0,
         }
     }
@@ -90,10 +91,10 @@ impl HostMem {
     }
 }
 
-/// The prefixes of an access to guest memory.
-pub(crate) fn access_prefixes(form: AddressForm, mem: &HostMem) -> &'static [u8] {
+/// The prefixes of an access to guest memory, which may be `far` from where `mem` is.
+pub(crate) fn access_prefixes(form: AddressForm, mem: &HostMem, far: bool) -> &'static [u8] {
     match form {
-        AddressForm::Low if mem.stays_near() => &[],
+        AddressForm::Low if mem.stays_near() && !far => &[],
         AddressForm::Low => &[0x67],
         AddressForm::Gs => &[0x65, 0x67],
         AddressForm::Tlb => unreachable!("a page looked up is reached by its host address"),

@@ -113,7 +113,9 @@ pub(crate) fn encode(buf: &mut CodeBuf, form: AddressForm, e: &Encoding<'_>) {
         Rm::None => {}
         Rm::Reg(r) => rex |= r >> 3,
         Rm::Mem(m) => {
-            out.put(access_prefixes(form, m));
+            // Bits that a register selects are as far away as it says.
+            let far = matches!(e.opcode, [0x0f, 0xa3 | 0xab | 0xb3 | 0xbb]);
+            out.put(access_prefixes(form, m, far));
             rex |= m.rex();
         }
         Rm::Host(m) => rex |= m.rex(),

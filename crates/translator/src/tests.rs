@@ -81,18 +81,20 @@ fn operands_keep_their_shape() {
     check(&[0xa1, 0x78, 0x56, 0x34, 0x12], "mov eax,[12345678h]");
     check(&[0x03, 0x0d, 4, 0, 0, 0x80], "add ecx,[80000004h]");
     check(&[0x8d, 0x44, 0x88, 0x10], "lea eax,[rax+rcx*4+10h]");
-    check(&[0x67, 0x8b, 0x47, 0x10], "lea r8d,[rbx+10h]; movzx r8d,r8w; mov eax,[r8]");
-    check(&[0x65, 0xa1, 0x14, 0, 0, 0], "mov r8,[r14+50h]; mov r8b,[r8]; mov r8d,[r14+64h]; mov eax,[r8+14h]");
+    check(&[0x67, 0x8b, 0x47, 0x10], "lea r8d,[rbx+10h]; movzx r8d,r8w; mov eax,[r8d]");
+    check(&[0x65, 0xa1, 0x14, 0, 0, 0], "mov r8,[r14+50h]; mov r8b,[r8]; mov r8d,[r14+64h]; mov eax,[r8d+14h]");
     check(
         &[0x65, 0x8b, 0x04, 0x8b],
         "mov r8,[r14+50h]; mov r8b,[r8]; lea r9d,[rbx+rcx*4]; mov r8d,[r14+64h]; mov eax,[r8d+r9d]",
     );
     check(&[0xf0, 0x0f, 0xb1, 0x14, 0x24], "lock cmpxchg [r12],edx");
+    check(&[0x0f, 0xa3, 0x03], "bt [ebx],eax");
+    check(&[0x0f, 0xba, 0x23, 5], "bt dword ptr [rbx],5");
 }
 
 #[test]
 fn high_bytes_survive_rex() {
-    check(&[0x8a, 0x64, 0x24, 4], "lea r8d,[r12+4]; xchg al,ah; mov al,[r8]; xchg al,ah");
+    check(&[0x8a, 0x64, 0x24, 4], "lea r8d,[r12+4]; xchg al,ah; mov al,[r8d]; xchg al,ah");
     check(&[0x0f, 0xb6, 0xe7], "xchg bl,bh; movzx r12d,bl; xchg bl,bh");
     check(&[0x8a, 0x23], "mov ah,[rbx]");
     let u = unit(&[0x8a, 0x64, 0x24, 4]);
