@@ -2,9 +2,9 @@
 //!
 //! Everything that control can reach from an entry must keep these rules, whatever the registers hold:
 //!
-//! - **Memory.** An operand is confined to the guest's 4 GB by the address-size prefix (behind GS in the GS form), or can't get further than
-//!   128 bytes beyond without, or is a field of the CPU frame,
-//!   an entry of the jump table or the probe, which are only read, a constant of the unit itself, or the return stack through PUSH, POP, CALL and RET.
+//! - **Memory.** An operand is confined to the guest's 4 GB by the address-size prefix (behind GS in the GS form), or, in the low form, is at most 128
+//!   bytes outside of them (docs/decisions/004), or is a field of the CPU frame,
+//!   an entry of the jump table or a probe, which are only read, a constant of the unit itself, or the return stack through PUSH, POP, CALL and RET.
 //! - **Control.** Direct branches end at an instruction of the unit or at a stub; indirect ones go through the jump table, the return stack or the
 //!   leave routine. Nothing runs off the end.
 //! - **Registers.** RSP, R13, R14 and R15 are never written. A guest register is written in 32 bits or fewer, and holds its old value again
@@ -89,13 +89,13 @@ fn is_write(a: OpAccess) -> bool {
     matches!(a, OpAccess::Write | OpAccess::CondWrite | OpAccess::ReadWrite | OpAccess::ReadCondWrite)
 }
 
-/// `call [r14 + leave]`.
 /// Does a register select a bit, however far away?
 fn selects_bit(i: &Instruction) -> bool {
     matches!(i.mnemonic(), Mnemonic::Bt | Mnemonic::Bts | Mnemonic::Btr | Mnemonic::Btc)
         && i.op1_kind() == OpKind::Register
 }
 
+/// `call [r14 + leave]`.
 fn is_leave(i: &Instruction) -> bool {
     i.code() == Code::Call_rm64
         && i.op0_kind() == OpKind::Memory
@@ -208,22 +208,28 @@ impl Check<'_> {
         }
     }
 
-    /// Do `mov r10d, [r15 + r11*4]` and `lea r10, [r13 + r10]` stand before `i`, with nobody jumping in between?
+    /// Can control come to a place behind the instruction at `from`, up to `to`, other than straight from it?
+    fn is_entered_between(&self, from: u64, to: u64) -> bool {
+        let inside = from + 1..=to;
+        let jumps = |x: &Instruction| x.op0_kind() == OpKind::NearBranch64 && inside.contains(&x.near_branch_target());
+        let entries = self.s.marks.iter().filter(|m| m.boundary);
+        let mut straight = self.insns.range(from as u32..to as u32).map(|(_, x)| x.next_ip());
+        self.insns.values().any(jumps)
+            || entries.map(|m| u64::from(m.host)).any(|at| inside.contains(&at))
+            || !straight.all(|next| next == to || self.insns.contains_key(&(next as u32)))
+    }
+
+    /// Do `mov r10d, [r15 + r11*4]` and `lea r10, [r10 + r13]` stand before `i`, with nobody jumping in between?
     fn through_table(&self, i: &Instruction) -> bool {
-        let before: Vec<&Instruction> = self.insns.range(..i.ip32()).rev().take(2).map(|(_, x)| x).collect();
-        let [lea, load] = before[..] else { return false };
-        let straight = load.next_ip() == lea.ip() && lea.next_ip() == i.ip();
-        let to_middle = self.insns.values().any(|x| {
-            matches!(x.op0_kind(), OpKind::NearBranch64) && [lea.ip(), i.ip()].contains(&x.near_branch_target())
-        });
-        straight
-            && !to_middle
+        let mut before = self.insns.range(..i.ip32()).rev().map(|(_, x)| x).filter(|x| x.mnemonic() != Mnemonic::Nop);
+        let (Some(lea), Some(load)) = (before.next(), before.next()) else { return false };
+        !self.is_entered_between(load.ip(), i.ip())
             && load.code() == Code::Mov_r32_rm32
             && load.op0_register() == Register::R10D
             && is_table_entry(load)
             && lea.code() == Code::Lea_r64_m
             && lea.op0_register() == Register::R10
-            && (lea.memory_base(), lea.memory_index(), lea.memory_displacement64()) == (Register::R13, Register::R10, 0)
+            && (lea.memory_base(), lea.memory_index(), lea.memory_displacement64()) == (Register::R10, Register::R13, 0)
             && lea.memory_index_scale() == 1
     }
 
@@ -258,7 +264,21 @@ impl Check<'_> {
         let frame = i.memory_base() == Register::R14
             && i.memory_index() == Register::None
             && i.memory_displacement64() + i.memory_size().size() as u64 <= size_of::<Frame>() as u64;
-        frame || !write && (is_table_entry(i) || self.is_probe(i))
+        frame || !write && (is_table_entry(i) || self.is_probe(i) || self.is_segment_probe(i))
+    }
+
+    /// The load that faults while FS or GS can't be used, from the address that the frame has for that.
+    fn is_segment_probe(&self, i: &Instruction) -> bool {
+        let field =
+            |x: &Instruction| [Frame::USABLE, Frame::USABLE + 8].contains(&(x.memory_displacement64() as usize));
+        i.code() == Code::Mov_r8_rm8
+            && (i.memory_base(), i.memory_index(), i.memory_displacement64()) == (Register::R8, Register::None, 0)
+            && self.insns.range(..i.ip32()).next_back().is_some_and(|(_, x)| {
+                (x.code(), x.op0_register()) == (Code::Mov_r64_rm64, Register::R8)
+                    && (x.memory_base(), x.memory_index()) == (Register::R14, Register::None)
+                    && field(x)
+                    && !self.is_entered_between(x.ip(), i.ip())
+            })
     }
 
     /// A landing's load: the probe, indexed by the 32 bits that LEA has just computed.
