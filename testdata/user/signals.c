@@ -25,6 +25,7 @@ static void info_handler(int sig, u32 *info, u32 *uc)
     show(" address", info[3] >= base && info[3] < base + 0x1000 ? info[3] - base : info[3] > 0x08000000 && info[3] < 0x09000000 ? 0xc0de : info[3]);
     show(" trapno", sc[12]);
     show(" err", sc[13]);
+    show(" resume and trap flag", sc[16] & 0x10100);
     show(" at the instruction", sc[14] == info[3]);
     show(" cs", sc[15]); show(" ss", sc[18]); show(" ds", sc[3]); show(" es", sc[2]);
     show(" frame aligned", ((u32)&sig) & 15);

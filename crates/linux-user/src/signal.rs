@@ -157,6 +157,11 @@ impl Task {
     /// Turns an exception of the guest's CPU into its signal.
     pub fn deliver_fault(&mut self, fault: &Fault) {
         let eip = self.vcpu.state().eip;
+        // Faults save RF set, for their instruction to be executed once more; traps don't (SDM vol. 3, 19.3.1.1). Handlers, tracers and core files see it;
+        // nothing that runs here depends on it.
+        if !matches!(fault.vector, Vector::DB | Vector::BP | Vector::OF) {
+            self.vcpu.state_mut().eflags |= eflags::RF;
+        }
         let (sig, code, addr) = if fault.vector == Vector::PF {
             let error = fault.error.unwrap_or(0) | PfError::U;
             self.signals.trap = Trap { nr: 14, error, cr2: fault.addr.0 };
@@ -175,6 +180,7 @@ impl Task {
             signal_of(fault, eip, self.vcpu.fx())
         };
         self.force(sig, code, addr);
+        self.vcpu.state_mut().eflags &= !eflags::RF;
     }
 
     /// Delivers a signal that an instruction caused: it can't be blocked or ignored.
@@ -459,7 +465,7 @@ impl Task {
             s.set_reg(r, v);
         }
         s.eip = sc.eip;
-        s.eflags = s.eflags & !FIX_EFLAGS | sc.eflags & FIX_EFLAGS;
+        s.eflags = s.eflags & !FIX_EFLAGS | sc.eflags & (FIX_EFLAGS & !eflags::RF);
         Ok(())
     }
 
