@@ -77,8 +77,8 @@ static void processes(void)
     pid = beside(VM | PARENT_SETTID | CLEARTID | CHLD, body, 0, &parent_tid, &tid_seen);
     result("parent's", (int)parent_tid == pid);
     end(pid, "tids"); result("cleared", tid_seen);
-    pid = beside(VM | 10, body, 0, 0, 0);
     SYS(rt_sigaction, 10, action, 0, 8);
+    pid = beside(VM | 10, body, 0, 0, 0);
     result("not of that kind", SYS(wait4, pid, &status, 0, 0));
     end(pid, "other signal");
 }
