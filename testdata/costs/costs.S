@@ -220,16 +220,7 @@ paging:
     ret
 
 system_call:
-    xor %edx, %edx
-    mov $0x174, %ecx
-    mov $CODE0, %eax
-    wrmsr
-    mov $0x175, %ecx
-    mov $STACK - 0x4000, %eax
-    wrmsr
-    mov $0x176, %ecx
-    mov $just_exit, %eax
-    wrmsr
+    sysenter_to just_exit, "STACK - 0x4000"
     ret
 
     .balign 16

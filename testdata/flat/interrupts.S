@@ -4,9 +4,14 @@
 .include "prelude.inc"
 .include "try.inc"
 
-# Programs the timer for one interrupt, and waits until the controller has it while IF is 0.
-.macro arm
-    call arm_timer
+# Programs the timer (channel 0, mode 0) for one interrupt after \count of its ticks. Changes AL.
+.macro one_shot count
+    mov $0x30, %al
+    out %al, $0x43
+    mov $(\count) & 0xff, %al
+    out %al, $0x40
+    mov $(\count) >> 8, %al
+    out %al, $0x40
 .endm
 
 # Runs code with an interrupt pending and IF clear; `taken` becomes the interrupted EIP relative to label 50.
@@ -32,15 +37,10 @@
 .endm
 
 .text
+# Programs the timer for one interrupt in some 100 us, and waits until the controller has it while IF is 0.
 arm_timer:
     push %eax
-    # Channel 0, mode 0 (one interrupt), some 100 us.
-    mov $0x30, %al
-    out %al, $0x43
-    mov $120, %al
-    out %al, $0x40
-    xor %al, %al
-    out %al, $0x40
+    one_shot 120
 1:  mov $0x0a, %al
     out %al, $0x20
     in $0x20, %al
@@ -148,12 +148,7 @@ main:
 
     puts "halted until the timer: "
     movl $0, count
-    mov $0x30, %al
-    out %al, $0x43
-    xor %al, %al
-    out %al, $0x40
-    mov $0x10, %al
-    out %al, $0x40
+    one_shot 0x1000
     sti
     hlt
     cli
@@ -161,12 +156,7 @@ main:
     # A busy loop is interrupted too.
     puts "a loop until the timer: "
     movl $0, count
-    mov $0x30, %al
-    out %al, $0x43
-    xor %al, %al
-    out %al, $0x40
-    mov $0x10, %al
-    out %al, $0x40
+    one_shot 0x1000
     sti
 1:  cmpl $0, count
     je 1b
@@ -175,12 +165,7 @@ main:
     # And ring 3, with the interrupt's frame on ring 0's stack.
     puts "ring 3 until the timer: "
     movl $0, count
-    mov $0x30, %al
-    out %al, $0x43
-    xor %al, %al
-    out %al, $0x40
-    mov $0x10, %al
-    out %al, $0x40
+    one_shot 0x1000
     movl $0x200, try_flags
     case "loop", 3
 1:  cmpl $0, count

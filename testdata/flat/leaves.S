@@ -11,16 +11,7 @@
 main:
     call try_setup
     movl $0, served
-    xor %edx, %edx
-    mov $0x174, %ecx
-    mov $CODE0, %eax
-    wrmsr
-    mov $0x175, %ecx
-    mov $STACK - 0x4000, %eax
-    wrmsr
-    mov $0x176, %ecx
-    mov $service, %eax
-    wrmsr
+    sysenter_to service, "STACK - 0x4000"
     case "system calls", 3
     mov $20000, %ebx
 1:  mov %esp, %ecx

@@ -354,16 +354,7 @@ system_calls:
     case "sysenter without a target", 3
     sysenter
     endcase
-    mov $0x174, %ecx
-    mov $CODE0, %eax
-    xor %edx, %edx
-    wrmsr
-    mov $0x175, %ecx
-    mov $STACK1 + 0x100, %eax
-    wrmsr
-    mov $0x176, %ecx
-    mov $entered, %eax
-    wrmsr
+    sysenter_to entered, "STACK1 + 0x100"
     case "sysenter", 3
     sysenter
     endcase

@@ -103,35 +103,32 @@ fn is_bit_string(i: &Instruction) -> bool {
 /// Jumps forward over no more guest bytes are made short.
 const NEAR: u32 = 32;
 
-/// Translates `insns`, which lie one after the other in `bytes`.
-pub(crate) fn emit(
-    eip: u32,
-    insns: &[Insn],
-    bytes: &[u8],
-    mode: Mode,
-    checked: bool,
-    config: &Config,
-    source: &mut dyn Source,
-) -> Unit {
+/// What is translated, and how.
+#[derive(Clone, Copy)]
+pub(crate) struct Input<'a> {
+    /// Guest address of the first instruction.
+    pub(crate) eip: u32,
+    /// They lie one after the other in `bytes`.
+    pub(crate) insns: &'a [Insn],
+    pub(crate) bytes: &'a [u8],
+    pub(crate) mode: Mode,
+    /// The code may change unnoticed, and is to check itself.
+    pub(crate) checked: bool,
+    pub(crate) config: &'a Config,
+}
+
+/// Translates `input`.
+pub(crate) fn emit(input: Input<'_>, source: &mut dyn Source) -> Unit {
     // How far a jump forward leads is known when it is there: once in a while too far for a short one.
     // Code that looks up its pages is long.
-    let near = if config.address_form == AddressForm::Tlb { 0 } else { NEAR };
-    let unit = [near, 0].into_iter().find_map(|near| emit_with(eip, insns, bytes, mode, checked, config, source, near));
+    let near = if input.config.address_form == AddressForm::Tlb { 0 } else { NEAR };
+    let unit = [near, 0].into_iter().find_map(|near| emit_with(input, source, near));
     unit.expect("long jumps reach everything")
 }
 
-/// Translates `insns`; `None` if a short jump didn't reach its target.
-#[allow(clippy::too_many_arguments, reason = "what `emit` is given, and one more")]
-fn emit_with(
-    eip: u32,
-    insns: &[Insn],
-    bytes: &[u8],
-    mode: Mode,
-    checked: bool,
-    config: &Config,
-    source: &mut dyn Source,
-    near: u32,
-) -> Option<Unit> {
+/// Translates `input`, with short jumps over at most `near` guest bytes; `None` if one didn't reach its target.
+fn emit_with(input: Input<'_>, source: &mut dyn Source, near: u32) -> Option<Unit> {
+    let Input { eip, insns, bytes, mode, checked, config } = input;
     let insns = if checked { &insns[..checked::span(insns)] } else { insns };
     let snapshot = checked.then(|| Snapshot::new(eip, insns, bytes));
     let mut e = Emitter {

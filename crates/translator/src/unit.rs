@@ -6,7 +6,7 @@
 
 use crate::Config;
 use crate::checked::Snapshot;
-use crate::emit;
+use crate::emit::{self, Input};
 use core::cell::Cell;
 use xlat86_arch::{Features, Mode, Seg};
 use xlat86_decoder::{Block, BlockEnd, Blocks, Insn};
@@ -275,7 +275,7 @@ pub fn translate(eip: u32, mode: Mode, features: Features, config: &Config, sour
         let room = config.max_insns - block.insns.len();
         blocks.next_into(&mut block, room);
     }
-    let unit = emit::emit(eip, &block.insns, &bytes[..at], mode, checked, config, source);
+    let unit = emit::emit(Input { eip, insns: &block.insns, bytes: &bytes[..at], mode, checked, config }, source);
     INSNS.set(block.insns);
     Some(unit)
 }

@@ -172,7 +172,7 @@ impl Vcpu {
         if Self::pending() {
             return Ok(Outside::Stopped);
         }
-        // Gone while code is translated: see `to_system_frame`.
+        // Gone while code is translated: see `fill_system_frame`.
         self.state.eflags &= !eflags::RF;
         let claim = |outside: &Outside| match outside {
             Outside::Connect(_) => Claim::Whole,
@@ -335,7 +335,7 @@ impl Vcpu {
         let guests = !self.mmu.was_barred() && self.mmu.take_code_write().is_none();
         l.fault = if let Stop::Fault(fault) = stop { Some(fault).filter(|_| guests) } else { None };
         copy(&mut l.expected, &self.state, block.float);
-        // See `to_system_frame` again.
+        // See `fill_system_frame` again.
         l.expected.eflags &= !eflags::RF;
         copy(&mut self.state, &l.before, block.float);
         self.mmu.sync(&self.state);
