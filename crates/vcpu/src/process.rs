@@ -214,8 +214,12 @@ impl Process {
 
     /// Keeps translations for later runs, if there are new ones. To be called when the guest ends.
     pub fn keep_code(&self) {
-        if let Some(mut images) = self.images() {
-            images.keep(&self.cache());
+        if self.images.is_some() {
+            // Whoever wants both takes the cache first.
+            let cache = self.cache();
+            if let Some(mut images) = self.images() {
+                images.keep(&cache);
+            }
         }
     }
 
@@ -525,5 +529,42 @@ impl Source for GuestCode<'_> {
 
     fn calls_out(&self, eip: u32) -> bool {
         self.process.call_outs().contains(&(eip >> 12))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::mpsc;
+
+    /// A thread that ends the guest keeps its code beside others that translate.
+    #[test]
+    fn keeping_code_waits_for_nobody_who_waits_for_it() {
+        let folder = std::env::temp_dir().join(format!("xlat86-process-{}", std::process::id()));
+        let window = xlat86_host::scratch_low(&[]).unwrap();
+        let config = Config { keep_code: false, ..Config::default() };
+        let mut process = Process::new(Arc::new(FlatSpace::new(window)), config).unwrap();
+        let store = Store::at(&folder, "settings").expect("a folder of our own");
+        Arc::get_mut(&mut process).unwrap().images = Some(Mutex::new(Images::new(store)));
+        let (done, both) = mpsc::channel();
+        for keeps in [true, false] {
+            let (process, done) = (process.clone(), done.clone());
+            std::thread::spawn(move || {
+                for _ in 0..100_000 {
+                    if keeps {
+                        process.keep_code();
+                    } else {
+                        // As `code_at` does.
+                        let mut cache = process.cache();
+                        process.adopt(0x1000, &mut cache);
+                    }
+                }
+                let _ = done.send(());
+            });
+        }
+        for _ in 0..2 {
+            both.recv_timeout(Duration::from_secs(30)).expect("they wait for each other");
+        }
+        std::fs::remove_dir_all(folder).unwrap();
     }
 }

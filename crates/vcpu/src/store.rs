@@ -70,7 +70,8 @@ impl Store {
         Store::at(&base.join("xlat86"), settings)
     }
 
-    fn at(folder: &Path, settings: &str) -> Option<Store> {
+    /// The same in `folder`.
+    pub(crate) fn at(folder: &Path, settings: &str) -> Option<Store> {
         let me = FileId::of(&fs::metadata("/proc/self/exe").ok()?);
         if !folder.is_dir() {
             // The folder that it is in may be missing too, but not the user's home.
