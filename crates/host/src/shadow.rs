@@ -41,16 +41,26 @@ impl ShadowWindow {
             .fetch_update(Ordering::AcqRel, Ordering::Acquire, claim)
             .map_err(|_| io::Error::other("too many shadow windows"))?;
         let slot = used.trailing_ones();
-        let this = ShadowWindow { base: FIRST + u64::from(slot) * STRIDE, slot, ram };
+        ShadowWindow::at(slot, ram).inspect_err(|_| release(slot))
+    }
+
+    /// The window of `slot`, which has been claimed.
+    fn at(slot: u32, ram: Arc<Ram>) -> io::Result<ShadowWindow> {
+        let base = FIRST + u64::from(slot) * STRIDE;
         // Is it a hole? Asked once; from then on the range is ours by convention: the kernel places mappings elsewhere.
         let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE | libc::MAP_FIXED_NOREPLACE;
         // SAFETY: with MAP_FIXED_NOREPLACE nothing that exists is touched.
-        let p = unsafe { libc::mmap(this.base as *mut libc::c_void, STRIDE as usize, libc::PROT_NONE, flags, -1, 0) };
-        if p as u64 != this.base {
+        let p = unsafe { libc::mmap(base as *mut libc::c_void, STRIDE as usize, libc::PROT_NONE, flags, -1, 0) };
+        if p == libc::MAP_FAILED {
             return Err(io::Error::last_os_error());
         }
-        this.unmap_range(0, STRIDE);
-        Ok(this)
+        // SAFETY: the mapping just made, wherever it is: kernels before 4.17 take the address for a hint.
+        unsafe { libc::munmap(p, STRIDE as usize) };
+        if p as u64 != base {
+            return Err(io::Error::from(io::ErrorKind::AddrInUse));
+        }
+        // Only now: what a window drops is all that is in its range.
+        Ok(ShadowWindow { base, slot, ram })
     }
 
     /// The guest's addresses in it. After the shadow window's end it leads to a hole, or to the next one in its place.
@@ -115,8 +125,13 @@ impl ShadowWindow {
 impl Drop for ShadowWindow {
     fn drop(&mut self) {
         self.unmap_range(0, STRIDE);
-        USED.fetch_and(!(1 << self.slot), Ordering::AcqRel);
+        release(self.slot);
     }
+}
+
+/// Whoever has claimed `slot` doesn't need it any more.
+fn release(slot: u32) {
+    USED.fetch_and(!(1 << slot), Ordering::AcqRel);
 }
 
 /// Makes `base` the base of the current thread's GS segment, which nothing else on this host uses.
@@ -163,5 +178,31 @@ mod tests {
         assert!(w.map(0xffff_f000, 0, 0x2000, false).is_err(), "outside the window");
         drop(w);
         assert!(view.read::<u8>(0xffff_f000).is_err(), "nothing remains");
+    }
+
+    #[test]
+    fn a_window_that_finds_its_place_taken_leaves_it_alone() {
+        let ram = Arc::new(Ram::new(0x4000).unwrap());
+        // As if it had been claimed: the last ones are never reached by tests.
+        let slot = ShadowWindow::MOST as u32 - 1;
+        let at = (FIRST + u64::from(slot) * STRIDE + 0x10_0000) as *mut u8;
+        let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_FIXED_NOREPLACE;
+        let prot = libc::PROT_READ | libc::PROT_WRITE;
+        // SAFETY: nothing that exists is touched.
+        let p = unsafe { libc::mmap(at.cast(), 4096, prot, flags, -1, 0) };
+        assert_eq!(p.cast(), at);
+        // SAFETY: the page just mapped.
+        unsafe { at.write(7) };
+        assert!(ShadowWindow::at(slot, ram.clone()).is_err());
+        let mut here = 0;
+        // SAFETY: an address range, and room for a page's answer.
+        let mapped = unsafe { libc::mincore(at.cast(), 4096, &raw mut here) } == 0;
+        assert!(mapped, "unmapped by somebody it isn't the business of");
+        // SAFETY: the page mapped above, which is still there.
+        unsafe {
+            assert_eq!(at.read(), 7);
+            libc::munmap(at.cast(), 4096);
+        }
+        assert!(ShadowWindow::at(slot, ram).is_ok(), "free again");
     }
 }
