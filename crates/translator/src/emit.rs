@@ -20,9 +20,9 @@ use crate::unit::{Exit, ExitKind, Fix, Mark, Source, Unit};
 use crate::{AddressForm, Config};
 use crate::{sensitive, string};
 use dynasmrt::{DynasmApi, dynasm};
-use iced_x86::{FlowControl, Instruction, Mnemonic, OpKind, Register};
-use xlat86_arch::Mode;
-use xlat86_decoder::{Insn, Kind, Unit as FpUnit, unit_of};
+use iced_x86::{Code, FlowControl, Instruction, Mnemonic, OpKind, Register};
+use xlat86_arch::{Mode, PAGE_SIZE};
+use xlat86_decoder::{Insn, Kind, MAX_INSN_LEN, Unit as FpUnit, unit_of};
 use xlat86_host::Frame;
 
 /// What happens to control after an instruction was emitted.
@@ -438,9 +438,16 @@ impl Emitter<'_> {
         self.config.paged && self.insns.first().is_some_and(|i| (i.eip() ^ target) >> 12 != 0)
     }
 
+    /// Do jumps to `target` look it up? Direct ones stay as they are while mappings change. So they don't leave the page, nor lead to where an
+    /// instruction may begin that goes on on the next page.
+    fn is_looked_up(&self, target: u32) -> bool {
+        const MAY_CROSS: u32 = PAGE_SIZE - MAX_INSN_LEN as u32;
+        self.is_far(target) || self.config.paged && target % PAGE_SIZE > MAY_CROSS
+    }
+
     /// `jmp` to the guest address `target`, on behalf of the instruction at `eip`.
     pub(crate) fn jump_to(&mut self, target: u32, eip: u32) {
-        if self.is_far(target) {
+        if self.is_looked_up(target) && !self.is_inside(target) {
             dynasm!(self.buf ; .arch x64 ; mov r11d, target as i32);
             stubs::jump_through_table(&mut self.buf);
             return;
@@ -519,7 +526,7 @@ impl Emitter<'_> {
             }
             let to = match inside {
                 Some(host) => host as usize,
-                None if self.is_far(j.target) => {
+                None if self.is_looked_up(j.target) => {
                     let stub = self.buf.pos();
                     dynasm!(self.buf ; .arch x64 ; mov r11d, j.target as i32);
                     stubs::jump_through_table(&mut self.buf);
