@@ -100,6 +100,15 @@ impl Space {
         let gone: Vec<u32> = self.pages.keys().copied().filter(|p| range.contains(p)).collect();
         gone.iter().filter(|&&p| self.forget(p)).count()
     }
+
+    /// The entry of a table at `level` that is about the `1 << shift` bytes at `first` has changed; gives the number of pages that were mapped by it.
+    fn drop_entry(&mut self, level: usize, first: u32, shift: u32) -> usize {
+        if level == 0 {
+            // The page table that the entry led to is another, or none.
+            self.tables[1].retain(|l| l.first >> shift != first >> shift);
+        }
+        self.unmap(first, 1 << shift)
+    }
 }
 
 /// The windows of all address spaces.
@@ -252,9 +261,9 @@ impl Shadow {
             // It was mapped by an entry that the snapshot is about to lose.
             self.mapped -= space.unmap(addr.page_base().0, PAGE_SIZE.into());
         }
-        if !note_tables(space, &self.memory, regs, addr, leaf) {
-            return false;
-        }
+        let Some(gone) = note_tables(space, &self.memory, regs, addr, leaf) else { return false };
+        self.mapped -= gone;
+        self.stats.unmapped += gone as u64;
         let Some(first) = mapping(&self.memory, regs, leaf) else { return false };
         if write && !first.1 {
             return false;
@@ -271,7 +280,8 @@ impl Shadow {
             let used = regs.peek(&self.memory, gva, Access { user: true, ..Access::default() }).ok();
             if let Some(leaf) = used.filter(|l| l.accessed)
                 && let Some(m) = mapping(&self.memory, regs, &leaf)
-                && note_tables(space, &self.memory, regs, gva, &leaf)
+                // The directory's entry is the one that has just been looked at.
+                && note_tables(space, &self.memory, regs, gva, &leaf).is_some()
             {
                 others.push((page, m));
             }
@@ -320,33 +330,41 @@ fn entry(table: &[u8], index: usize, wide: bool) -> u64 {
     }
 }
 
-/// Sees to it that the tables that led to `leaf` have snapshots, which are right about the entries for `addr`. False when they can't: they
-/// aren't in RAM.
-fn note_tables(space: &mut Space, memory: &PhysMemory, regs: &Paging, addr: Gva, leaf: &Leaf) -> bool {
+/// Sees to it that the tables that led to `leaf` have snapshots, which are right about the entries for `addr`. Gives the number of pages that had to
+/// be unmapped for that. `None` when the tables can't have snapshots: they aren't in RAM.
+fn note_tables(space: &mut Space, memory: &PhysMemory, regs: &Paging, addr: Gva, leaf: &Leaf) -> Option<usize> {
     let wide = regs.pae();
     let shifts = if wide { [21, 12] } else { [22, 12] };
     let size = if wide { 8 } else { 4 };
     let levels = if leaf.size > PAGE_SIZE { 1 } else { 2 };
+    let mut gone = 0;
     for (level, shift) in shifts.into_iter().enumerate().take(levels) {
         let gpa = leaf.tables[level];
         let span = shift + if wide { 9 } else { 10 };
         let first = if span == 32 { 0 } else { addr.0 >> span << span };
         let index = ((addr.0 - first) >> shift) as usize;
+        let place = index * size..(index + 1) * size;
         let known = space.tables[level].iter_mut().find(|t| t.gpa == gpa && t.first == first);
-        let ok = match known {
-            Some(t) => memory.read(gpa + (index * size) as u64, &mut t.copy[index * size..(index + 1) * size]).is_ok(),
+        match known {
+            Some(t) => {
+                let mut now = [0; 8];
+                memory.read(gpa + place.start as u64, &mut now[..size]).ok()?;
+                let entry = &mut t.copy[place];
+                let relied = level == 0 && entry[0] & 1 != 0 && *entry != now[..size];
+                entry.copy_from_slice(&now[..size]);
+                if relied {
+                    // Other pages were mapped by what it was.
+                    gone += space.drop_entry(level, first + ((index as u32) << shift), shift);
+                }
+            }
             None => {
                 let mut copy = Box::new([0; PAGE_SIZE as usize]);
-                let ok = memory.read(gpa, &mut copy[..]).is_ok();
+                memory.read(gpa, &mut copy[..]).ok()?;
                 space.tables[level].push(Snapshot { gpa, first, shift, copy });
-                ok
             }
-        };
-        if !ok {
-            return false;
         }
     }
-    true
+    Some(gone)
 }
 
 /// Compares the page tables with their snapshots and unmaps what they no longer say; gives the number of pages.
@@ -379,12 +397,7 @@ fn resync(space: &mut Space, regs: &Paging, memory: &PhysMemory, stats: &mut Sha
             stats.changed_tables += 1;
             for i in 0..entries_of(wide) {
                 if entry(&t.copy[..], i as usize, wide) != entry(&now, i as usize, wide) {
-                    let first = t.first + (i << t.shift);
-                    gone += space.unmap(first, 1 << t.shift);
-                    if level == 0 {
-                        // The page table that the entry led to is another, or none.
-                        space.tables[1].retain(|l| l.first >> t.shift != first >> t.shift);
-                    }
+                    gone += space.drop_entry(level, t.first + (i << t.shift), t.shift);
                 }
             }
             *t.copy = now;

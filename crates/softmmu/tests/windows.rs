@@ -118,6 +118,22 @@ fn an_entry_that_changes_and_changes_back_isnt_missed() {
 }
 
 #[test]
+fn a_directory_entry_that_changes_before_another_page_is_mapped_isnt_missed() {
+    const OTHER: u32 = 0x3000;
+    let mut g = Guest::new();
+    g.set_entry(0, FRAMES | RWU);
+    assert_eq!(g.read(0), Some(0x1000));
+    for (page, frame) in [(0, 5), (1, 6)] {
+        let entry = (FRAMES + frame * 0x1000) | RWU;
+        g.memory.write((OTHER + 4 * page).into(), &entry.to_le_bytes()).unwrap();
+    }
+    g.memory.write((DIRECTORY + 4).into(), &(OTHER | RWU).to_le_bytes()).unwrap();
+    assert_eq!(g.read(1), Some(0x1006));
+    g.load_cr3();
+    assert_eq!(g.read(0), Some(0x1005));
+}
+
+#[test]
 fn a_page_is_written_only_when_it_is_dirty_and_may_be() {
     let mut g = Guest::new();
     g.set_entry(0, FRAMES | RWU);
