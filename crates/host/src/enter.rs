@@ -159,6 +159,9 @@ impl VcpuFrame {
         // Records read guest memory for as long as they are there.
         self.ram = Some(ram.clone());
         let index = Crossing::index(eip, outer);
+        if self.crossing(index).key == 0 {
+            self.crossings.push(index);
+        }
         let slot = self.crossing(index);
         crossing.key = Crossing::key(from, eip).wrapping_neg();
         let null = &raw const slot.null as u64;
@@ -171,7 +174,6 @@ impl VcpuFrame {
             }
         });
         *slot = crossing;
-        self.crossings.push(index);
     }
 
     /// Empties all crossings.

@@ -287,7 +287,10 @@ impl Cache {
             // In a flat guest pages are their own physical pages; another one that the unit depends on may be a thunk's.
             let second = self.unit(id).pages.get(1).copied().filter(|_| self.paged);
             self.tables.publish(table, key, second, offset, global);
-            self.unit_mut(id).published.push((table, key.eip()));
+            let (published, entry) = (&mut self.unit_mut(id).published, (table, key.eip()));
+            if !published.contains(&entry) {
+                published.push(entry);
+            }
             return;
         }
         // An earlier run's indirect jumps went to several places on this page: so will this one's.

@@ -19,8 +19,8 @@ impl TableId {
     pub const FIRST: TableId = TableId(0);
 }
 
-/// By linear page number: the physical page that entries were made for, and their addresses. The second page of an instruction that
-/// crosses has its address too.
+/// By linear page number of code that has run: the physical page that entries were made for, and their addresses, ascending. The second page of an
+/// instruction that crosses has its address too.
 type Pages = EipMap<u32, (u32, Vec<u32>)>;
 
 /// A table with what its entries depend on.
@@ -28,6 +28,19 @@ struct Entries {
     table: Arc<JumpTable>,
     /// Pages whose mapping ends with the address space's use, and those whose mapping doesn't.
     pages: [Pages; 2],
+}
+
+impl Entries {
+    /// The addresses that depend on linear page `page` being physical page `physical`.
+    fn page(&mut self, page: u32, physical: u32, global: bool) -> &mut Vec<u32> {
+        let Entries { table, pages } = self;
+        let (made_for, eips) = pages[usize::from(global)].entry(page).or_insert((physical, Vec::new()));
+        if *made_for != physical {
+            eips.drain(..).for_each(|eip| table.set(eip, 0));
+            *made_for = physical;
+        }
+        eips
+    }
 }
 
 /// All tables of a cache.
@@ -61,19 +74,23 @@ impl Tables {
     /// Enters arena offset `offset` for `key`, whose instruction may go on on physical page `second`. `global`: the mapping outlives the
     /// address space's use.
     pub(crate) fn publish(&mut self, id: TableId, key: CodeKey, second: Option<u32>, offset: u32, global: bool) {
-        let Entries { table, pages } = &mut self.all[id.0 as usize];
+        let entries = &mut self.all[id.0 as usize];
         let page = key.eip() >> 12;
         let next = page.wrapping_add(1) & 0xf_ffff;
         for (linear, physical) in [(page, Some(key.page())), (next, second)] {
             let Some(physical) = physical else { continue };
-            let (made_for, eips) = pages[usize::from(global)].entry(linear).or_insert((physical, Vec::new()));
-            if *made_for != physical {
-                eips.drain(..).for_each(|eip| table.set(eip, 0));
-                *made_for = physical;
+            let eips = entries.page(linear, physical, global);
+            if let Err(at) = eips.binary_search(&key.eip()) {
+                eips.insert(at, key.eip());
             }
-            eips.push(key.eip());
         }
-        table.set(key.eip(), offset);
+        entries.table.set(key.eip(), offset);
+    }
+
+    /// Notes that code on linear page `page`, which is physical page `physical`, runs with table `id`, whether or not it is entered through the
+    /// table: return addresses lead to it.
+    pub fn note(&mut self, id: TableId, page: u32, physical: u32, global: bool) {
+        self.all[id.0 as usize].page(page, physical, global);
     }
 
     /// Empties the entry of `eip` if it leads into `range` of the arena.
@@ -97,6 +114,11 @@ impl Tables {
         any
     }
 
+    /// Empties table `id`.
+    pub fn clear(&mut self, id: TableId) {
+        self.review(id, true, |_, _| false);
+    }
+
     /// Withdraws the entries of those pages for which `holds` (given linear and physical page number) says that they aren't mapped that
     /// way any more, global ones only if `all`. True if there were any.
     pub fn review(&mut self, id: TableId, all: bool, mut holds: impl FnMut(u32, u32) -> bool) -> bool {
@@ -112,6 +134,69 @@ impl Tables {
                 keep
             });
         }
+        if any && pages.iter().all(Pages::is_empty) {
+            // What it was used for is over: an address space with another program, or another address space.
+            table.clear();
+        }
         any
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+    use xlat86_arch::Mode;
+
+    fn key(eip: u32) -> CodeKey {
+        CodeKey::flat(eip, Mode::USER32)
+    }
+
+    /// Kilobytes of memory that the mapping at host address `base` takes.
+    fn resident(base: u64) -> u64 {
+        let maps = fs::read_to_string("/proc/self/smaps").unwrap();
+        let mut lines = maps.lines().skip_while(|line| {
+            let range = line.split(' ').next().and_then(|range| range.split_once('-'));
+            let bound = |s| u64::from_str_radix(s, 16).ok();
+            !range.is_some_and(|(from, to)| bound(from) <= Some(base) && Some(base) < bound(to))
+        });
+        let rss = lines.find_map(|line| line.strip_prefix("Rss:")).expect("it is mapped");
+        rss.trim().strip_suffix(" kB").unwrap().parse().unwrap()
+    }
+
+    #[test]
+    fn an_address_is_listed_once() {
+        let mut tables = Tables::new().unwrap();
+        for i in 0..10 {
+            tables.publish(TableId::FIRST, key(0x1000 + i % 2), None, 64, false);
+        }
+        assert_eq!(tables.all[0].pages[0][&1].1, [0x1000, 0x1001]);
+    }
+
+    #[test]
+    fn code_that_has_run_is_known_without_entries() {
+        let mut tables = Tables::new().unwrap();
+        tables.note(TableId::FIRST, 5, 7, false);
+        assert!(!tables.review(TableId::FIRST, true, |linear, physical| (linear, physical) == (5, 7)));
+        assert!(tables.withdraw_page(TableId::FIRST, 5));
+        assert!(!tables.withdraw_page(TableId::FIRST, 5));
+    }
+
+    #[test]
+    fn an_empty_table_takes_no_memory() {
+        let mut tables = Tables::new().unwrap();
+        let id = tables.add().unwrap();
+        let base = tables.table(id).base();
+        let before = resident(base);
+        for page in 0..256 {
+            tables.publish(id, key(page << 12), None, 64, page % 2 == 0);
+        }
+        assert!(resident(base) >= before + 1000);
+        assert!(tables.review(id, false, |_, _| false));
+        assert!(resident(base) >= before + 1000, "half of it is in use");
+        assert_eq!((tables.table(id).get(0x1000), tables.table(id).get(0x2000)), (0, 64));
+        tables.clear(id);
+        assert_eq!(tables.table(id).get(0x2000), 0);
+        assert!(resident(base) < before + 100, "{} kB", resident(base));
     }
 }

@@ -147,7 +147,7 @@ impl Spaces {
         }
         let oldest = (0..self.all.len()).min_by_key(|&i| self.all[i].used).expect("there is one");
         let space = self.all.swap_remove(oldest);
-        tables.review(space.table, true, |_, _| false);
+        tables.clear(space.table);
         space.table
     }
 }
