@@ -61,7 +61,7 @@ impl Vcpu {
     /// May translated code run in the current mode? What is in the cache assumes flat user code that neither traps after each
     /// instruction nor has its accesses checked for alignment.
     pub(crate) fn translatable(&self) -> bool {
-        self.state.mode() == Mode::USER32 && self.state.eflags & eflags::AC == 0
+        self.state.mode() == Mode::USER32 && self.state.eflags & eflags::AC == 0 && segments_permit(&self.state)
     }
 
     /// Runs translated code from arena offset `offset` until it leaves.
@@ -197,6 +197,12 @@ impl Vcpu {
         // of its translations, does the write without translating it again first.
         self.interpret_one()
     }
+}
+
+/// Do the segments that host operands don't name permit every access that code makes through them? SS is always writable.
+pub(crate) fn segments_permit(s: &CpuState) -> bool {
+    let attr = |seg| s.segment(seg).attr;
+    attr(Seg::Cs).readable() && attr(Seg::Ds).writable() && attr(Seg::Es).writable()
 }
 
 /// Makes registers those of the start of the guest instruction that needs `fix`.

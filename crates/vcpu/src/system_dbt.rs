@@ -5,7 +5,7 @@
 //! the software TLB can't answer come here; most are answered by filling it, and the instruction starts again.
 
 use crate::crossing::{Cross, in_gdt};
-use crate::dbt::apply;
+use crate::dbt::{apply, segments_permit};
 use crate::fx;
 use crate::fx::Home;
 use crate::process::Connect;
@@ -126,15 +126,12 @@ impl Vcpu {
         let s = &self.state;
         let mut mode = s.mode();
         let alignment = s.cpl == 3 && s.cr0 & cr0::AM != 0 && s.eflags & eflags::AC != 0;
-        let writable = |seg| s.segment(seg).attr.writable();
         let plain = mode.has(FLAT32)
             && mode.0 & (Mode::VM86 | Mode::TRAP) == 0
             && matches!(s.cpl, 0 | 3)
             && s.dr[7] & BREAKPOINTS == 0
             && !alignment
-            && s.segment(Seg::Cs).attr.readable()
-            && writable(Seg::Ds)
-            && writable(Seg::Es);
+            && segments_permit(s);
         if !plain {
             return None;
         }

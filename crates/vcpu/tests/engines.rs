@@ -135,6 +135,19 @@ fn a_kept_instruction_is_dropped_when_it_changes() {
     });
 }
 
+/// A code segment can be read through DS, not written.
+#[test]
+fn a_code_segment_as_ds_cannot_be_written() {
+    // push cs; pop ds; mov eax,[DATA]; mov [DATA],eax; int 0x80
+    let data = DATA.to_le_bytes();
+    let code = [&[0x0e, 0x1f, 0xa1][..], &data, &[0xa3], &data, &[0xcd, 0x80]].concat();
+    both(&code, |cpu| {
+        let exit = cpu.run();
+        assert!(matches!(exit, Exit::Fault(f) if f.vector == Vector::GP && f.error == Some(0)), "{exit:?}");
+        assert_eq!(cpu.state().eip, CODE + 7);
+    });
+}
+
 /// Code on a page that keeps changing checks itself; a thunk that it calls isn't folded, since the call may overwrite it.
 #[test]
 fn a_call_that_overwrites_its_thunk_is_exact_on_a_hot_page() {
