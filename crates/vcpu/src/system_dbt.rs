@@ -13,12 +13,12 @@ use crate::quick::Crossed;
 use crate::system::spaces::Spaces;
 use crate::system::window::{WindowFault, Windows};
 use crate::{Exit, Vcpu};
-use xlat86_arch::{Fault, Gva, Mode, PAGE_SIZE, Seg, Segment, cr0, cr4, eflags};
+use xlat86_arch::{CpuState, Gva, Mode, PAGE_SIZE, Seg, Segment, cr0, cr4, eflags};
 use xlat86_decoder::MAX_INSN_LEN;
 use xlat86_host::{Left, with_pending};
-use xlat86_interp::{Event, Stop};
+use xlat86_interp::Stop;
 use xlat86_softmmu::Mmu;
-use xlat86_translator::{Cache, CodeKey, ExitKind, Full, Place, Quick, Source};
+use xlat86_translator::{Cache, CodeKey, ExitKind, Full, Place, Quick, Source, Tables};
 
 /// Instructions that the interpreter executes at a time where code isn't translated.
 const STRETCH: u64 = 256;
@@ -35,8 +35,6 @@ pub(crate) enum Outside {
     Careful(Option<u64>),
     /// The interpreter executes the instruction at EIP.
     Interpret,
-    /// The instruction at EIP raises this.
-    Fault(Fault),
     /// Something asynchronous wants attention.
     Stopped,
 }
@@ -96,11 +94,6 @@ impl Vcpu {
                 Outside::Go => {
                     if self.must_attend() {
                         return None;
-                    }
-                }
-                Outside::Fault(fault) => {
-                    if let Some(exit) = self.deliver(Event::Fault(fault)) {
-                        return Some(exit);
                     }
                 }
                 Outside::Interpret => {
@@ -316,10 +309,8 @@ impl Vcpu {
                     self.take_system_frame();
                     apply(fix, &mut self.state);
                     self.state.eip = exit.eip;
-                    match admitted {
-                        Err(fault) => Outside::Fault(fault),
-                        Ok(_) => Outside::Interpret,
-                    }
+                    // If the guest may not: this access isn't all that the instruction does, and another fault may come first.
+                    Outside::Interpret
                 }
                 ExitKind::Careful { target: eip, size, write, .. } => {
                     self.stats.leave_access += 1;

@@ -57,13 +57,12 @@ impl Vcpu {
         if block.float {
             float(&mut out, &a.fx, &b.fx);
         }
-        if let Claim::Before(Some(_)) | Claim::Whole = claim {
-            let claimed = if let Claim::Before(fault) = claim { fault } else { None };
-            differ(&mut out, "fault", &l.fault, &claimed);
+        if claim == Claim::Whole {
+            differ(&mut out, "fault", &l.fault, &None);
         }
         let (a, b) = (a.eflags, b.eflags);
         if a != b {
-            let replaced = if matches!(claim, Claim::Before(_)) { self.replaced_flags(block) } else { 0 };
+            let replaced = if claim == Claim::Before { self.replaced_flags(block) } else { 0 };
             let defined = !self.undefined_flags(block) & !replaced;
             differ(&mut out, "eflags", &Hex((a & defined).into()), &Hex((b & defined).into()));
         }
