@@ -150,6 +150,10 @@ impl Vcpu {
         let key = CodeKey::new(eip, page, mode);
         let generation = self.process.generation();
         let crosses = eip % PAGE_SIZE > PAGE_SIZE - MAX_INSN_LEN as u32;
+        if !self.spaces().is_noted(eip >> 12) {
+            let process = self.process.clone();
+            self.note_page(eip >> 12, page, process.cache().tables());
+        }
         let memo = &mut self.system.as_mut().expect("a system's CPU").memo;
         if connect.is_none()
             && let Some(offset) = memo.get(key, generation)
@@ -167,6 +171,9 @@ impl Vcpu {
                 }
             }
             if let Some(offset) = cache.lookup(key) {
+                if crosses && let Some(second) = cache.second_page(key) {
+                    self.note_page(next_page(eip).page(), second, cache.tables());
+                }
                 match connect {
                     Some(Connect::Jump { site }) => cache.chain(site),
                     Some(Connect::Table) => {
@@ -199,6 +206,13 @@ impl Vcpu {
         }
     }
 
+    /// Code on linear page `page`, which is physical page `physical`, is about to be entered.
+    #[cold]
+    fn note_page(&mut self, page: u32, physical: u32, tables: &mut Tables) {
+        let global = self.mmu.peek_code(page).is_some_and(|p| p.1);
+        self.spaces().note(page, physical, global, tables);
+    }
+
     fn spaces(&mut self) -> &mut Spaces {
         &mut self.system.as_mut().expect("a system's CPU").spaces
     }
@@ -213,6 +227,7 @@ impl Vcpu {
             }
             if spaces.forget(&forgotten, &mut self.process.cache()) {
                 frame.reset_all_returns();
+                frame.forget_crossings();
             }
         }
         let cr3 = self.state.cr3;
@@ -221,6 +236,9 @@ impl Vcpu {
                 .choose_at_once(mode, cr3)
                 .unwrap_or_else(|| spaces.choose(mode, cr3, self.process.cache().tables(), &self.mmu));
             frame.use_returns(usize::from(mode.has(Mode::USER)), chosen.base, chosen.changed);
+            if chosen.changed {
+                frame.forget_crossings();
+            }
         }
     }
 

@@ -10,6 +10,8 @@ use xlat86_translator::{Cache, TableId, Tables};
 
 /// Most tables: each takes 16 GB of address space, and memory by what is in it.
 const MOST: usize = 24;
+/// Pages remembered to have been noted: a power of two.
+const NOTED: usize = 256;
 
 /// Whose code a table leads to: the mode and, for programs, CR3.
 type Owner = (Mode, u32);
@@ -30,7 +32,7 @@ struct Space {
 pub(crate) struct Chosen {
     /// Host address of the table.
     pub(crate) base: u64,
-    /// It leads elsewhere than when it was last used: host return addresses made then mustn't be used.
+    /// It leads elsewhere than when it was last used: host return addresses and crossings made then mustn't be used.
     pub(crate) changed: bool,
 }
 
@@ -42,11 +44,26 @@ pub(crate) struct Spaces {
     current_table: TableId,
     flushes: [u64; 2],
     clock: u64,
+    /// Pages that tables have a note of, for sure.
+    noted: [Option<(TableId, u32)>; NOTED],
 }
 
 impl Spaces {
     pub(crate) fn new() -> Spaces {
-        Spaces { all: Vec::new(), current: None, current_table: TableId::FIRST, flushes: [0; 2], clock: 0 }
+        let noted = [None; NOTED];
+        Spaces { all: Vec::new(), current: None, current_table: TableId::FIRST, flushes: [0; 2], clock: 0, noted }
+    }
+
+    /// Has it been noted that code on linear page `page` runs with the table in use?
+    #[inline]
+    pub(crate) fn is_noted(&self, page: u32) -> bool {
+        self.noted[page as usize % NOTED] == Some((self.current_table, page))
+    }
+
+    /// Notes it, the page being physical page `physical`, so that [`Spaces::forget`] tells when that changes.
+    pub(crate) fn note(&mut self, page: u32, physical: u32, global: bool, tables: &mut Tables) {
+        tables.note(self.current_table, page, physical, global);
+        self.noted[page as usize % NOTED] = Some((self.current_table, page));
     }
 
     /// The table in use.
@@ -63,7 +80,7 @@ impl Spaces {
         self.current.is_some_and(|i| self.all[i].owner == Self::owner(mode, cr3))
     }
 
-    /// Reacts to the guest's having invalidated mappings. True when code that was reachable may be another now.
+    /// Reacts to the guest's having invalidated mappings. True when code that has run may be another now.
     pub(crate) fn forget(&mut self, forgotten: &Forgotten, cache: &mut Cache) -> bool {
         let mut changed = false;
         for &page in &forgotten.pages {
@@ -76,6 +93,9 @@ impl Spaces {
             self.flushes[1] += u64::from(forgotten.all);
             // To be reviewed before it is used again, even if it is next.
             self.current = None;
+        }
+        if changed {
+            self.noted = [None; NOTED];
         }
         changed
     }
@@ -111,6 +131,9 @@ impl Spaces {
                 self.all.len() - 1
             }
         };
+        if changed {
+            self.noted = [None; NOTED];
+        }
         self.take(i, changed)
     }
 
