@@ -152,8 +152,14 @@ impl Vcpu {
         }
         self.fx_mut();
         self.see_changes();
-        let stop = self.interp.step(&mut self.state, &mut self.mmu, &mut self.platform);
+        let stop = self.step_alone();
         self.settle(stop)
+    }
+
+    /// Executes the instruction at EIP, fetched afresh, or some iterations of it if something asynchronous waits.
+    fn step_alone(&mut self) -> Stop {
+        let (state, mmu, platform) = (&mut self.state, &mut self.mmu, &mut self.platform);
+        with_pending(|flag| self.interp.step_after(state, mmu, platform, false, flag, |_, _| ()))
     }
 
     pub(crate) fn run_system(&mut self) -> Exit {
@@ -227,7 +233,7 @@ impl Vcpu {
                 Resolution::Retry => {
                     // On its own, so that the page isn't marked as code again before the write.
                     self.fx_mut();
-                    let stop = self.interp.step(&mut self.state, &mut self.mmu, &mut self.platform);
+                    let stop = self.step_alone();
                     self.settle(stop)
                 }
                 Resolution::Exit(_) => self.deliver(Event::Fault(fault)),

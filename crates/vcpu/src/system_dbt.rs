@@ -101,7 +101,7 @@ impl Vcpu {
                     if let Some(exit) = self.step_system() {
                         return Some(exit);
                     }
-                    if shadow || self.must_attend() {
+                    if shadow || self.must_attend() || Self::pending() {
                         return None;
                     }
                 }
@@ -442,18 +442,14 @@ impl Vcpu {
         let code = |page| self.process.physical().is_some_and(|m| m.is_code(page));
         let watched = whole && self.mmu.code_page(at).is_ok_and(code);
         let (home, frame, process) = (&mut self.fx_home, &mut self.frame, &self.process);
-        let stop = self.interp.step_after(
-            &mut self.state,
-            &mut self.mmu,
-            &mut self.platform,
-            watched,
-            |state: &mut xlat86_arch::CpuState, fx: bool| {
-                if fx {
-                    fx::bring(home, &mut state.fx, frame, process);
-                    *home = Home::State;
-                }
-            },
-        );
+        let before = |state: &mut CpuState, fx: bool| {
+            if fx {
+                fx::bring(home, &mut state.fx, frame, process);
+                *home = Home::State;
+            }
+        };
+        let (state, mmu, platform) = (&mut self.state, &mut self.mmu, &mut self.platform);
+        let stop = with_pending(|flag| self.interp.step_after(state, mmu, platform, watched, flag, before));
         self.note_step();
         self.settle(stop)
     }

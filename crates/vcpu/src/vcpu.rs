@@ -248,7 +248,8 @@ impl Vcpu {
                     *home = Home::State;
                 }
             };
-            let stop = self.interp.step_after(&mut self.state, &mut self.mmu, &mut self.platform, watched, before);
+            let (state, mmu, platform) = (&mut self.state, &mut self.mmu, &mut self.platform);
+            let stop = with_pending(|flag| self.interp.step_after(state, mmu, platform, watched, flag, before));
             match stop {
                 Stop::Budget => return None,
                 Stop::Fault(f) => match self.resolve(f) {

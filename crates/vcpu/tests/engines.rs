@@ -2,6 +2,7 @@
 
 use std::sync::{Arc, Mutex, MutexGuard};
 use xlat86_arch::{Gva, Reg, Vector, eflags};
+use xlat86_host::signals;
 use xlat86_softmmu::{FlatSpace, Prot};
 use xlat86_vcpu::{Config, Engine, Exit, Process, Vcpu};
 
@@ -145,6 +146,24 @@ fn a_code_segment_as_ds_cannot_be_written() {
         let exit = cpu.run();
         assert!(matches!(exit, Exit::Fault(f) if f.vector == Vector::GP && f.error == Some(0)), "{exit:?}");
         assert_eq!(cpu.state().eip, CODE + 7);
+    });
+}
+
+/// No instruction takes so long that whatever waits can't be attended to.
+#[test]
+fn a_repeated_instruction_is_interrupted_on_the_interpreter() {
+    // rep lodsb
+    both(&[0xf3, 0xac], |cpu| {
+        cpu.state_mut().set_reg(Reg::Esi, DATA);
+        cpu.state_mut().set_reg(Reg::Ecx, 0x8000);
+        signals::kick_self();
+        assert_eq!(cpu.single_step(), Some(Exit::Interrupted));
+        let left = cpu.state().reg(Reg::Ecx);
+        assert!(0 < left && left < 0x8000, "{left:#x}");
+        assert_eq!((cpu.state().eip, cpu.state().reg(Reg::Esi)), (CODE, DATA + 0x8000 - left));
+        signals::attended();
+        assert_eq!(cpu.single_step(), None);
+        assert_eq!((cpu.state().eip, cpu.state().reg(Reg::Ecx)), (CODE + 2, 0));
     });
 }
 
