@@ -435,7 +435,7 @@ impl Vcpu {
 
     /// Executes the instruction at EIP on the interpreter. `None`: go on.
     fn step_system(&mut self) -> Option<Exit> {
-        let at = Gva(self.state.eip);
+        let at = Gva(self.state.segment(Seg::Cs).base.wrapping_add(self.state.eip));
         // Code pages are watched for writes; what lies on two pages isn't kept.
         let whole = at.page_offset() <= PAGE_SIZE - MAX_INSN_LEN as u32;
         self.mmu.sync(&self.state);

@@ -10,7 +10,7 @@ use crate::world::Member;
 use crate::{Engine, Error, Exit, Process, Stats};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use xlat86_arch::{CpuState, Fault, FxState, Gva, PAGE_SIZE, PfError, Vector};
+use xlat86_arch::{CpuState, Fault, FxState, Gva, PAGE_SIZE, PfError, Seg, Vector};
 use xlat86_decoder::MAX_INSN_LEN;
 use xlat86_host::{Arena, HostFault, VcpuFrame, with_pending};
 use xlat86_interp::{Interp, Stop};
@@ -237,7 +237,7 @@ impl Vcpu {
     /// Executes one instruction on the interpreter. `None`: it completed.
     pub(crate) fn interpret_one(&mut self) -> Option<Exit> {
         loop {
-            let watched = self.is_watched(self.state.eip);
+            let watched = self.is_watched();
             if watched {
                 self.see_changes();
             }
@@ -261,9 +261,9 @@ impl Vcpu {
         }
     }
 
-    /// Is the page of the instruction at `eip` write-protected for being code? Nobody lifts that while this CPU is inside.
-    fn is_watched(&self, eip: u32) -> bool {
-        let at = Gva(eip);
+    /// Is the page of the instruction at EIP write-protected for being code? Nobody lifts that while this CPU is inside.
+    fn is_watched(&self) -> bool {
+        let at = Gva(self.state.segment(Seg::Cs).base.wrapping_add(self.state.eip));
         let inside = self.system.is_none() && self.process.world.is_inside(&self.me);
         inside
             && self.process.space().page(at).is_code()

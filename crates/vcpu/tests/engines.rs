@@ -136,6 +136,24 @@ fn a_kept_instruction_is_dropped_when_it_changes() {
     });
 }
 
+/// What is kept is watched where it is, not where it would be in a segment without a base.
+#[test]
+fn an_instruction_in_a_segment_with_a_base_is_dropped_when_it_changes() {
+    // The same, 2000h further on.
+    let mut code = vec![0xb8, 0x23, 0, 0, 0, 0xb9, 2, 0, 0, 0, 0x0f, 0x03, 0xd8, 0xc6, 0x05];
+    code.extend((CODE + 0x2000 + 12).to_le_bytes());
+    code.extend([0xd0, 0xe2, 0xf4, 0xcd, 0x80]);
+    both(&[0xcd, 0x80], |cpu| {
+        assert_eq!(cpu.run(), Exit::SoftInt(0x80), "there is code on the first page");
+        cpu.process().space().window().write_bytes(CODE + 0x2000, &code).unwrap();
+        let state = cpu.state_mut();
+        state.eip = CODE;
+        state.seg[1].base = 0x2000;
+        assert_eq!(cpu.run(), Exit::SoftInt(0x80));
+        assert_eq!((cpu.state().reg(Reg::Ebx), cpu.state().reg(Reg::Edx)), (u32::MAX, u32::MAX));
+    });
+}
+
 /// A code segment can be read through DS, not written.
 #[test]
 fn a_code_segment_as_ds_cannot_be_written() {
