@@ -185,6 +185,23 @@ fn a_repeated_instruction_is_interrupted_on_the_interpreter() {
     });
 }
 
+/// More code than the cache holds, again and again: lockstep doesn't take one block's exit for that of another that was in its place.
+#[test]
+fn lockstep_survives_eviction() {
+    // mov ecx,3; 1: pushf; pop eax; jmp 2f; 2: (and so on); dec ecx; jnz 1b; int 0x80
+    let mut code = vec![0xb9, 3, 0, 0, 0];
+    (0..3900).for_each(|_| code.extend([0x9c, 0x58, 0xeb, 0]));
+    code.extend([0x49, 0x0f, 0x85]);
+    code.extend((5 - (code.len() as i32 + 4)).to_le_bytes());
+    code.extend([0xcd, 0x80]);
+    let mut config = Config { engine: Engine::Lockstep, ..Config::default() };
+    config.translator.cache_size = 128 << 10;
+    let (mut cpu, _guard) = guest_with(config, &code);
+    assert_eq!(cpu.run(), Exit::SoftInt(0x80));
+    assert_eq!(cpu.state().reg(Reg::Ecx), 0);
+    assert!(cpu.process().stats().cache.evictions > 0);
+}
+
 /// Code on a page that keeps changing checks itself; a thunk that it calls isn't folded, since the call may overwrite it.
 #[test]
 fn a_call_that_overwrites_its_thunk_is_exact_on_a_hot_page() {
