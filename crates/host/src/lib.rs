@@ -33,7 +33,7 @@ pub use crossing::{Crossing, Load, RETURN_KEEPS, WorldRegs, gather};
 pub use enter::VcpuFrame;
 pub use frame::{CallOut, Frame, Left, PROBE, Returns, TlbView};
 pub use mapped::MappedFile;
-pub use memory::{protect_guest_page, zeroed_atomics};
+pub use memory::{protect_guest_pages, zeroed_atomics};
 pub use ram::Ram;
 pub use scratch::{scratch_low, scratch_window, unmap_scratch_low};
 pub use shadow::{ShadowWindow, set_gs_base};

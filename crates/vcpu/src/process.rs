@@ -281,11 +281,11 @@ impl Process {
         // From when the page can be written until its translations are gone nobody may run them: not even a thread that
         // itself writes there.
         self.world.exclusively(|| match self.space().resolve_write(addr) {
-            CodeWrite::Dropped => {
+            CodeWrite::Dropped(pages) => {
                 if self.heats(addr) {
                     self.space().heat(addr);
                 }
-                self.drop_pages(addr.page()..=addr.page());
+                self.drop_pages(pages);
                 true
             }
             CodeWrite::Retry => true,
