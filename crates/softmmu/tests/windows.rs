@@ -202,3 +202,24 @@ fn devices_and_holes_are_nobodys_ram() {
     assert_eq!(g.mmu.map_window(Gva(AREA), false), Ok(false));
     assert_eq!(g.mmu.map_window(Gva(AREA + 0x1000), true), Ok(false));
 }
+
+/// A page that the TLB still has as writable is none for a write that begins on another.
+#[test]
+fn a_write_across_pages_is_whole_or_nothing() {
+    let mut g = Guest::new();
+    g.set_entry(0, FRAMES | RWU);
+    g.set_entry(1, (FRAMES + 0x1000) | RWU);
+    let (across, second) = (Gva(AREA + 0xffe), Gva(AREA + 0x1000));
+    assert_eq!(g.mmu.write(across, 0x1111_1111u32), Ok(()));
+    g.set_entry(1, 0);
+    let fault = g.mmu.write(across, 0x2222_2222u32).unwrap_err();
+    assert_eq!(fault.addr, second);
+    let mut there = [0; 2];
+    g.memory.read((FRAMES + 0xffe).into(), &mut there).unwrap();
+    assert_eq!(there, [0x11; 2]);
+    // The second page may be a page table.
+    g.set_entry(1, (FRAMES + 0x1000) | RWU);
+    g.set_entry(2, TABLE | RWU);
+    assert_eq!(g.mmu.write(Gva(AREA + 0x1ffe), u32::MAX), Ok(()));
+    assert_eq!(g.entry(0) as u16, u16::MAX);
+}
