@@ -64,6 +64,8 @@ pub(crate) struct Emitter<'a> {
     pub(crate) esp: i32,
     /// Index of the first instruction at whose start the status flags are the guest's again.
     stale_until: usize,
+    /// Index of the latest instruction before whose completion there are no interrupts; 0 is none.
+    shadowed: usize,
     marks: Vec<Mark>,
     pub(crate) exits: Vec<Exit>,
     pub(crate) landings: Vec<u32>,
@@ -141,6 +143,7 @@ fn emit_with(input: Input<'_>, source: &mut dyn Source, near: u32) -> Option<Uni
         near,
         esp: 0,
         stale_until: 0,
+        shadowed: 0,
         marks: Vec::with_capacity(insns.len() + 4),
         exits: Vec::with_capacity(8),
         landings: Vec::new(),
@@ -283,7 +286,7 @@ impl Emitter<'_> {
             }
         }
         if let Some((at, r)) = reencode(self, insn, bytes) {
-            let fix = Fix { esp: self.esp, swapped: Some(r), pinned: false };
+            let fix = Fix { esp: self.esp, swapped: Some(r), pinned: false, shadow: self.in_shadow() };
             self.marks.push(Mark { host: at as u32, eip: insn.eip(), fix, boundary: false, exact: false });
         }
         Next::FallThrough
@@ -377,9 +380,16 @@ impl Emitter<'_> {
         self.at + 1 == self.insns.len()
     }
 
-    /// Translated code isn't to be stopped before the next instruction has run.
-    pub(crate) fn no_stop_next(&mut self) {
+    /// The current instruction holds interrupts off until the next one has completed: translated code isn't to be stopped in between, and where it
+    /// leaves all the same, that is known.
+    pub(crate) fn hold_off_interrupts(&mut self) {
+        self.shadowed = self.at + 1;
         self.stale_until = self.stale_until.max(self.at + 2);
+    }
+
+    /// Does the instruction before the current one hold interrupts off?
+    pub(crate) fn in_shadow(&self) -> bool {
+        self.shadowed != 0 && self.at == self.shadowed
     }
 
     /// What guest ESP was more than R12 at the start of the current instruction.
@@ -397,7 +407,7 @@ impl Emitter<'_> {
     fn mark(&mut self, eip: u32) {
         let host = self.buf.pos() as u32;
         let pinned = self.groups.pinned(self.at);
-        let fix = Fix { esp: self.esp, swapped: None, pinned };
+        let fix = Fix { esp: self.esp, swapped: None, pinned, shadow: self.in_shadow() };
         let exact = self.at >= self.stale_until && !pinned;
         self.marks.push(Mark { host, eip, fix, boundary: true, exact });
     }
@@ -406,7 +416,8 @@ impl Emitter<'_> {
     pub(crate) fn mark_synced(&mut self) {
         let host = self.buf.pos() as u32;
         if let Some(last) = self.marks.last() {
-            self.marks.push(Mark { host, eip: last.eip, fix: Fix::default(), boundary: false, exact: false });
+            let fix = Fix { shadow: self.in_shadow(), ..Fix::default() };
+            self.marks.push(Mark { host, eip: last.eip, fix, boundary: false, exact: false });
         }
     }
 

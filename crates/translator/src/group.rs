@@ -153,6 +153,10 @@ impl Emitter<'_> {
         if !self.config.shared_checks || self.mode.has(Mode::CAREFUL) || save == Saved::Flags {
             return None;
         }
+        if self.in_shadow() {
+            // The careful code knows nothing of that.
+            return None;
+        }
         let slot = offset_of!(Frame, shared) as i32 + 8 * base as i32;
         let origin = if base == Base::Esp { self.groups.moved } else { 0 };
         let at = mem.disp.wrapping_add(origin);

@@ -294,7 +294,8 @@ fn popf(e: &mut Emitter<'_>, insn: &Insn) {
 /// Sets the interrupt flag, or leaves if somebody waits for that. No interrupt comes before the next instruction has completed, so the
 /// boundary after this one isn't a place to stop at; where the unit ends here, the interpreter sees to it.
 fn sti(e: &mut Emitter<'_>, insn: &Insn) -> Next {
-    if e.is_last() {
+    // Nor is it one that can be entered, as the target of a jump is.
+    if e.is_last() || e.groups.targets.contains(&insn.next_eip()) {
         return e.interpret(insn);
     }
     e.sync_esp();
@@ -306,6 +307,6 @@ fn sti(e: &mut Emitter<'_>, insn: &Insn) -> Next {
     e.interpret(insn);
     e.buf.bytes[from - 1] = (e.buf.pos() - from) as u8;
     dynasm!(e.buf ; .arch x64 ; mov ecx, r8d ; mov DWORD [r14 + IF], eflags::IF as i32);
-    e.no_stop_next();
+    e.hold_off_interrupts();
     Next::FallThrough
 }

@@ -49,6 +49,8 @@ pub struct Fix {
     pub swapped: Option<u8>,
     /// Nothing, but code mustn't be entered here: it relies on what the instructions before have looked up.
     pub pinned: bool,
+    /// The instruction before holds interrupts off until this one has completed.
+    pub shadow: bool,
 }
 
 /// From `host` on (until the next mark), host code belongs to the guest instruction at `eip`.

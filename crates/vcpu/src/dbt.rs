@@ -209,6 +209,7 @@ pub(crate) fn segments_permit(s: &CpuState) -> bool {
 pub(crate) fn apply(fix: Fix, state: &mut CpuState) {
     let esp = state.reg(Reg::Esp);
     state.set_reg(Reg::Esp, esp.wrapping_add_signed(fix.esp));
+    state.interrupt_shadow |= fix.shadow;
     if let Some(r) = fix.swapped {
         let v = &mut state.gpr[r as usize];
         *v = (*v & 0xffff_0000) | u32::from((*v as u16).swap_bytes());
