@@ -228,15 +228,19 @@ fn create_vfork(t: &mut Task, new: New) -> SysResult {
         let copy = t.actions().clone();
         t.sighand = Arc::new(Mutex::new(copy));
     }
-    let pid = host::vfork(host_flags(&new), &mut || match t.become_child(&new) {
-        Ok(()) => {
-            t.trace_birth(tracee::O_VFORK);
-            let status = t.run();
-            t.release_futexes();
-            status
+    let pid = host::vfork(host_flags(&new), &mut || {
+        t.vcpu.taken_over();
+        match t.become_child(&new) {
+            Ok(()) => {
+                t.trace_birth(tracee::O_VFORK);
+                let status = t.run();
+                t.release_futexes();
+                status
+            }
+            Err(_) => 127,
         }
-        Err(_) => 127,
     });
+    t.vcpu.taken_over();
     *t.vcpu.state_mut() = state;
     *t.vcpu.fx_mut() = fx;
     (t.signals, t.tls, t.clear_tid, t.is_main) = (signals, tls, clear_tid, is_main);

@@ -191,6 +191,11 @@ impl Vcpu {
         process.world.only(&mut self.me);
     }
 
+    /// In a vfork child, which runs on its parent's CPU while the parent's thread waits, and in the parent when that is over: the CPU is this thread's.
+    pub fn taken_over(&mut self) {
+        self.me.is_current();
+    }
+
     /// Runs guest code until there is a reason to leave.
     pub fn run(&mut self) -> Exit {
         if self.system.is_some() {
