@@ -281,6 +281,10 @@ impl Emitter<'_> {
             if crate::legacy::emit(self, insn, bytes) {
                 return Next::FallThrough;
             }
+            if insn.code() == Code::Ldmxcsr_m32 {
+                sensitive::ldmxcsr(self, insn);
+                return Next::FallThrough;
+            }
             if sensitive::needs_interpreter(insn, self.config.address_form) {
                 return self.interpret(insn);
             }

@@ -10,7 +10,7 @@ use crate::crossing;
 use crate::emit::{Emitter, Next};
 use crate::operand::{self, R8, R11};
 use crate::reencode::{Encoding, Rm, encode};
-use crate::tlb::Access;
+use crate::tlb::{Access, SPILL};
 use crate::unit::{ExitKind, Quick};
 use core::mem::offset_of;
 use dynasmrt::{DynasmApi, dynasm};
@@ -289,6 +289,21 @@ fn popf(e: &mut Emitter<'_>, insn: &Insn) {
         dynasm!(e.buf ; .arch x64 ; mov r9d, r8d ; and r9d, eflags::IF as i32 ; mov [r14 + IF], r9d);
     }
     dynasm!(e.buf ; .arch x64 ; and r8d, eflags::LIVE as i32 ; push r8 ; popfq);
+}
+
+/// Loads MXCSR unless the upper half isn't zero: the guest's MXCSR_MASK is FFFFh, the host's may have more (AMD's misaligned exception mask).
+pub(crate) fn ldmxcsr(e: &mut Emitter<'_>, insn: &Insn) {
+    let mem = operand::prepare(&mut e.buf, &insn.iced, e.esp);
+    e.load(R11, mem);
+    e.sync_esp();
+    dynasm!(e.buf ; .arch x64 ; mov r8d, ecx ; mov ecx, 16 ; shrx ecx, r11d, ecx);
+    // jrcxz over what leaves
+    e.buf.bytes.extend_from_slice(&[0xe3, 0]);
+    let from = e.buf.pos();
+    dynasm!(e.buf ; .arch x64 ; mov ecx, r8d);
+    e.interpret(insn);
+    e.buf.bytes[from - 1] = (e.buf.pos() - from) as u8;
+    dynasm!(e.buf ; .arch x64 ; mov ecx, r8d ; mov [r14 + SPILL], r11d ; ldmxcsr [r14 + SPILL]);
 }
 
 /// Sets the interrupt flag, or leaves if somebody waits for that. No interrupt comes before the next instruction has completed, so the

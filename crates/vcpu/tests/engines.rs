@@ -202,6 +202,28 @@ fn lockstep_survives_eviction() {
     assert!(cpu.process().stats().cache.evictions > 0);
 }
 
+/// The guest's MXCSR_MASK is FFFFh, whatever the host's.
+#[test]
+fn reserved_bits_of_mxcsr_fault() {
+    // mov esp,DATA; ldmxcsr [esp]; ldmxcsr [esp+4]; int 0x80
+    let code = [&[0xbc][..], &DATA.to_le_bytes(), &[0x0f, 0xae, 0x14, 0x24, 0x0f, 0xae, 0x54, 0x24, 4, 0xcd, 0x80]];
+    for bit in [16, 17, 31] {
+        both(&code.concat(), |cpu| {
+            let window = cpu.process().space().window();
+            window.write(DATA, 0xffbfu32).unwrap();
+            window.write(DATA + 4, 0x1f80u32 | 1 << bit).unwrap();
+            cpu.state_mut().set_reg(Reg::Ecx, 0x1234_5678);
+            let exit = cpu.run();
+            assert!(matches!(exit, Exit::Fault(f) if f.vector == Vector::GP && f.error == Some(0)), "{exit:?}");
+            assert_eq!((cpu.state().eip, cpu.state().reg(Reg::Ecx)), (CODE + 9, 0x1234_5678));
+            assert_eq!(cpu.fx().mxcsr, 0xffbf);
+            window.write(DATA + 4, 0x1f80u32).unwrap();
+            assert_eq!(cpu.run(), Exit::SoftInt(0x80));
+            assert_eq!((cpu.fx().mxcsr, cpu.state().reg(Reg::Ecx)), (0x1f80, 0x1234_5678));
+        });
+    }
+}
+
 /// Code on a page that keeps changing checks itself; a thunk that it calls isn't folded, since the call may overwrite it.
 #[test]
 fn a_call_that_overwrites_its_thunk_is_exact_on_a_hot_page() {
