@@ -542,15 +542,16 @@ mod tests {
     fn keeping_code_waits_for_nobody_who_waits_for_it() {
         let folder = std::env::temp_dir().join(format!("xlat86-process-{}", std::process::id()));
         let window = xlat86_host::scratch_low(&[]).unwrap();
-        let config = Config { keep_code: false, ..Config::default() };
-        let mut process = Process::new(Arc::new(FlatSpace::new(window)), config).unwrap();
+        let space = Arc::new(FlatSpace::new(window));
+        let mut process = Process::new(space, Config::default()).unwrap();
         let store = Store::at(&folder, "settings").expect("a folder of our own");
         Arc::get_mut(&mut process).unwrap().images = Some(Mutex::new(Images::new(store)));
         let (done, both) = mpsc::channel();
+        let until = Instant::now() + Duration::from_secs(1);
         for keeps in [true, false] {
             let (process, done) = (process.clone(), done.clone());
             std::thread::spawn(move || {
-                for _ in 0..100_000 {
+                while Instant::now() < until {
                     if keeps {
                         process.keep_code();
                     } else {
@@ -563,7 +564,7 @@ mod tests {
             });
         }
         for _ in 0..2 {
-            both.recv_timeout(Duration::from_secs(30)).expect("they wait for each other");
+            both.recv_timeout(Duration::from_secs(60)).expect("they wait for each other");
         }
         std::fs::remove_dir_all(folder).unwrap();
     }

@@ -188,9 +188,14 @@ fn a_repeated_instruction_is_interrupted_on_the_interpreter() {
 /// More code than the cache holds, again and again: lockstep doesn't take one block's exit for that of another that was in its place.
 #[test]
 fn lockstep_survives_eviction() {
-    // mov ecx,3; 1: pushf; pop eax; jmp 2f; 2: (and so on); dec ecx; jnz 1b; int 0x80
+    // mov ecx,3; 1: pushf; pop eax; inc eax (up to three times); jmp 2f; 2: (and so on); dec ecx; jnz 1b; int 0x80
     let mut code = vec![0xb9, 3, 0, 0, 0];
-    (0..3900).for_each(|_| code.extend([0x9c, 0x58, 0xeb, 0]));
+    for i in 0..2800u32 {
+        code.extend([0x9c, 0x58]);
+        // So that exits are everywhere.
+        code.resize(code.len() + (i.wrapping_mul(0x9e37_79b9) >> 30) as usize, 0x40);
+        code.extend([0xeb, 0]);
+    }
     code.extend([0x49, 0x0f, 0x85]);
     code.extend((5 - (code.len() as i32 + 4)).to_le_bytes());
     code.extend([0xcd, 0x80]);
