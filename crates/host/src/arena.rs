@@ -160,14 +160,14 @@ impl Arena {
         self.replace(offset, u64::from(u32::MAX), u64::from(value));
     }
 
-    /// Atomically replaces the 5 bytes at `offset` by a jump or call: `opcode` and a displacement. Under the conditions of
-    /// [`Arena::patch`].
+    /// Atomically replaces the 5 bytes at `offset` by a jump with displacement `displacement`. Under the conditions of [`Arena::patch`].
     ///
     /// # Panics
     /// If `offset` is outside the arena or the bytes cross an 8-byte boundary.
-    pub fn patch_jump(&self, offset: usize, opcode: u8, displacement: u32) {
+    pub fn patch_jump(&self, offset: usize, displacement: u32) {
+        const JMP: u64 = 0xe9;
         assert!(offset % 8 <= 3 && offset + 5 <= self.size(), "patch site {offset:#x} is not atomic");
-        self.replace(offset, 0xff_ffff_ffff, u64::from(opcode) | u64::from(displacement) << 8);
+        self.replace(offset, 0xff_ffff_ffff, JMP | u64::from(displacement) << 8);
     }
 
     /// Replaces the bits of `mask`, shifted to byte `offset` of its aligned quadword, by those of `value`.

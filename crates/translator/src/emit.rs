@@ -67,6 +67,8 @@ pub(crate) struct Emitter<'a> {
     marks: Vec<Mark>,
     pub(crate) exits: Vec<Exit>,
     pub(crate) landings: Vec<u32>,
+    /// Where the code is in cache lines matters: see [`crate::line`].
+    pub(crate) lined: bool,
     jumps: Vec<PendingJump>,
     /// Slow ways of checked accesses.
     pub(crate) slow: Vec<Slow>,
@@ -144,6 +146,7 @@ fn emit_with(input: Input<'_>, source: &mut dyn Source, near: u32) -> Option<Uni
         marks: Vec::with_capacity(insns.len() + 4),
         exits: Vec::with_capacity(8),
         landings: Vec::new(),
+        lined: false,
         jumps: Vec::with_capacity(8),
         slow: Vec::new(),
         groups: Groups::default(),
@@ -402,11 +405,12 @@ impl Emitter<'_> {
         self.marks.push(Mark { host, eip, fix, boundary: true, exact });
     }
 
-    /// Notes that from here on, still in the code of the current instruction, R12 is guest ESP.
-    pub(crate) fn mark_synced(&mut self) {
+    /// Notes what guest ESP is more than R12 from here on, still in the code of the current instruction.
+    pub(crate) fn mark_esp(&mut self) {
         let host = self.buf.pos() as u32;
         if let Some(last) = self.marks.last() {
-            self.marks.push(Mark { host, eip: last.eip, fix: Fix::default(), boundary: false, exact: false });
+            let fix = Fix { esp: self.esp, ..Fix::default() };
+            self.marks.push(Mark { host, eip: last.eip, fix, boundary: false, exact: false });
         }
     }
 
@@ -429,7 +433,9 @@ impl Emitter<'_> {
     /// executes the padding once.
     fn align_loop_head(&mut self) {
         let at = self.buf.pos();
-        let align = if !self.config.paged && line::leads_to_call(&self.insns[self.at..]) { line::LINE } else { 32 };
+        let lined = !self.config.paged && line::leads_to_call(&self.insns[self.at..]);
+        self.lined |= lined;
+        let align = if lined { line::LINE } else { 32 };
         self.buf.nop(at.next_multiple_of(align) - at);
     }
 
@@ -545,6 +551,7 @@ impl Emitter<'_> {
             marks: self.marks,
             exits: self.exits,
             landings: self.landings,
+            lined: self.lined,
             snapshot: None,
         })
     }

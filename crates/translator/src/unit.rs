@@ -185,6 +185,8 @@ pub struct Unit {
     pub exits: Vec<Exit>,
     /// Offsets of the loads by which landings make sure that the guest returned to them.
     pub(crate) landings: Vec<u32>,
+    /// It is to start a cache line.
+    pub(crate) lined: bool,
     /// The unit checks itself: it compares guest memory with this when it is entered, which can only be at its start.
     pub(crate) snapshot: Option<Snapshot>,
 }

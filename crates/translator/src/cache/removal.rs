@@ -1,6 +1,6 @@
 //! What becomes of units that are no longer wanted: dropped, retired while threads may be in them, or evicted by the region.
 
-use super::{Cache, CodeKey, InPage, UnitId};
+use super::{Cache, CodeKey, InPage, UnitId, checks_in};
 use crate::checked::Snapshot;
 use crate::kept::KEPT;
 
@@ -90,6 +90,8 @@ impl Cache {
         self.forget_retired();
         let Some((region, ())) = self.recent.pop_lru() else { return };
         let ids = core::mem::take(&mut self.regions[region]);
+        let size = self.region_size as usize;
+        self.checks[region] = checks_in(region * size, size);
         if region == self.current {
             // Nothing may be placed in it before it is handed out again.
             self.cursor = (region as u32 + 1) * self.region_size;
