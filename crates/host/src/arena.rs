@@ -77,20 +77,20 @@ impl Arena {
     pub fn write(&self, offset: usize, code: &[u8], boundaries: impl Iterator<Item = usize>) {
         assert!(offset.is_multiple_of(8) && offset + code.len() <= self.size(), "code outside the arena");
         self.populate(offset, code.len());
-        // One writer at a time, so plain loads and stores do; signal handlers only read.
-        for byte in &self.bits()[offset / 8..(offset + code.len()).div_ceil(8)] {
-            byte.store(0, Ordering::Relaxed);
-        }
         // SAFETY: in bounds; the arena is shared memory that is only ever accessed through raw pointers and atomics.
         unsafe {
             core::ptr::copy_nonoverlapping(code.as_ptr(), (self.base() as *mut u8).add(offset), code.len());
         }
-        for b in boundaries {
-            debug_assert!(b < code.len());
-            let at = offset + b;
-            let byte = &self.bits()[at / 8];
-            byte.store(byte.load(Ordering::Relaxed) | 1 << (at % 8), Ordering::Release);
+        // One writer at a time; signal handlers only read.
+        let mut boundaries = boundaries.peekable();
+        for (i, byte) in self.bits()[offset / 8..(offset + code.len()).div_ceil(8)].iter().enumerate() {
+            let mut bits = 0;
+            while let Some(b) = boundaries.next_if(|b| b / 8 == i) {
+                bits |= 1 << (b % 8);
+            }
+            byte.store(bits, Ordering::Release);
         }
+        debug_assert!(boundaries.next().is_none(), "ascending, and in the code");
     }
 
     fn bits(&self) -> &[AtomicU8] {

@@ -22,7 +22,7 @@ use crate::stubs::{self, STUBS_SIZE};
 use crate::tables::{TableId, Tables};
 use crate::unit::{Exit, ExitKind, LONGEST, Mark, Unit};
 use lru::LruCache;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::hash::{BuildHasherDefault, Hasher};
 use std::io;
 use std::iter::StepBy;
@@ -126,6 +126,8 @@ pub struct Cache {
     units: Vec<Option<Box<Resident>>>,
     free: Vec<UnitId>,
     retired: Vec<UnitId>,
+    /// Guest addresses of units that found their code changed.
+    found_changed: HashSet<u32>,
     by_key: EipMap<CodeKey, UnitId>,
     by_page: EipMap<u32, Vec<InPage>>,
     pub(crate) images: Images,
@@ -166,6 +168,7 @@ impl Cache {
             units: Vec::new(),
             free: Vec::new(),
             retired: Vec::new(),
+            found_changed: HashSet::new(),
             by_key: EipMap::default(),
             by_page: EipMap::default(),
             images: Images::new(size, kept - checks_size(kept)),
@@ -310,9 +313,13 @@ impl Cache {
     pub fn publish(&mut self, table: TableId, key: CodeKey, global: bool) {
         let Some((id, offset)) = self.find(key) else { return };
         if id < KEPT {
-            // In a flat guest pages are their own physical pages; another one that the unit depends on may be a thunk's.
-            let second = self.unit(id).pages.get(1).copied().filter(|_| self.paged);
-            self.tables.publish(table, key, second, offset, global);
+            if self.paged {
+                let second = self.unit(id).pages.get(1).copied();
+                self.tables.publish(table, key, second, offset, global);
+            } else {
+                // Pages are their own physical pages for ever.
+                self.tables.table(table).set(key.eip(), offset);
+            }
             self.unit_mut(id).published.push((table, key.eip()));
             return;
         }
@@ -327,7 +334,7 @@ impl Cache {
     }
 
     fn publish_kept(&mut self, table: TableId, key: CodeKey, id: UnitId, offset: u32) {
-        self.tables.publish(table, key, None, offset, true);
+        self.tables.table(table).set(key.eip(), offset);
         self.images.published(id, table, key.eip());
     }
 

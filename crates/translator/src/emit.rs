@@ -11,7 +11,7 @@ use crate::flags;
 use crate::group::Groups;
 use crate::line;
 use crate::operand;
-use crate::reencode::reencode;
+use crate::reencode::{self, reencode};
 use crate::shape::shape_of;
 use crate::stack;
 use crate::stubs;
@@ -78,6 +78,8 @@ pub(crate) struct Emitter<'a> {
     settled: usize,
     /// The unit checks itself: see [`crate::checked`].
     pub(crate) checked: bool,
+    /// It doesn't compare 32-bit immediates, but loads them.
+    loads_immediates: bool,
     /// Index of an indirect jump that is close behind the landing before: see [`crate::line`].
     pub(crate) indirect: Option<usize>,
     /// What the check compares with, to be placed behind the code.
@@ -132,7 +134,8 @@ pub(crate) fn emit(input: Input<'_>, source: &mut dyn Source) -> Unit {
 fn emit_with(input: Input<'_>, source: &mut dyn Source, near: u32) -> Option<Unit> {
     let Input { eip, insns, bytes, mode, checked, config } = input;
     let insns = if checked { &insns[..checked::span(insns)] } else { insns };
-    let snapshot = checked.then(|| Snapshot::new(eip, insns, bytes));
+    let snapshot = checked.then(|| Snapshot::new(eip, insns, bytes, source.found_changed(eip)));
+    let loads_immediates = snapshot.as_ref().is_some_and(Snapshot::loads);
     let mut e = Emitter {
         buf: CodeBuf::default(),
         config,
@@ -144,21 +147,24 @@ fn emit_with(input: Input<'_>, source: &mut dyn Source, near: u32) -> Option<Uni
         esp: 0,
         stale_until: 0,
         marks: Vec::with_capacity(insns.len() + 4),
-        exits: Vec::with_capacity(8),
+        exits: Vec::with_capacity(if checked { 2 } else { 8 }),
         landings: Vec::new(),
         lined: false,
-        jumps: Vec::with_capacity(8),
+        jumps: Vec::with_capacity(if checked { 0 } else { 8 }),
         slow: Vec::new(),
         groups: Groups::default(),
         settled: 0,
         checked,
+        loads_immediates,
         indirect: None,
         constants: Vec::new(),
     };
-    e.buf.bytes.reserve(bytes.len() * 3 + 64);
+    e.buf.bytes.reserve(bytes.len() * if checked { 6 } else { 3 } + 256);
     let (targets, loop_heads) = branch::targets(insns);
     // Host string instructions can't be told to use GS for EDI: beside a window, they look their pages up.
     let looking_up = Config { address_form: AddressForm::Tlb, shared_checks: false, ..*config };
+    // There most instructions stay what they are.
+    let unchanged = config.address_form == AddressForm::Low && !loads_immediates;
     let windowed = config.paged && config.address_form == AddressForm::Gs;
     if config.extended {
         e.groups.targets.clone_from(&targets);
@@ -194,6 +200,11 @@ fn emit_with(input: Input<'_>, source: &mut dyn Source, near: u32) -> Option<Uni
             checked::compare(&mut e, snapshot);
         }
         let from = insn.eip().wrapping_sub(eip) as usize;
+        if unchanged && insn.kind == Kind::Plain && reencode::is_same(insn, &bytes[from..from + insn.len()]) {
+            e.buf.copy(&bytes[from..from + insn.len()]);
+            (end, next) = (insn.next_eip(), Next::FallThrough);
+            continue;
+        }
         let exits = e.exits.len();
         next = e.insn(insn, &bytes[from..from + insn.len()]);
         e.groups.after(insn, i);
@@ -266,7 +277,7 @@ impl Emitter<'_> {
 
     /// A plain instruction: re-encoded, unless the host's 64-bit mode lacks it.
     pub(crate) fn plain(&mut self, insn: &Insn, bytes: &[u8]) -> Next {
-        if self.checked && checked::load_immediate(self, insn) {
+        if self.loads_immediates && checked::load_immediate(self, insn) {
             return Next::FallThrough;
         }
         if esp::names_esp(insn) {

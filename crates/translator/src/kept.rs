@@ -247,6 +247,12 @@ mod tests {
         (cache, bytes)
     }
 
+    #[test]
+    fn publishing_leaves_nothing_behind_in_a_flat_guest() {
+        let mut cache = made().0;
+        assert!(!cache.tables().withdraw_page(TableId::FIRST, 2));
+    }
+
     fn adopted() -> Cache {
         let bytes = made().1;
         let mut file = tempfile::tempfile().unwrap();

@@ -1,8 +1,11 @@
 //! What becomes of units that are no longer wanted: dropped, retired while threads may be in them, or evicted by the region.
 
-use super::{Cache, CodeKey, InPage, UnitId, checks_in};
+use super::{Cache, CodeKey, UnitId, checks_in};
 use crate::checked::Snapshot;
 use crate::kept::KEPT;
+
+/// More guest addresses of units that found themselves changed aren't remembered.
+const MOST_FOUND_CHANGED: usize = 4096;
 
 impl Cache {
     /// Drops the unit that starts with `key`.
@@ -18,8 +21,18 @@ impl Cache {
     pub fn retire_at(&mut self, site: u64) {
         let offset = site.checked_sub(self.arena.base()).and_then(|o| u32::try_from(o).ok());
         if let Some(id) = offset.and_then(|o| self.unit_at(o - 1)) {
+            if self.found_changed.len() >= MOST_FOUND_CHANGED {
+                self.found_changed.clear();
+            }
+            self.found_changed.insert(self.unit(id).key.eip());
             self.retire(id);
         }
+    }
+
+    /// Has a unit at `eip` found its code changed, of late?
+    #[must_use]
+    pub fn found_changed(&self, eip: u32) -> bool {
+        self.found_changed.contains(&eip)
     }
 
     fn retire(&mut self, id: UnitId) {
@@ -38,9 +51,10 @@ impl Cache {
     /// Retires the units on `pages` that were made from other code than `now`.
     pub(super) fn retire_contradicting(&mut self, now: &Snapshot, pages: &[u32]) {
         let mut found = Vec::new();
-        for InPage { id, .. } in pages.iter().filter_map(|p| self.by_page.get(p)).flatten() {
-            if self.unit(*id).details.snapshot().is_some_and(|s| s.contradicts(now)) {
-                found.push(*id);
+        for at in pages.iter().filter_map(|p| self.by_page.get(p)).flatten() {
+            let apart = now.is_apart(at.key.eip(), at.len);
+            if !apart && self.unit(at.id).details.snapshot().is_some_and(|s| s.contradicts(now)) {
+                found.push(at.id);
             }
         }
         found.into_iter().for_each(|id| self.retire(id));
