@@ -77,20 +77,20 @@ impl Arena {
     pub fn write(&self, offset: usize, code: &[u8], boundaries: impl Iterator<Item = usize>) {
         assert!(offset.is_multiple_of(8) && offset + code.len() <= self.size(), "code outside the arena");
         self.populate(offset, code.len());
-        // One writer at a time, so plain loads and stores do; signal handlers only read.
-        for byte in &self.bits()[offset / 8..(offset + code.len()).div_ceil(8)] {
-            byte.store(0, Ordering::Relaxed);
-        }
         // SAFETY: in bounds; the arena is shared memory that is only ever accessed through raw pointers and atomics.
         unsafe {
             core::ptr::copy_nonoverlapping(code.as_ptr(), (self.base() as *mut u8).add(offset), code.len());
         }
-        for b in boundaries {
-            debug_assert!(b < code.len());
-            let at = offset + b;
-            let byte = &self.bits()[at / 8];
-            byte.store(byte.load(Ordering::Relaxed) | 1 << (at % 8), Ordering::Release);
+        // One writer at a time; signal handlers only read.
+        let mut boundaries = boundaries.peekable();
+        for (i, byte) in self.bits()[offset / 8..(offset + code.len()).div_ceil(8)].iter().enumerate() {
+            let mut bits = 0;
+            while let Some(b) = boundaries.next_if(|b| b / 8 == i) {
+                bits |= 1 << (b % 8);
+            }
+            byte.store(bits, Ordering::Release);
         }
+        debug_assert!(boundaries.next().is_none(), "ascending, and in the code");
     }
 
     fn bits(&self) -> &[AtomicU8] {
@@ -160,14 +160,14 @@ impl Arena {
         self.replace(offset, u64::from(u32::MAX), u64::from(value));
     }
 
-    /// Atomically replaces the 5 bytes at `offset` by a jump or call: `opcode` and a displacement. Under the conditions of
-    /// [`Arena::patch`].
+    /// Atomically replaces the 5 bytes at `offset` by a jump with displacement `displacement`. Under the conditions of [`Arena::patch`].
     ///
     /// # Panics
     /// If `offset` is outside the arena or the bytes cross an 8-byte boundary.
-    pub fn patch_jump(&self, offset: usize, opcode: u8, displacement: u32) {
+    pub fn patch_jump(&self, offset: usize, displacement: u32) {
+        const JMP: u64 = 0xe9;
         assert!(offset % 8 <= 3 && offset + 5 <= self.size(), "patch site {offset:#x} is not atomic");
-        self.replace(offset, 0xff_ffff_ffff, u64::from(opcode) | u64::from(displacement) << 8);
+        self.replace(offset, 0xff_ffff_ffff, JMP | u64::from(displacement) << 8);
     }
 
     /// Replaces the bits of `mask`, shifted to byte `offset` of its aligned quadword, by those of `value`.

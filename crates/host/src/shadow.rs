@@ -134,23 +134,6 @@ fn release(slot: u32) {
     USED.fetch_and(!(1 << slot), Ordering::AcqRel);
 }
 
-/// Makes `base` the base of the current thread's GS segment, which nothing else on this host uses.
-pub fn set_gs_base(base: u64) {
-    const HWCAP2_FSGSBASE: u64 = 1 << 1;
-    const ARCH_SET_GS: i32 = 0x1001;
-    static FAST: std::sync::LazyLock<bool> = std::sync::LazyLock::new(|| {
-        // SAFETY: no arguments that could be wrong.
-        (unsafe { libc::getauxval(libc::AT_HWCAP2) }) & HWCAP2_FSGSBASE != 0
-    });
-    if *FAST {
-        // SAFETY: the kernel says that the instruction is enabled; Rust and libc don't use GS.
-        unsafe { core::arch::asm!("wrgsbase {}", in(reg) base, options(nostack, preserves_flags)) };
-    } else {
-        // SAFETY: as above.
-        unsafe { libc::syscall(libc::SYS_arch_prctl, ARCH_SET_GS, base) };
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

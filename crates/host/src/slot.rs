@@ -38,6 +38,7 @@ struct Slot {
     pending: UnsafeCell<[RawSiginfo; PENDING]>,
     return_guards: Cell<[u64; 2]>,
     stepping: Cell<bool>,
+    gs_base: Cell<Option<u64>>,
 }
 
 thread_local! {
@@ -50,6 +51,7 @@ thread_local! {
             pending: UnsafeCell::new([[0; 128]; PENDING]),
             return_guards: Cell::new([0; 2]),
             stepping: Cell::new(false),
+            gs_base: Cell::new(None),
         }
     };
 }
@@ -165,6 +167,12 @@ pub(crate) fn stepping() -> bool {
 /// Sets [`stepping`].
 pub(crate) fn set_stepping(on: bool) {
     SLOT.with(|s| s.stepping.set(on));
+}
+
+/// Notes that the current thread's GS segment begins at `base`, and gives what was noted before: nothing in a new thread, whose base is
+/// that of the thread that made it.
+pub(crate) fn replace_gs_base(base: u64) -> Option<u64> {
+    SLOT.with(|s| s.gs_base.replace(Some(base)))
 }
 
 #[cfg(test)]

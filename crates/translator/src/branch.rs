@@ -2,10 +2,11 @@
 //!
 //! A guest call stores the guest return address on the guest stack and does a host call; a guest return pops the guest address into R11
 //! and does a host return, which the host predicts. Where it lands, the *landing* loads from a place that exists only if R11 is the address it
-//! stands for. If not, the load faults: the dispatcher drops the return stack,
-//! goes on where R11 says, and has the landing call a stub from then on, which checks without faulting and leaves the return stack alone.
+//! stands for ([`crate::landing`]). If not, the load faults: the dispatcher drops the return stack,
+//! goes on where R11 says, and has the landing checked without faulting from then on, which leaves the return stack alone.
 
 use crate::emit::{Emitter, Next};
+use crate::landing::Landing;
 use crate::operand::{self, HostMem, R11, R12};
 use crate::reencode::{Encoding, encode};
 use crate::stubs;
@@ -13,7 +14,6 @@ use crate::tlb::Access;
 use dynasmrt::{DynasmApi, dynasm};
 use iced_x86::{Code, FlowControl, OpKind};
 use xlat86_decoder::Insn;
-use xlat86_host::PROBE;
 
 /// Guest addresses in `insns` that its direct jumps reach; those that a backward jump reaches are loop heads, the second list.
 pub(crate) fn targets(insns: &[Insn]) -> (Vec<u32>, Vec<u32>) {
@@ -132,6 +132,16 @@ fn push_return(e: &mut Emitter<'_>, address: u32) {
     e.move_esp(-4);
 }
 
+/// The same, and moves R12 too.
+fn push_return_now(e: &mut Emitter<'_>, address: u32) {
+    if !e.looks_up() {
+        // R12 first: then the store needs no displacement. A mark says what ESP is where it faults.
+        e.move_esp_ahead(-4);
+    }
+    push_return(e, address);
+    e.sync_esp();
+}
+
 fn call_direct(e: &mut Emitter<'_>, insn: &Insn) -> Next {
     let (target, next) = (insn.iced.near_branch32(), insn.next_eip());
     if target == next {
@@ -158,13 +168,13 @@ fn call_direct(e: &mut Emitter<'_>, insn: &Insn) -> Next {
         }
         None => {}
     }
-    push_return(e, next);
-    e.sync_esp();
+    push_return_now(e, next);
     if !e.config.return_pairing {
         e.jump_to(target, insn.eip());
         return Next::Elsewhere;
     }
-    e.buf.align_patch(1);
+    // The displacement and the landing can both be replaced at once.
+    e.buf.nop((e.buf.pos() + 5).wrapping_neg() % 8);
     e.buf.bytes.push(0xe8);
     e.pending(target, insn.eip(), true);
     landing(e, next);
@@ -204,8 +214,7 @@ fn called(e: &mut Emitter<'_>, target: u32) -> Option<Called> {
 fn call_indirect(e: &mut Emitter<'_>, insn: &Insn) -> Next {
     let next = insn.next_eip();
     load_target(e, insn);
-    push_return(e, next);
-    e.sync_esp();
+    push_return_now(e, next);
     if !e.config.return_pairing {
         stubs::jump_through_table(&mut e.buf);
         return Next::Elsewhere;
@@ -220,23 +229,11 @@ fn call_indirect(e: &mut Emitter<'_>, insn: &Insn) -> Next {
     Next::FallThrough
 }
 
-/// Where a host return arrives: goes on only if the guest returned to `address`. Costs no flags: see [`PROBE`].
+/// Where a host return arrives: goes on only if the guest returned to `address`.
 fn landing(e: &mut Emitter<'_>, address: u32) {
-    dynasm!(e.buf ; .arch x64 ; lea r10d, [r11 + (address as i32).wrapping_neg()]);
-    // The first five bytes of the load are overwritten by a jump or call when it fails or the unit goes.
-    let over = e.buf.pos() % 8;
-    if over > 3 {
-        e.buf.nop(8 - over);
-    }
-    e.landings.push(e.buf.pos() as u32);
-    e.buf.bytes.extend_from_slice(&LOAD_PROBE);
+    let at = Landing::of(e.config.address_form).emit(&mut e.buf, address);
+    e.landings.push(at);
 }
-
-/// `mov r10b, [r14 + r10 + PROBE]`.
-pub(crate) const LOAD_PROBE: [u8; 8] = {
-    let [a, b, c, d] = PROBE.to_le_bytes();
-    [0x47, 0x8a, 0x94, 0x16, a, b, c, d]
-};
 
 fn ret(e: &mut Emitter<'_>, extra: i32) -> Next {
     e.load(R11, e.stack(0));

@@ -16,21 +16,28 @@ pub(crate) use resident::{Details, InPage, Link, Linkable, Resident, UnitId};
 
 use crate::config::Config;
 use crate::kept::{Images, KEPT};
+use crate::landing::{CHECK, Landing};
 use crate::line;
 use crate::stubs::{self, STUBS_SIZE};
 use crate::tables::{TableId, Tables};
 use crate::unit::{Exit, ExitKind, LONGEST, Mark, Unit};
 use lru::LruCache;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::hash::{BuildHasherDefault, Hasher};
 use std::io;
+use std::iter::StepBy;
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 use xlat86_host::{Arena, JumpTable};
 
-/// Number of regions the arena is divided into.
-const REGIONS: usize = 16;
+/// Number of regions the arena is divided into. What is kept lies behind them.
+pub(crate) const REGIONS: usize = 16;
+
+/// The part of a region, at its end, that landings' checks take.
+const fn checks_size(region: usize) -> usize {
+    region / 64
+}
 
 /// What a host address in translated code belongs to.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -119,16 +126,27 @@ pub struct Cache {
     units: Vec<Option<Box<Resident>>>,
     free: Vec<UnitId>,
     retired: Vec<UnitId>,
+    /// Guest addresses of units that found their code changed.
+    found_changed: HashSet<u32>,
     by_key: EipMap<CodeKey, UnitId>,
     by_page: EipMap<u32, Vec<InPage>>,
     pub(crate) images: Images,
     /// Units of each region with their arena offsets, ascending.
     regions: Vec<Vec<(u32, UnitId)>>,
     region_size: u32,
+    /// Room for landings' checks that is left in each region, and in the part that is kept.
+    checks: Vec<StepBy<Range<u32>>>,
+    landing: Landing,
     recent: LruCache<usize, ()>,
     current: usize,
     cursor: u32,
     stats: CacheStats,
+}
+
+/// Room for landings' checks at the end of the `size` bytes at `start`.
+fn checks_in(start: usize, size: usize) -> StepBy<Range<u32>> {
+    let end = (start + size) as u32;
+    (end - checks_size(size) as u32..end).step_by(CHECK as usize)
 }
 
 impl Cache {
@@ -150,11 +168,17 @@ impl Cache {
             units: Vec::new(),
             free: Vec::new(),
             retired: Vec::new(),
+            found_changed: HashSet::new(),
             by_key: EipMap::default(),
             by_page: EipMap::default(),
-            images: Images::new(size, kept),
+            images: Images::new(size, kept - checks_size(kept)),
             regions: vec![Vec::new(); REGIONS],
             region_size: region_size as u32,
+            checks: (0..REGIONS)
+                .map(|r| checks_in(r * region_size, region_size))
+                .chain([checks_in(size, kept)])
+                .collect(),
+            landing: Landing::of(config.address_form),
             recent,
             current: 0,
             cursor: STUBS_SIZE as u32,
@@ -188,6 +212,11 @@ impl Cache {
     #[must_use]
     pub fn stats(&self) -> CacheStats {
         self.stats
+    }
+
+    /// How landings load.
+    pub(crate) const fn landing(&self) -> Landing {
+        self.landing
     }
 
     /// Are direct jumps patched?
@@ -284,9 +313,13 @@ impl Cache {
     pub fn publish(&mut self, table: TableId, key: CodeKey, global: bool) {
         let Some((id, offset)) = self.find(key) else { return };
         if id < KEPT {
-            // In a flat guest pages are their own physical pages; another one that the unit depends on may be a thunk's.
-            let second = self.unit(id).pages.get(1).copied().filter(|_| self.paged);
-            self.tables.publish(table, key, second, offset, global);
+            if self.paged {
+                let second = self.unit(id).pages.get(1).copied();
+                self.tables.publish(table, key, second, offset, global);
+            } else {
+                // Pages are their own physical pages for ever.
+                self.tables.table(table).set(key.eip(), offset);
+            }
             let (published, entry) = (&mut self.unit_mut(id).published, (table, key.eip()));
             if !published.contains(&entry) {
                 published.push(entry);
@@ -304,7 +337,7 @@ impl Cache {
     }
 
     fn publish_kept(&mut self, table: TableId, key: CodeKey, id: UnitId, offset: u32) {
-        self.tables.publish(table, key, None, offset, true);
+        self.tables.table(table).set(key.eip(), offset);
         self.images.published(id, table, key.eip());
     }
 
@@ -324,7 +357,7 @@ impl Cache {
 
     /// Places `unit`, the translation of `key`, which depends on the physical pages numbered `pages`; gives its arena offset.
     pub fn insert(&mut self, mut unit: Unit, key: CodeKey, pages: &[u32]) -> Result<u32, Full> {
-        let base = self.room(unit.code.len(), line::alignment(&unit.landings))?;
+        let base = self.room(unit.code.len(), line::alignment(unit.lined))?;
         if let Some(snapshot) = &unit.snapshot {
             self.retire_contradicting(snapshot, pages);
         }
@@ -346,7 +379,8 @@ impl Cache {
         let size = len as u32;
         assert!(size <= self.region_size / 2, "a unit is far smaller than a region");
         let mut base = self.cursor.next_multiple_of(align);
-        if base + size > (self.current as u32 + 1) * self.region_size {
+        let end = (self.current as u32 + 1) * self.region_size - checks_size(self.region_size as usize) as u32;
+        if base + size > end {
             let next = (0..REGIONS).find(|r| !self.recent.contains(r)).ok_or(Full)?;
             self.current = next;
             self.recent.put(next, ());

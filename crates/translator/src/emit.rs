@@ -11,7 +11,7 @@ use crate::flags;
 use crate::group::Groups;
 use crate::line;
 use crate::operand;
-use crate::reencode::reencode;
+use crate::reencode::{self, reencode};
 use crate::shape::shape_of;
 use crate::stack;
 use crate::stubs;
@@ -69,6 +69,8 @@ pub(crate) struct Emitter<'a> {
     marks: Vec<Mark>,
     pub(crate) exits: Vec<Exit>,
     pub(crate) landings: Vec<u32>,
+    /// Where the code is in cache lines matters: see [`crate::line`].
+    pub(crate) lined: bool,
     jumps: Vec<PendingJump>,
     /// Slow ways of checked accesses.
     pub(crate) slow: Vec<Slow>,
@@ -78,6 +80,8 @@ pub(crate) struct Emitter<'a> {
     settled: usize,
     /// The unit checks itself: see [`crate::checked`].
     pub(crate) checked: bool,
+    /// It doesn't compare 32-bit immediates, but loads them.
+    loads_immediates: bool,
     /// Index of an indirect jump that is close behind the landing before: see [`crate::line`].
     pub(crate) indirect: Option<usize>,
     /// What the check compares with, to be placed behind the code.
@@ -132,7 +136,8 @@ pub(crate) fn emit(input: Input<'_>, source: &mut dyn Source) -> Unit {
 fn emit_with(input: Input<'_>, source: &mut dyn Source, near: u32) -> Option<Unit> {
     let Input { eip, insns, bytes, mode, checked, config } = input;
     let insns = if checked { &insns[..checked::span(insns)] } else { insns };
-    let snapshot = checked.then(|| Snapshot::new(eip, insns, bytes));
+    let snapshot = checked.then(|| Snapshot::new(eip, insns, bytes, source.found_changed(eip)));
+    let loads_immediates = snapshot.as_ref().is_some_and(Snapshot::loads);
     let mut e = Emitter {
         buf: CodeBuf::default(),
         config,
@@ -145,20 +150,24 @@ fn emit_with(input: Input<'_>, source: &mut dyn Source, near: u32) -> Option<Uni
         stale_until: 0,
         shadowed: 0,
         marks: Vec::with_capacity(insns.len() + 4),
-        exits: Vec::with_capacity(8),
+        exits: Vec::with_capacity(if checked { 2 } else { 8 }),
         landings: Vec::new(),
-        jumps: Vec::with_capacity(8),
+        lined: false,
+        jumps: Vec::with_capacity(if checked { 0 } else { 8 }),
         slow: Vec::new(),
         groups: Groups::default(),
         settled: 0,
         checked,
+        loads_immediates,
         indirect: None,
         constants: Vec::new(),
     };
-    e.buf.bytes.reserve(bytes.len() * 3 + 64);
+    e.buf.bytes.reserve(bytes.len() * if checked { 6 } else { 3 } + 256);
     let (targets, loop_heads) = branch::targets(insns);
     // Host string instructions can't be told to use GS for EDI: beside a window, they look their pages up.
     let looking_up = Config { address_form: AddressForm::Tlb, shared_checks: false, ..*config };
+    // There most instructions stay what they are.
+    let unchanged = config.address_form == AddressForm::Low && !loads_immediates;
     let windowed = config.paged && config.address_form == AddressForm::Gs;
     if config.extended {
         e.groups.targets.clone_from(&targets);
@@ -194,6 +203,11 @@ fn emit_with(input: Input<'_>, source: &mut dyn Source, near: u32) -> Option<Uni
             checked::compare(&mut e, snapshot);
         }
         let from = insn.eip().wrapping_sub(eip) as usize;
+        if unchanged && insn.kind == Kind::Plain && reencode::is_same(insn, &bytes[from..from + insn.len()]) {
+            e.buf.copy(&bytes[from..from + insn.len()]);
+            (end, next) = (insn.next_eip(), Next::FallThrough);
+            continue;
+        }
         let exits = e.exits.len();
         next = e.insn(insn, &bytes[from..from + insn.len()]);
         e.groups.after(insn, i);
@@ -266,7 +280,7 @@ impl Emitter<'_> {
 
     /// A plain instruction: re-encoded, unless the host's 64-bit mode lacks it.
     pub(crate) fn plain(&mut self, insn: &Insn, bytes: &[u8]) -> Next {
-        if self.checked && checked::load_immediate(self, insn) {
+        if self.loads_immediates && checked::load_immediate(self, insn) {
             return Next::FallThrough;
         }
         if esp::names_esp(insn) {
@@ -416,11 +430,11 @@ impl Emitter<'_> {
         self.marks.push(Mark { host, eip, fix, boundary: true, exact });
     }
 
-    /// Notes that from here on, still in the code of the current instruction, R12 is guest ESP.
-    pub(crate) fn mark_synced(&mut self) {
+    /// Notes what guest ESP is more than R12 from here on, still in the code of the current instruction.
+    pub(crate) fn mark_esp(&mut self) {
         let host = self.buf.pos() as u32;
         if let Some(last) = self.marks.last() {
-            let fix = Fix { shadow: self.in_shadow(), ..Fix::default() };
+            let fix = Fix { esp: self.esp, shadow: self.in_shadow(), ..Fix::default() };
             self.marks.push(Mark { host, eip: last.eip, fix, boundary: false, exact: false });
         }
     }
@@ -444,7 +458,9 @@ impl Emitter<'_> {
     /// executes the padding once.
     fn align_loop_head(&mut self) {
         let at = self.buf.pos();
-        let align = if !self.config.paged && line::leads_to_call(&self.insns[self.at..]) { line::LINE } else { 32 };
+        let lined = !self.config.paged && line::leads_to_call(&self.insns[self.at..]);
+        self.lined |= lined;
+        let align = if lined { line::LINE } else { 32 };
         self.buf.nop(at.next_multiple_of(align) - at);
     }
 
@@ -567,6 +583,7 @@ impl Emitter<'_> {
             marks: self.marks,
             exits: self.exits,
             landings: self.landings,
+            lined: self.lined,
             snapshot: None,
         })
     }

@@ -3,7 +3,7 @@
 //! An image is mapped behind the regions, whole, and stays there. Its units are found by searching the image; what can change about one (who is
 //! chained to it) becomes a [`Resident`] only when it does, or when somebody asks: of most units nobody ever does.
 
-use crate::cache::{Cache, CodeKey, Details, EipMap, InPage, Link, Linkable, Resident, UnitId};
+use crate::cache::{Cache, CodeKey, Details, EipMap, InPage, Link, Linkable, REGIONS, Resident, UnitId};
 use crate::image::{Connections, Image, Piece};
 use crate::tables::TableId;
 use std::collections::HashSet;
@@ -43,7 +43,7 @@ impl Kept {
         Resident {
             base: self.base + self.image.base(i),
             size: self.image.size(i),
-            region: usize::MAX,
+            region: REGIONS,
             key: CodeKey::flat(self.image.eip(i), self.mode),
             len,
             exits: exits.collect(),
@@ -190,7 +190,7 @@ impl Cache {
             let Details::Made(unit) = &u.details else { return None };
             let code = self.arena().read(u.base as usize, u.size as usize);
             let exits = u.exits.iter().map(|x| x.exit).collect();
-            u.pages.iter().all(|&p| keep(p)).then(|| Piece::new(unit, code, exits, u.pages.clone()))
+            u.pages.iter().all(|&p| keep(p)).then(|| Piece::new(unit, code, self.landing(), exits, u.pages.clone()))
         };
         self.on_page(page).iter().filter(wanted).filter_map(piece).collect()
     }
@@ -245,6 +245,12 @@ mod tests {
         let pieces = (1..3).flat_map(|page| cache.pieces(page, Mode::USER32, |_| true)).collect();
         let bytes = image(pieces, cache.targets(&(1..3)), true);
         (cache, bytes)
+    }
+
+    #[test]
+    fn publishing_leaves_nothing_behind_in_a_flat_guest() {
+        let mut cache = made().0;
+        assert!(!cache.tables().withdraw_page(TableId::FIRST, 2));
     }
 
     fn adopted() -> Cache {

@@ -11,6 +11,7 @@ use crate::operand::{self, HostMem, R8, access_prefixes};
 use crate::shape::{Class, Shape, shape_of};
 use dynasmrt::{DynasmApi, dynasm};
 use iced_x86::{Code, OpKind};
+use xlat86_arch::Reg;
 use xlat86_decoder::{Insn, repeats};
 
 /// A guest instruction's bytes, taken apart.
@@ -115,7 +116,7 @@ pub(crate) fn encode(buf: &mut CodeBuf, form: AddressForm, e: &Encoding<'_>) {
         Rm::Mem(m) => {
             // Bits that a register selects are as far away as it says.
             let far = matches!(e.opcode, [0x0f, 0xa3 | 0xab | 0xb3 | 0xbb]);
-            out.put(access_prefixes(form, m, far));
+            out.put_few(access_prefixes(form, m, far));
             rex |= m.rex();
         }
         Rm::Host(m) => rex |= m.rex(),
@@ -129,14 +130,14 @@ pub(crate) fn encode(buf: &mut CodeBuf, form: AddressForm, e: &Encoding<'_>) {
     if rex != 0 {
         out.put(&[0x40 | rex]);
     }
-    out.put(e.opcode);
+    out.put_few(e.opcode);
     match &e.rm {
         Rm::None => {}
         Rm::Reg(r) => out.put(&[0xc0 | (e.reg & 7) << 3 | r & 7]),
         Rm::Mem(m) | Rm::Host(m) => m.modrm(&mut out, e.reg),
     }
-    out.put(e.imm);
-    buf.bytes.extend_from_slice(out.as_slice());
+    out.put_few(e.imm);
+    buf.append(&out);
 }
 
 const fn is_high_byte(class: Class, n: u8) -> bool {
@@ -227,6 +228,31 @@ pub(crate) fn reencode(em: &mut Emitter<'_>, insn: &Insn, bytes: &[u8]) -> Optio
     None
 }
 
+/// Are `bytes`, the plain instruction `insn`, the same instruction in 64-bit mode as they are, in the low window? Asked of every instruction, and true of
+/// most, so it looks at bytes only.
+pub(crate) fn is_same(insn: &Insn, bytes: &[u8]) -> bool {
+    const ESP: u8 = Reg::Esp as u8;
+    let shape = shape_of(insn.code());
+    if !shape.direct || shape.moffs {
+        return false;
+    }
+    let modrm = match *bytes {
+        [0x26 | 0x2e | 0x36 | 0x3e | 0x64..=0x67 | 0xf0 | 0xf2 | 0xf3, ..] | [0x0f, 0x38 | 0x3a, ..] => return false,
+        [opcode, ..] if !shape.modrm => return shape.opcode_reg != Class::Gpr || opcode & 7 != ESP,
+        [0x0f, _, modrm, ..] | [_, modrm, ..] => modrm,
+        _ => return false,
+    };
+    let (md, reg, rm) = (modrm >> 6, modrm >> 3 & 7, modrm & 7);
+    // Memory: a base and at most a byte's displacement, which is in reach without the address-size prefix.
+    let same = match md {
+        0 => rm != 4 && rm != 5 && !shape.bit_string,
+        1 => rm != 4 && !shape.bit_string,
+        2 => false,
+        _ => shape.rm != Class::Gpr || rm != ESP,
+    };
+    same && (shape.reg != Class::Gpr || reg != ESP)
+}
+
 /// Runs `body` with the two low bytes of register `r` (0 to 3) exchanged.
 fn low_half<T>(buf: &mut CodeBuf, r: u8, body: impl FnOnce(&mut CodeBuf) -> T) -> T {
     // xchg rL, rH: ModRM with rL as rm and rH as reg.
@@ -246,29 +272,31 @@ fn plain_opcode(
     p66: bool,
     rep: u8,
 ) -> Option<(usize, u8)> {
+    let mut out = InsnBytes::default();
     if parts.lock {
-        buf.push(0xf0);
+        out.put(&[0xf0]);
     }
     if insn.iced.op_kinds().any(is_implicit_memory) || insn.code() == Code::Xlat_m8 {
-        buf.push(0x67);
+        out.put(&[0x67]);
     }
     if p66 {
-        buf.push(0x66);
+        out.put(&[0x66]);
     }
     if rep != 0 {
-        buf.push(rep);
+        out.put(&[rep]);
     }
     let (last, escape) = parts.opcode.split_last().expect("an opcode has a byte");
     let mut last = *last;
     if shape.opcode_reg == Class::Gpr && last & 7 == 4 {
-        buf.push(0x41);
+        out.put(&[0x41]);
     }
     if insn.code() == Code::Nopd || insn.code() == Code::Nopw {
         last = 0x90;
     }
-    buf.extend(escape);
-    buf.push(last);
-    buf.extend(parts.imm);
+    out.put_few(escape);
+    out.put(&[last]);
+    out.put_few(parts.imm);
+    buf.append(&out);
     None
 }
 

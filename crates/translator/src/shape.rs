@@ -114,6 +114,8 @@ fn is_direct(code: Code) -> bool {
             | M::Shl
             | M::Shr
             | M::Sar
+            | M::Rol
+            | M::Ror
             | M::Imul
             | M::Mul
             | M::Div

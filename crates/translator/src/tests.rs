@@ -190,9 +190,14 @@ fn calls_are_paired_with_landings() {
     // call +0x10; test eax, eax; ret
     let u = unit(&[0xe8, 0x10, 0, 0, 0, 0x85, 0xc0, 0xc3]);
     let listing = host_listing(&u.code);
-    assert!(listing.contains("lea r10d,[r11-8048005h]"), "{listing}");
-    assert!(listing.contains("mov r10b,[r14+r10+1F0FFFh]"), "{listing}");
+    assert!(listing.contains("mov r10d,gs:[r11d-8048005h]"), "{listing}");
     assert_eq!((u.landings.len(), u.exits.len()), (1, 1));
+    // Where the call may fault ESP is 4 more than R12 already.
+    assert!(u.marks.iter().any(|m| m.fix.esp == 4 && !m.boundary), "{:?}", u.marks);
+    let windowed = Config { address_form: AddressForm::Gs, ..Config::default() };
+    let listing = host_listing(&unit_with(&[0xe8, 0x10, 0, 0, 0, 0x85, 0xc0, 0xc3], Mode::USER32, &windowed).code);
+    assert!(listing.contains("lea r10d,[r11-8048005h]"), "{listing}");
+    assert!(listing.contains("mov r10d,[r14+r10+1F0FFCh]"), "{listing}");
     let ExitKind::Link { target, patch } = u.exits[0].kind else { panic!("{:?}", u.exits) };
     assert_eq!(target, 0x0804_8015);
     assert!(patch % 8 <= 4, "patched atomically");

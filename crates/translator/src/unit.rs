@@ -20,6 +20,12 @@ pub trait Source {
     /// May the page at `eip`, which has been read, change with nobody noticing? Then units made from it check themselves.
     fn is_volatile(&self, eip: u32) -> bool;
 
+    /// Has a unit at `eip` that checks itself found its code changed before? Then it is expected to change in its immediates again.
+    fn found_changed(&self, eip: u32) -> bool {
+        let _ = eip;
+        false
+    }
+
     /// The unit holds what was read at `eip`: it has to be dropped when that page changes.
     fn depend(&mut self, eip: u32);
 
@@ -187,6 +193,8 @@ pub struct Unit {
     pub exits: Vec<Exit>,
     /// Offsets of the loads by which landings make sure that the guest returned to them.
     pub(crate) landings: Vec<u32>,
+    /// It is to start a cache line.
+    pub(crate) lined: bool,
     /// The unit checks itself: it compares guest memory with this when it is entered, which can only be at its start.
     pub(crate) snapshot: Option<Snapshot>,
 }

@@ -14,7 +14,7 @@ use xlat86_softmmu::{CodeWrite, FlatSpace, PhysMemory, Watch};
 use xlat86_translator::{AddressForm, Cache, CodeKey, Columns, Full, Source, TableId, Unit, listing, translate};
 
 /// Retired translations that are kept until the world is stopped for their sake.
-const MOST_RETIRED: usize = 4096;
+const MOST_RETIRED: usize = 512;
 
 /// How translated code was left for want of a connection that can now be made.
 #[derive(Clone, Copy, Debug)]
@@ -514,6 +514,10 @@ impl Source for GuestCode<'_> {
 
     fn is_volatile(&self, eip: u32) -> bool {
         self.space.is_volatile(Gva(eip))
+    }
+
+    fn found_changed(&self, eip: u32) -> bool {
+        self.cache.found_changed(eip)
     }
 
     fn depend(&mut self, eip: u32) {

@@ -12,10 +12,10 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use xlat86_arch::{CpuState, Fault, FxState, Gva, PAGE_SIZE, PfError, Seg, Vector};
 use xlat86_decoder::MAX_INSN_LEN;
-use xlat86_host::{Arena, HostFault, VcpuFrame, with_pending};
+use xlat86_host::{Arena, HostFault, VcpuFrame, set_gs_base, with_pending};
 use xlat86_interp::{Interp, Stop};
 use xlat86_softmmu::{Mmu, TlbMemory};
-use xlat86_translator::Stub;
+use xlat86_translator::{AddressForm, Stub};
 
 /// One guest CPU, on the host thread that made it: it can't move to another.
 pub struct Vcpu {
@@ -200,6 +200,13 @@ impl Vcpu {
     pub fn run(&mut self) -> Exit {
         if self.system.is_some() {
             return self.run_system();
+        }
+        if let Some(frame) = &self.frame {
+            match self.process.config().translator.address_form {
+                AddressForm::Low => frame.use_probe(),
+                AddressForm::Gs => set_gs_base(self.process.space().window().base()),
+                AddressForm::Tlb => {}
+            }
         }
         match self.process.config().engine {
             Engine::Interp => self.run_interpreter(),

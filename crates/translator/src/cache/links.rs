@@ -5,9 +5,6 @@ use crate::kept::KEPT;
 use crate::stubs::{self, STUBS_SIZE, Stub};
 use crate::unit::{Exit, ExitKind};
 
-const JMP: u8 = 0xe9;
-const CALL: u8 = 0xe8;
-
 impl Cache {
     /// Patches the jump that left at `site` to go to the translation of its target, if there is one.
     pub fn chain(&mut self, site: u64) {
@@ -18,6 +15,9 @@ impl Cache {
         let Some(from) = self.unit_at(offset - 1) else { return };
         let u = &*self.unit_mut(from);
         let Ok(exit) = u.exits.binary_search_by_key(&(offset - u.base), |x| x.exit.site) else { return };
+        if u.retired {
+            return;
+        }
         let (key, base, kind) = (u.key, u.base, u.exits[exit].exit.kind);
         let (to, patch) = match kind {
             ExitKind::Link { target, patch } => (self.linked_key(key, target), patch),
@@ -63,9 +63,9 @@ impl Cache {
         self.arena.patch(patch as usize, leave.wrapping_sub(patch + 4));
     }
 
-    /// Overwrites the landing's load at arena offset `at`.
-    fn divert(&self, at: u32, opcode: u8, to: Stub) {
-        self.arena.patch_jump(at as usize, opcode, (to.offset() as u32).wrapping_sub(at + 5));
+    /// Overwrites the landing's load at arena offset `at` by a jump to `to`.
+    fn divert(&self, at: u32, to: u32) {
+        self.arena.patch_jump(at as usize, to.wrapping_sub(at + 5));
     }
 
     /// If the host address `site` is a landing's load: the guest returned to another place. The next time that won't cost a fault.
@@ -77,10 +77,23 @@ impl Cache {
         if !u.details.landings().contains(&(offset - u.base)) {
             return false;
         }
-        if !u.retired {
-            self.divert(offset, CALL, Stub::Check);
+        let region = u.region;
+        // Another thread may have found it, too; and it may have been retired.
+        let loads = self.arena.read(offset as usize, 5) == self.landing.head();
+        if loads {
+            let check = self.make_check(region, offset).unwrap_or(Stub::Mismatch.offset() as u32);
+            self.divert(offset, check);
         }
         true
+    }
+
+    /// Makes the check of the landing whose load is at arena offset `load`, in the region `region`; gives where. `None` if that is full of them.
+    fn make_check(&mut self, region: usize, load: u32) -> Option<u32> {
+        let distance = self.arena.read(load.wrapping_add_signed(self.landing.distance()) as usize, 4);
+        let distance = i32::from_le_bytes(*distance.first_chunk()?);
+        let at = self.checks.get_mut(region)?.next()?;
+        self.arena.write(at as usize, &self.landing.check(at, load, distance), core::iter::empty());
+        Some(at)
     }
 
     /// Makes unit `id` unreachable: no lookup, jump or return gets into it any more. Its memory stays as it is,
@@ -99,7 +112,7 @@ impl Cache {
             }
         }
         for at in u.details.landings() {
-            self.divert(u.base + at, JMP, Stub::Mismatch);
+            self.divert(u.base + at, Stub::Mismatch.offset() as u32);
         }
         for &(table, eip) in &u.published {
             self.tables.withdraw_from(table, eip, u.base..u.base + u.size);
@@ -109,7 +122,10 @@ impl Cache {
         }
         for p in &u.pages {
             if let Some(ids) = self.by_page.get_mut(p) {
-                ids.retain(|x| x.id != id);
+                let near = ids.partition_point(|x| x.key.eip() < u.key.eip());
+                if let Some(at) = ids[near..].iter().position(|x| x.id == id) {
+                    ids.remove(near + at);
+                }
                 if ids.is_empty() {
                     self.by_page.remove(p);
                 }

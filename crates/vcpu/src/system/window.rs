@@ -54,7 +54,7 @@ impl Faulting {
 /// What a CPU knows of its windows.
 #[derive(Default)]
 pub(crate) struct Windows {
-    /// Base of the GS segment.
+    /// Base of the one that is entered.
     base: u64,
     /// The address space (CR3) that was last asked about, and whether it is worth a window.
     hot: (u32, bool),
@@ -86,11 +86,8 @@ impl Vcpu {
         }
         self.mmu.sync(&self.state);
         let Some(base) = self.mmu.window().map(|w| w.base()) else { return mode };
-        let windows = &mut self.system_mut().windows;
-        if windows.base != base {
-            windows.base = base;
-            set_gs_base(base);
-        }
+        self.system_mut().windows.base = base;
+        set_gs_base(base);
         Mode(mode.0 | Mode::WINDOW)
     }
 
