@@ -14,7 +14,6 @@ use crate::reencode::{Encoding, Rm, encode};
 use crate::shape::shape_of;
 use crate::stubs;
 use crate::unit::{Exit, ExitKind};
-use core::ops::Range;
 use dynasmrt::{DynasmApi, dynasm};
 use iced_x86::{Code, FlowControl, InstructionInfoFactory, OpAccess, OpKind, Register};
 use xlat86_decoder::{Insn, Kind};
@@ -154,9 +153,9 @@ impl Snapshot {
         })
     }
 
-    /// The guest addresses of these bytes, those behind 4 GB left out.
-    pub(crate) fn range(&self) -> Range<u32> {
-        self.eip..self.eip.saturating_add(self.bytes.len() as u32)
+    /// Is it of none of the `len` bytes at `eip`?
+    pub(crate) fn is_apart(&self, eip: u32, len: u32) -> bool {
+        eip.wrapping_sub(self.eip) as usize >= self.bytes.len() && self.eip.wrapping_sub(eip) >= len
     }
 
     /// Are immediates loaded?
@@ -231,6 +230,7 @@ pub(crate) fn place_constants(e: &mut Emitter<'_>) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::ops::Range;
 
     fn snapshot(eip: u32, bytes: &[u8], loaded: Range<usize>) -> Snapshot {
         let mut mask = vec![0xff; bytes.len()];
