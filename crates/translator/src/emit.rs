@@ -52,6 +52,8 @@ pub(crate) struct PendingJump {
 pub(crate) struct Emitter<'a> {
     pub(crate) buf: CodeBuf,
     pub(crate) config: &'a Config,
+    /// The same, but that memory is reached by looking pages up.
+    pub(crate) looking_up: &'a Config,
     pub(crate) source: &'a mut dyn Source,
     pub(crate) insns: &'a [Insn],
     /// The mode that the code is for.
@@ -131,9 +133,12 @@ fn emit_with(input: Input<'_>, source: &mut dyn Source, near: u32) -> Option<Uni
     let Input { eip, insns, bytes, mode, checked, config } = input;
     let insns = if checked { &insns[..checked::span(insns)] } else { insns };
     let snapshot = checked.then(|| Snapshot::new(eip, insns, bytes));
+    // What some instructions do beside a window, too.
+    let looking_up = Config { address_form: AddressForm::Tlb, shared_checks: false, ..*config };
     let mut e = Emitter {
         buf: CodeBuf::default(),
         config,
+        looking_up: &looking_up,
         source,
         insns,
         mode,
@@ -154,8 +159,6 @@ fn emit_with(input: Input<'_>, source: &mut dyn Source, near: u32) -> Option<Uni
     };
     e.buf.bytes.reserve(bytes.len() * 3 + 64);
     let (targets, loop_heads) = branch::targets(insns);
-    // Host string instructions can't be told to use GS for EDI: beside a window, they look their pages up.
-    let looking_up = Config { address_form: AddressForm::Tlb, shared_checks: false, ..*config };
     let windowed = config.paged && config.address_form == AddressForm::Gs;
     if config.extended {
         e.groups.targets.clone_from(&targets);
@@ -164,9 +167,9 @@ fn emit_with(input: Input<'_>, source: &mut dyn Source, near: u32) -> Option<Uni
     for (i, insn) in insns.iter().enumerate() {
         e.at = i;
         let before_jcc = insns.get(i + 1).is_some_and(|n| n.iced.is_jcc_short_or_near());
-        let looks_up = windowed && (insn.kind == Kind::String || e.source.keeps_faulting(insn.eip()));
+        let looks_up = windowed && e.source.keeps_faulting(insn.eip());
         e.config = if looks_up { &looking_up } else { config };
-        let restarts = e.looks_up() && insn.kind == Kind::String && string::is_repeated(insn);
+        let restarts = config.paged && insn.kind == Kind::String && string::is_repeated(insn);
         if targets.contains(&insn.eip()) || before_jcc || restarts {
             // Jumps find ESP in R12, as does an instruction that goes on from its own start; and nothing may come between a compare and
             // its jump.
@@ -400,6 +403,15 @@ impl Emitter<'_> {
         let fix = Fix { esp: self.esp, swapped: None, pinned };
         let exact = self.at >= self.stale_until && !pinned;
         self.marks.push(Mark { host, eip, fix, boundary: true, exact });
+    }
+
+    /// Here, still in the code of the current instruction, the registers are the guest's as if it were about to begin, though not the host's:
+    /// code may be stopped, not entered.
+    pub(crate) fn mark_under_way(&mut self) {
+        let Some(last) = self.marks.last() else { return };
+        let fix = Fix { esp: self.esp, swapped: None, pinned: true };
+        let (host, eip, exact) = (self.buf.pos() as u32, last.eip, self.at >= self.stale_until);
+        self.marks.push(Mark { host, eip, fix, boundary: false, exact });
     }
 
     /// Notes that from here on, still in the code of the current instruction, R12 is guest ESP.

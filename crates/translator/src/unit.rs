@@ -47,7 +47,7 @@ pub struct Fix {
     pub esp: i32,
     /// The general register (0 to 3) whose two low bytes are exchanged.
     pub swapped: Option<u8>,
-    /// Nothing, but code mustn't be entered here: it relies on what the instructions before have looked up.
+    /// Nothing, but code mustn't be entered here: it relies on what the instructions before have looked up, or the instruction is under way.
     pub pinned: bool,
 }
 
@@ -62,7 +62,7 @@ pub struct Mark {
     pub fix: Fix,
     /// `host` is the start of the guest instruction: registers are exact but for `fix`.
     pub boundary: bool,
-    /// The status flags are exact too. Where they aren't, the guest overwrites them before it reads them.
+    /// The status flags are exact too, so that code may be stopped at `host`. Where they aren't, the guest overwrites them before it reads them.
     pub exact: bool,
 }
 

@@ -110,7 +110,7 @@ macro_rules! images {
     )* };
 }
 
-images!(hello, exceptions, pages, rings, debug, smc, tasks, v86, crossings, leaves);
+images!(hello, exceptions, pages, rings, debug, smc, tasks, v86, crossings, leaves, unpaged);
 
 /// 20,000 system calls with seven segment loads, an IRET and a VERW each: what they come to is noted the first time.
 #[test]
