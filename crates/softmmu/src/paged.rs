@@ -4,13 +4,19 @@
 //! access by physical address. A page is entered for writing only when nothing has to be noticed about writes to it:
 //! it is RAM, its dirty bit is set, nothing is derived from code in it, and no data breakpoint lies in it.
 
-use crate::journal::{Change, Journal, MOST, Recording};
+mod access;
+mod fetch;
+mod record;
+mod watch;
+
+use crate::journal::{Journal, Recording};
 use crate::shadow::{Shadow, ShadowStats};
 use crate::walk::{Access, Leaf, Paging};
 use crate::{PhysMemory, Place};
 use std::sync::Arc;
+use watch::{Watchpoint, watchpoints};
 use xlat86_arch::{CpuState, Fault, Gva, PAGE_SHIFT, PAGE_SIZE, cr0, cr4, efer};
-use xlat86_host::{Scalar, Tlb, TlbMemory, TlbView, Window};
+use xlat86_host::{Tlb, TlbMemory, TlbView, Window};
 
 /// Whose rights an access has. The value is the index of the view.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -35,16 +41,6 @@ const NO_CODE: CodeEntry = CodeEntry { page: NO_PAGE, physical: 0 };
 struct Tables {
     data: Tlb,
     code: Box<[CodeEntry; CODE_ENTRIES]>,
-}
-
-/// A data breakpoint.
-#[derive(Clone, Copy)]
-struct Watchpoint {
-    number: u32,
-    start: u32,
-    len: u32,
-    /// Reads hit it too.
-    reads: bool,
 }
 
 /// What the views of paged memory have cost.
@@ -270,16 +266,6 @@ impl Paged {
     pub(crate) fn take_code_write(&mut self) -> Option<u32> {
         self.code_write.take()
     }
-
-    /// DR6 bits of the data breakpoints hit since the last call.
-    pub(crate) fn take_hits(&mut self) -> u32 {
-        core::mem::take(&mut self.hits)
-    }
-
-    pub(crate) fn was_hit(&self) -> bool {
-        self.hits != 0
-    }
-
     // --- Translation.
 
     fn walk(&mut self, addr: Gva, access: Access) -> Result<Leaf, Fault> {
@@ -365,28 +351,6 @@ impl Paged {
         Ok(gpa)
     }
 
-    fn watched(&self, addr: Gva) -> bool {
-        self.watchpoints.iter().any(|w| Gva(w.start).page() == addr.page())
-    }
-
-    /// Notes which data breakpoints an access of `len` bytes at `addr` hits.
-    fn note_hits(&mut self, addr: Gva, len: u32, write: bool) {
-        for w in &self.watchpoints {
-            let apart = addr.0.wrapping_sub(w.start) >= w.len && w.start.wrapping_sub(addr.0) >= len;
-            if !apart && (write || w.reads) {
-                self.hits |= 1 << w.number;
-            }
-        }
-    }
-
-    /// The two parts of an access: in the page of its first byte, and in the next one.
-    fn parts(addr: Gva, len: usize) -> (usize, Gva) {
-        let first = (PAGE_SIZE - addr.page_offset()) as usize;
-        (first.min(len), addr.page_base().wrapping_add(PAGE_SIZE))
-    }
-
-    // --- Access.
-
     pub(crate) fn view(&self) -> View {
         self.view
     }
@@ -395,230 +359,6 @@ impl Paged {
     pub(crate) fn data(&self) -> &Tlb {
         &self.views[self.view as usize].data
     }
-
-    #[inline(always)]
-    pub(crate) fn read<T: Scalar>(&mut self, view: View, addr: Gva) -> Result<T, Fault> {
-        match self.views[view as usize].data.read(addr.0) {
-            Some(v) => Ok(v),
-            None => self.read_slow(view, addr),
-        }
-    }
-
-    #[cold]
-    #[inline(never)]
-    fn read_slow<T: Scalar>(&mut self, view: View, addr: Gva) -> Result<T, Fault> {
-        if Self::parts(addr, T::SIZE).0 < T::SIZE {
-            let mut b = [0; 8];
-            self.read_bytes(view, addr, &mut b[..T::SIZE])?;
-            return Ok(T::from_u64(u64::from_le_bytes(b)));
-        }
-        let gpa = self.translate(addr, view, false)?;
-        self.note_hits(addr, T::SIZE as u32, false);
-        Ok(self.memory.load(gpa))
-    }
-
-    #[inline]
-    pub(crate) fn read_to_update<T: Scalar>(&mut self, view: View, addr: Gva) -> Result<T, Fault> {
-        if !self.views[view as usize].data.hits(addr.0, T::SIZE as u32, true) {
-            self.probe_write(view, addr, T::SIZE as u32)?;
-        }
-        self.read(view, addr)
-    }
-
-    #[inline(always)]
-    pub(crate) fn write<T: Scalar>(&mut self, view: View, addr: Gva, v: T) -> Result<(), Fault> {
-        match self.views[view as usize].data.write(addr.0, v) {
-            Some(()) => Ok(()),
-            None => self.write_slow(view, addr, v),
-        }
-    }
-
-    #[cold]
-    #[inline(never)]
-    fn write_slow<T: Scalar>(&mut self, view: View, addr: Gva, v: T) -> Result<(), Fault> {
-        if Self::parts(addr, T::SIZE).0 < T::SIZE {
-            return self.write_bytes(view, addr, &v.to_u64().to_le_bytes()[..T::SIZE]);
-        }
-        let gpa = self.translate(addr, view, true)?;
-        self.note_hits(addr, T::SIZE as u32, true);
-        self.memory.store(gpa, v);
-        Ok(())
-    }
-
-    #[inline]
-    pub(crate) fn compare_exchange<T: Scalar>(&mut self, view: View, addr: Gva, old: T, new: T) -> Result<T, Fault> {
-        if let Some(now) = self.views[view as usize].data.compare_exchange(addr.0, old, new) {
-            return Ok(now);
-        }
-        self.probe_write(view, addr, T::SIZE as u32)?;
-        if let Some(now) = self.views[view as usize].data.compare_exchange(addr.0, old, new) {
-            return Ok(now);
-        }
-        // Across pages, on a watched page or on a device: one CPU and a bus that serialises need no more than this.
-        let now: T = self.read(view, addr)?;
-        self.write(view, addr, if now.to_u64() == old.to_u64() { new } else { now })?;
-        Ok(now)
-    }
-
-    pub(crate) fn read_bytes(&mut self, view: View, addr: Gva, to: &mut [u8]) -> Result<(), Fault> {
-        let (first, next) = Self::parts(addr, to.len());
-        let (low, high) = to.split_at_mut(first);
-        if high.is_empty() {
-            return self.read_in_page(view, addr, low);
-        }
-        // Both pages are looked at before either is read: reading a device may have an effect.
-        self.translate(addr, view, false)?;
-        self.translate(next, view, false)?;
-        self.read_in_page(view, addr, low)?;
-        self.read_bytes(view, next, high)
-    }
-
-    fn read_in_page(&mut self, view: View, addr: Gva, to: &mut [u8]) -> Result<(), Fault> {
-        if to.is_empty() {
-            return Ok(());
-        }
-        let gpa = self.translate(addr, view, false)?;
-        self.note_hits(addr, to.len() as u32, false);
-        self.load_bytes(gpa, to);
-        Ok(())
-    }
-
-    /// Copies from physical memory, within a page.
-    fn load_bytes(&self, gpa: u64, to: &mut [u8]) {
-        if matches!(self.memory.place(gpa), Place::Ram(at) if self.memory.ram().read_bytes(at, to).is_some()) {
-            return;
-        }
-        for (i, b) in to.iter_mut().enumerate() {
-            *b = self.memory.load(gpa + i as u64);
-        }
-    }
-
-    /// Writes all of `from` or, on a fault, nothing.
-    pub(crate) fn write_bytes(&mut self, view: View, addr: Gva, from: &[u8]) -> Result<(), Fault> {
-        self.probe_write(view, addr, from.len() as u32)?;
-        let (mut addr, mut from) = (addr, from);
-        while !from.is_empty() {
-            let (first, next) = Self::parts(addr, from.len());
-            let (low, high) = from.split_at(first);
-            let gpa = self.translate(addr, view, true)?;
-            self.note_hits(addr, low.len() as u32, true);
-            if !matches!(self.memory.place(gpa), Place::Ram(at) if self.memory.ram().write_bytes(at, low).is_some()) {
-                for (i, &b) in low.iter().enumerate() {
-                    self.memory.store(gpa + i as u64, b);
-                }
-            }
-            (addr, from) = (next, high);
-        }
-        Ok(())
-    }
-
-    pub(crate) fn probe_write(&mut self, view: View, addr: Gva, len: u32) -> Result<(), Fault> {
-        let last = addr.wrapping_add(len.max(1) - 1);
-        let mut at = addr;
-        loop {
-            if !self.views[view as usize].data.writable(at.0) {
-                self.translate(at, view, true)?;
-            }
-            if at.page() == last.page() {
-                return Ok(());
-            }
-            at = at.page_base().wrapping_add(PAGE_SIZE);
-        }
-    }
-
-    /// Reads as a debugger would: by the current translation at supervisor level, without setting bits or touching devices.
-    /// False when some byte isn't mapped RAM or ROM.
-    pub(crate) fn peek_bytes(&self, addr: Gva, to: &mut [u8]) -> bool {
-        let (first, next) = Self::parts(addr, to.len());
-        let (low, high) = to.split_at_mut(first);
-        let Ok(leaf) = self.regs.peek(&self.memory, addr, Access::default()) else { return false };
-        let gpa = leaf.gpa + u64::from(addr.page_offset());
-        if self.memory.place(gpa) == Place::Device {
-            return false;
-        }
-        self.load_bytes(gpa, low);
-        high.is_empty() || self.peek_bytes(next, high)
-    }
-
-    // --- Recording.
-
-    /// Records the paging-structure entries in which the walk for `access` is about to set bits.
-    #[cold]
-    fn record_walk(&mut self, addr: Gva, access: Access) {
-        let Ok(leaf) = self.regs.peek(&self.memory, addr, Access { write: false, ..access }) else { return };
-        if !self.regs.on() || leaf.accessed && (leaf.dirty || !access.write) {
-            return;
-        }
-        for at in leaf.entries(&self.regs, addr) {
-            let mut old = [0; 8];
-            let old = if self.regs.pae() { &mut old[..] } else { &mut old[..4] };
-            if let Place::Ram(at) = self.memory.place(at)
-                && self.memory.ram().read_bytes(at, old).is_some()
-            {
-                self.journal.changes.push(Change::new(at as u32, old));
-            }
-        }
-    }
-
-    /// Records what a write of `len` bytes at `addr` is about to overwrite, or gives its fault.
-    pub(crate) fn record(&mut self, view: View, addr: Gva, len: usize) -> Result<(), Fault> {
-        self.probe_write(view, addr, len as u32)?;
-        let mut done = 0;
-        while done < len {
-            let at = addr.wrapping_add(done as u32);
-            let n = MOST.min(Self::parts(at, len - done).0);
-            done += n;
-            let mut old = [0; MOST];
-            if let Some(at) = self.ram_at(view, at)
-                && self.memory.ram().read_bytes(at, &mut old[..n]).is_some()
-            {
-                self.journal.changes.push(Change::new(at as u32, &old[..n]));
-            }
-        }
-        Ok(())
-    }
-
-    /// The byte of RAM at `addr`, if it is RAM.
-    fn ram_at(&self, view: View, addr: Gva) -> Option<u64> {
-        if let Some(at) = self.views[view as usize].data.ram_offset(addr.0) {
-            return Some(at);
-        }
-        let leaf = self.regs.peek(&self.memory, addr, Access { user: view == View::User, ..Access::default() }).ok()?;
-        match self.memory.place(leaf.gpa + u64::from(addr.page_offset())) {
-            Place::Ram(at) => Some(at),
-            Place::Rom | Place::Device => None,
-        }
-    }
-
-    /// Drops what a replay has entered into the TLBs.
-    pub(crate) fn forget_filled(&mut self) {
-        for (view, addr) in self.filled.drain(..) {
-            self.views[view as usize].data.flush_page(addr.0);
-        }
-    }
-
-    pub(crate) fn take_barred(&mut self) -> bool {
-        core::mem::take(&mut self.barred)
-    }
-
-    // --- Fetching.
-
-    /// Physical page that instructions at `addr` are fetched from.
-    #[inline(always)]
-    pub(crate) fn code_page(&mut self, addr: Gva) -> Result<u32, Fault> {
-        let e = self.views[self.view as usize].code[addr.page() as usize % CODE_ENTRIES];
-        if e.page == addr.page() { Ok(e.physical) } else { self.find_code(addr) }
-    }
-
-    #[cold]
-    fn find_code(&mut self, addr: Gva) -> Result<u32, Fault> {
-        let leaf = self.walk(addr, Access { write: false, user: self.view == View::User, fetch: true })?;
-        let physical = (leaf.gpa >> PAGE_SHIFT) as u32;
-        self.views[self.view as usize].code[addr.page() as usize % CODE_ENTRIES] =
-            CodeEntry { page: addr.page(), physical };
-        Ok(physical)
-    }
-
     /// See [`crate::Mmu::has_forgotten`].
     pub(crate) fn has_forgotten(&self) -> bool {
         self.has_forgotten
@@ -629,64 +369,4 @@ impl Paged {
     pub(crate) fn take_forgotten(&mut self) -> Option<Forgotten> {
         core::mem::take(&mut self.has_forgotten).then(|| core::mem::take(&mut self.forgotten))
     }
-
-    /// The physical page that instructions on linear page `page` would be fetched from in the current view, and whether it is mapped as
-    /// global. Nothing changes.
-    pub(crate) fn peek_code(&self, page: u32) -> Option<(u32, bool)> {
-        let access = Access { write: false, user: self.view == View::User, fetch: true };
-        let leaf = self.regs.peek(&self.memory, Gva(page << PAGE_SHIFT), access).ok()?;
-        Some(((leaf.gpa >> PAGE_SHIFT) as u32, leaf.global))
-    }
-
-    /// Notes that something will be derived from code in physical page `page`. False where it may change unnoticed.
-    pub(crate) fn mark_code(&mut self, page: u32) -> bool {
-        match self.memory.place(u64::from(page) << PAGE_SHIFT) {
-            Place::Ram(at) => {
-                if self.memory.mark_code(page) {
-                    self.shadow.protect(page);
-                    for v in &mut self.views {
-                        v.data.protect(at);
-                    }
-                }
-                true
-            }
-            Place::Rom => true,
-            Place::Device => false,
-        }
-    }
-
-    /// Fetches up to the end of the page of `addr`, which is marked before it is read. `None`: nothing may be kept.
-    pub(crate) fn fetch(&mut self, addr: Gva, to: &mut [u8]) -> Result<Option<usize>, Fault> {
-        let page = self.code_page(addr)?;
-        if !self.mark_code(page) {
-            return Ok(None);
-        }
-        let n = Self::parts(addr, to.len()).0;
-        self.load_bytes(physical(page, addr), &mut to[..n]);
-        Ok(Some(n))
-    }
-
-    /// Fetches up to the end of the page of `addr` without marking it.
-    pub(crate) fn fetch_once(&mut self, addr: Gva, to: &mut [u8]) -> Result<usize, Fault> {
-        let n = Self::parts(addr, to.len()).0;
-        let page = self.code_page(addr)?;
-        self.load_bytes(physical(page, addr), &mut to[..n]);
-        Ok(n)
-    }
-}
-
-fn physical(page: u32, addr: Gva) -> u64 {
-    u64::from(page) << PAGE_SHIFT | u64::from(addr.page_offset())
-}
-
-/// The data breakpoints that DR0 to DR3 and DR7 (`dr[4]`) set (SDM vol. 3B, 18.2.4 and 18.2.5).
-fn watchpoints(dr: [u32; 5]) -> Vec<Watchpoint> {
-    let one = |n: u32| {
-        let dr7 = dr[4];
-        let (enabled, kind) = (dr7 >> (2 * n) & 3 != 0, dr7 >> (16 + 4 * n) & 3);
-        let len = [1, 2, 8, 4][(dr7 >> (18 + 4 * n) & 3) as usize];
-        let start = dr[n as usize] & !(len - 1);
-        (enabled && kind & 1 != 0).then_some(Watchpoint { number: n, start, len, reads: kind == 3 })
-    };
-    (0..4).filter_map(one).collect()
 }

@@ -6,14 +6,20 @@
 //!
 //! Space is handed out in *regions*, in order; when all are used, the least recently entered one is emptied as a whole.
 
-use crate::checked::Snapshot;
+mod key;
+mod links;
+mod removal;
+mod resident;
+
+pub use key::CodeKey;
+pub(crate) use resident::{Details, InPage, Link, Linkable, Resident, UnitId};
+
 use crate::config::Config;
-use crate::image::Image;
 use crate::kept::{Images, KEPT};
 use crate::line;
-use crate::stubs::{self, STUBS_SIZE, Stub};
+use crate::stubs::{self, STUBS_SIZE};
 use crate::tables::{TableId, Tables};
-use crate::unit::{self, Exit, ExitKind, LONGEST, Mark, Unit};
+use crate::unit::{Exit, ExitKind, LONGEST, Mark, Unit};
 use lru::LruCache;
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
@@ -21,159 +27,10 @@ use std::io;
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
-use xlat86_arch::Mode;
 use xlat86_host::{Arena, JumpTable};
-
-/// What code is: its guest address, the physical page it was read from, and the mode it was translated for. In a guest without page
-/// tables of its own pages are their own physical pages.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub struct CodeKey(u64);
-
-impl CodeKey {
-    /// The code at `eip` on physical page number `page` (20 bits) under `mode`.
-    #[must_use]
-    pub fn new(eip: u32, page: u32, mode: Mode) -> Self {
-        debug_assert!(page < 1 << 20 && mode.0 & (Mode::VM86 | Mode::TRAP) == 0);
-        let mode = FOLDED.iter().fold(mode.0, |m, &(from, to)| if m & from != 0 { m & !from | to } else { m });
-        CodeKey(u64::from(eip) | u64::from(page) << 32 | u64::from(mode) << 52)
-    }
-
-    /// The code at `eip` in a guest without page tables of its own.
-    #[must_use]
-    pub fn flat(eip: u32, mode: Mode) -> Self {
-        Self::new(eip, eip >> 12, mode)
-    }
-
-    /// Guest address.
-    #[must_use]
-    pub const fn eip(self) -> u32 {
-        self.0 as u32
-    }
-
-    /// Physical page number.
-    #[must_use]
-    pub const fn page(self) -> u32 {
-        (self.0 >> 32) as u32 & 0xf_ffff
-    }
-
-    /// Mode.
-    #[must_use]
-    pub fn mode(self) -> Mode {
-        let bits = (self.0 >> 52) as u16;
-        Mode(FOLDED.iter().fold(bits, |m, &(from, to)| if m & to != 0 { m & !to | from } else { m }))
-    }
-
-    /// The same code, translated with each access checked by itself.
-    #[must_use]
-    const fn careful(self) -> Self {
-        CodeKey(self.0 | (Mode::VM86 as u64) << 52)
-    }
-
-    /// The same code, translated in the ordinary way.
-    #[must_use]
-    const fn careless(self) -> Self {
-        CodeKey(self.0 & !((Mode::VM86 as u64) << 52))
-    }
-
-    /// The code at `eip`, which is on the same page.
-    #[must_use]
-    const fn beside(self, eip: u32) -> Self {
-        CodeKey(self.0 & !0xffff_ffff | eip as u64)
-    }
-}
-
-/// A key has room for twelve mode bits. Code is never translated for virtual-8086 mode nor for single steps, so those bits stand for others.
-const FOLDED: [(u16, u16); 2] = [(Mode::CAREFUL, Mode::VM86), (Mode::TSC_OFF, Mode::TRAP)];
-
-/// Identifies a unit for as long as it is in the cache.
-pub(crate) type UnitId = u32;
 
 /// Number of regions the arena is divided into.
 const REGIONS: usize = 16;
-
-const JMP: u8 = 0xe9;
-const CALL: u8 = 0xe8;
-
-/// A direct jump that has been patched to reach another unit.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct Link {
-    pub(crate) from: UnitId,
-    /// Index into its exits.
-    pub(crate) exit: u32,
-}
-
-/// A unit in its place.
-pub(crate) struct Resident {
-    pub(crate) base: u32,
-    /// Bytes of code.
-    pub(crate) size: u32,
-    pub(crate) region: usize,
-    pub(crate) key: CodeKey,
-    /// Guest bytes.
-    pub(crate) len: u32,
-    /// Ascending by site.
-    pub(crate) exits: Vec<Linkable>,
-    pub(crate) details: Details,
-    pub(crate) pages: Vec<u32>,
-    pub(crate) incoming: Vec<Link>,
-    /// Jump tables and guest EIPs whose entries name this unit.
-    pub(crate) published: Vec<(TableId, u32)>,
-    /// Unreachable, but some thread may still be inside.
-    pub(crate) retired: bool,
-}
-
-/// An exit and, if it is a jump that has been patched, the unit that it reaches.
-#[derive(Clone, Copy)]
-pub(crate) struct Linkable {
-    pub(crate) exit: Exit,
-    pub(crate) to: Option<UnitId>,
-}
-
-/// What is rarely asked for about a unit.
-pub(crate) enum Details {
-    /// The unit without its code and exits.
-    Made(Box<Unit>),
-    /// A unit of an image.
-    Kept(Arc<Image>, u32),
-}
-
-impl Details {
-    /// Offset of the code for the guest instruction at `eip`.
-    fn entry(&self, eip: u32) -> Option<u32> {
-        match self {
-            Details::Made(u) => unit::entry(&u.marks, eip),
-            Details::Kept(image, i) => unit::entry(&[image.marks(*i).find(|m| m.eip >= eip)?], eip),
-        }
-    }
-
-    fn mark_at(&self, host: u32) -> Option<Mark> {
-        match self {
-            Details::Made(u) => unit::mark_at(&u.marks, host).copied(),
-            Details::Kept(image, i) => image.marks(*i).take_while(|m| m.host <= host).last(),
-        }
-    }
-
-    fn landings(&self) -> Vec<u32> {
-        match self {
-            Details::Made(u) => u.landings.clone(),
-            Details::Kept(image, i) => image.connections(*i).landings,
-        }
-    }
-
-    fn marks(&self) -> Vec<Mark> {
-        match self {
-            Details::Made(u) => u.marks.clone(),
-            Details::Kept(image, i) => image.marks(*i).collect(),
-        }
-    }
-
-    fn snapshot(&self) -> Option<&Snapshot> {
-        match self {
-            Details::Made(u) => u.snapshot.as_ref(),
-            Details::Kept(..) => None,
-        }
-    }
-}
 
 /// What a host address in translated code belongs to.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -197,16 +54,6 @@ pub struct BlockInfo {
     pub leaves: bool,
     /// Where its host code is in the arena.
     pub code: core::ops::Range<u32>,
-}
-
-/// A unit as its pages' lists name it.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct InPage {
-    pub(crate) key: CodeKey,
-    len: u32,
-    pub(crate) id: UnitId,
-    /// It can only be entered at its start.
-    pub(crate) checked: bool,
 }
 
 /// There is no room: evict, then insert again.
@@ -413,14 +260,6 @@ impl Cache {
         self.unit(*self.by_key.get(&key)?).pages.get(1).copied()
     }
 
-    /// Drops the unit that starts with `key`.
-    pub fn forget(&mut self, key: CodeKey) {
-        if let Some(&id) = self.by_key.get(&key) {
-            self.remove(id);
-            self.stats.invalidated += 1;
-        }
-    }
-
     /// Describes the translation of `key`.
     pub fn block_at(&mut self, key: CodeKey) -> Option<BlockInfo> {
         let (id, offset) = self.find(key)?;
@@ -591,208 +430,10 @@ impl Cache {
         }
     }
 
-    /// Patches the jump that left at `site` to go to the translation of its target, if there is one.
-    pub fn chain(&mut self, site: u64) {
-        if !self.chaining {
-            return;
-        }
-        let Some(offset) = site.checked_sub(self.arena.base()).and_then(|o| u32::try_from(o).ok()) else { return };
-        let Some(from) = self.unit_at(offset - 1) else { return };
-        let u = &*self.unit_mut(from);
-        let Ok(exit) = u.exits.binary_search_by_key(&(offset - u.base), |x| x.exit.site) else { return };
-        let (key, base, kind) = (u.key, u.base, u.exits[exit].exit.kind);
-        let (to, patch) = match kind {
-            ExitKind::Link { target, patch } => (self.linked_key(key, target), patch),
-            ExitKind::Careful { target, patch, .. } => (key.beside(target).careful(), patch),
-            _ => return,
-        };
-        let patch = base + patch;
-        self.link(Link { from, exit: exit as u32 }, to, patch);
-    }
-
-    /// What a direct jump to `target` from the unit `from` leads to.
-    fn linked_key(&self, from: CodeKey, target: u32) -> CodeKey {
-        // Careful code is left at the first opportunity.
-        if self.paged { from.beside(target).careless() } else { CodeKey::flat(target, from.mode()) }
-    }
-
-    /// Patches the jump of `link`, its displacement being at arena offset `patch`, to go to the translation of `to`. False when there is
-    /// none.
-    fn link(&mut self, link: Link, to: CodeKey, patch: u32) -> bool {
-        let Link { from, exit } = link;
-        let Some((to, offset)) = self.find(to) else { return false };
-        if self.unit_mut(from).exits[exit as usize].to.is_some() {
-            return true;
-        }
-        self.unit_mut(from).exits[exit as usize].to = Some(to);
-        self.unit_mut(to).incoming.push(link);
-        self.arena.patch(patch as usize, offset.wrapping_sub(patch + 4));
-        self.stats.chains += 1;
-        true
-    }
-
-    /// Takes back a chained jump: it leaves again.
-    fn unchain(&mut self, link: Link) {
-        let u = self.unit_mut(link.from);
-        let x = &mut u.exits[link.exit as usize];
-        x.to = None;
-        let Exit { site, kind, .. } = x.exit;
-        let (ExitKind::Link { patch, .. } | ExitKind::Careful { patch, .. }) = kind else {
-            unreachable!("only links are chained")
-        };
-        let patch = u.base + patch;
-        let leave = u.base + site - stubs::LEAVE_SIZE;
-        self.arena.patch(patch as usize, leave.wrapping_sub(patch + 4));
-    }
-
-    /// Overwrites the landing's load at arena offset `at`.
-    fn divert(&self, at: u32, opcode: u8, to: Stub) {
-        self.arena.patch_jump(at as usize, opcode, (to.offset() as u32).wrapping_sub(at + 5));
-    }
-
-    /// If the host address `site` is a landing's load: the guest returned to another place. The next time that won't cost a fault.
-    pub fn mismatched(&mut self, site: u64) -> bool {
-        let offset = site.checked_sub(self.arena.base()).and_then(|o| u32::try_from(o).ok());
-        let Some(offset) = offset.filter(|&o| o >= STUBS_SIZE as u32) else { return false };
-        let Some(id) = self.unit_at(offset) else { return false };
-        let u = &*self.unit_mut(id);
-        if !u.details.landings().contains(&(offset - u.base)) {
-            return false;
-        }
-        if !u.retired {
-            self.divert(offset, CALL, Stub::Check);
-        }
-        true
-    }
-
-    /// Makes unit `id` unreachable: no lookup, jump or return gets into it any more. Its memory stays as it is,
-    /// since threads may be in it.
-    fn unlink(&mut self, id: UnitId) -> Box<Resident> {
-        for link in core::mem::take(&mut self.unit_mut(id).incoming) {
-            self.unchain(link);
-        }
-        let u = if id >= KEPT { Some(self.images.take(id)) } else { self.units[id as usize].take() };
-        let u = u.expect("unlinked once");
-        for (exit, x) in u.exits.iter().enumerate() {
-            // A unit that jumps to itself has lost that link above.
-            if let Some(to) = x.to {
-                let to = self.unit_mut(to);
-                to.incoming.retain(|l| *l != Link { from: id, exit: exit as u32 });
-            }
-        }
-        for at in u.details.landings() {
-            self.divert(u.base + at, JMP, Stub::Mismatch);
-        }
-        for &(table, eip) in &u.published {
-            self.tables.withdraw_from(table, eip, u.base..u.base + u.size);
-        }
-        if self.by_key.get(&u.key) == Some(&id) {
-            self.by_key.remove(&u.key);
-        }
-        for p in &u.pages {
-            if let Some(ids) = self.by_page.get_mut(p) {
-                ids.retain(|x| x.id != id);
-                if ids.is_empty() {
-                    self.by_page.remove(p);
-                }
-            }
-        }
-        u
-    }
-
     /// What the unit that host address `site` is in translates.
     #[must_use]
     pub fn key_at(&self, site: u64) -> Option<CodeKey> {
         let offset = u32::try_from(site.checked_sub(self.arena.base())?).ok().filter(|&o| o >= STUBS_SIZE as u32)?;
         Some(self.unit(self.unit_at(offset)?).key)
-    }
-
-    /// Retires the unit that left at `site` because it found its code changed: nothing reaches it any more, but what is known about it stays
-    /// for the threads that are still in it.
-    pub fn retire_at(&mut self, site: u64) {
-        let offset = site.checked_sub(self.arena.base()).and_then(|o| u32::try_from(o).ok());
-        if let Some(id) = offset.and_then(|o| self.unit_at(o - 1)) {
-            self.retire(id);
-        }
-    }
-
-    fn retire(&mut self, id: UnitId) {
-        if self.unit(id).retired {
-            return;
-        }
-        let mut u = self.unlink(id);
-        u.retired = true;
-        u.exits.iter_mut().for_each(|x| x.to = None);
-        u.published.clear();
-        self.units[id as usize] = Some(u);
-        self.retired.push(id);
-        self.stats.retired += 1;
-    }
-
-    /// Retires the units on `pages` that were made from other code than `now`.
-    fn retire_contradicting(&mut self, now: &Snapshot, pages: &[u32]) {
-        let mut found = Vec::new();
-        for InPage { id, .. } in pages.iter().filter_map(|p| self.by_page.get(p)).flatten() {
-            if self.unit(*id).details.snapshot().is_some_and(|s| s.contradicts(now)) {
-                found.push(*id);
-            }
-        }
-        found.into_iter().for_each(|id| self.retire(id));
-    }
-
-    /// Number of retired units.
-    #[must_use]
-    pub fn retired(&self) -> usize {
-        self.retired.len()
-    }
-
-    /// Forgets retired units. No thread may be inside translated code.
-    pub fn forget_retired(&mut self) {
-        for id in core::mem::take(&mut self.retired) {
-            self.remove(id);
-        }
-    }
-
-    /// Unlinks unit `id` and takes it out of its region.
-    fn remove(&mut self, id: UnitId) {
-        let u = self.unlink(id);
-        if id >= KEPT {
-            return;
-        }
-        let region = &mut self.regions[u.region];
-        if let Ok(i) = region.binary_search_by_key(&u.base, |x| x.0) {
-            region.remove(i);
-        }
-        self.free.push(id);
-    }
-
-    /// Drops every unit that depends on physical page `page`. Gives their number.
-    pub fn invalidate_page(&mut self, page: u32) -> usize {
-        self.forget_retired();
-        let made = self.by_page.remove(&page).unwrap_or_default().into_iter().map(|u| u.id);
-        let ids: Vec<UnitId> = made.chain(self.images.dependents(page)).collect();
-        for &id in &ids {
-            self.remove(id);
-        }
-        self.stats.invalidated += ids.len() as u64;
-        ids.len()
-    }
-
-    /// Empties the least recently used region. No thread may be inside translated code, and every return stack must be
-    /// dropped before one is again.
-    pub fn evict(&mut self) {
-        self.forget_retired();
-        let Some((region, ())) = self.recent.pop_lru() else { return };
-        let ids = core::mem::take(&mut self.regions[region]);
-        if region == self.current {
-            // Nothing may be placed in it before it is handed out again.
-            self.cursor = (region as u32 + 1) * self.region_size;
-        }
-        for &(_, id) in &ids {
-            self.unlink(id);
-            self.free.push(id);
-        }
-        self.stats.evicted += ids.len() as u64;
-        self.stats.evictions += 1;
     }
 }

@@ -1,0 +1,120 @@
+//! How translated code gets from unit to unit: chained jumps, and landings that were returned to from elsewhere.
+
+use super::{Cache, CodeKey, Link, Resident, UnitId};
+use crate::kept::KEPT;
+use crate::stubs::{self, STUBS_SIZE, Stub};
+use crate::unit::{Exit, ExitKind};
+
+const JMP: u8 = 0xe9;
+const CALL: u8 = 0xe8;
+
+impl Cache {
+    /// Patches the jump that left at `site` to go to the translation of its target, if there is one.
+    pub fn chain(&mut self, site: u64) {
+        if !self.chaining {
+            return;
+        }
+        let Some(offset) = site.checked_sub(self.arena.base()).and_then(|o| u32::try_from(o).ok()) else { return };
+        let Some(from) = self.unit_at(offset - 1) else { return };
+        let u = &*self.unit_mut(from);
+        let Ok(exit) = u.exits.binary_search_by_key(&(offset - u.base), |x| x.exit.site) else { return };
+        let (key, base, kind) = (u.key, u.base, u.exits[exit].exit.kind);
+        let (to, patch) = match kind {
+            ExitKind::Link { target, patch } => (self.linked_key(key, target), patch),
+            ExitKind::Careful { target, patch, .. } => (key.beside(target).careful(), patch),
+            _ => return,
+        };
+        let patch = base + patch;
+        self.link(Link { from, exit: exit as u32 }, to, patch);
+    }
+
+    /// What a direct jump to `target` from the unit `from` leads to.
+    fn linked_key(&self, from: CodeKey, target: u32) -> CodeKey {
+        // Careful code is left at the first opportunity.
+        if self.paged { from.beside(target).careless() } else { CodeKey::flat(target, from.mode()) }
+    }
+
+    /// Patches the jump of `link`, its displacement being at arena offset `patch`, to go to the translation of `to`. False when there is
+    /// none.
+    fn link(&mut self, link: Link, to: CodeKey, patch: u32) -> bool {
+        let Link { from, exit } = link;
+        let Some((to, offset)) = self.find(to) else { return false };
+        if self.unit_mut(from).exits[exit as usize].to.is_some() {
+            return true;
+        }
+        self.unit_mut(from).exits[exit as usize].to = Some(to);
+        self.unit_mut(to).incoming.push(link);
+        self.arena.patch(patch as usize, offset.wrapping_sub(patch + 4));
+        self.stats.chains += 1;
+        true
+    }
+
+    /// Takes back a chained jump: it leaves again.
+    fn unchain(&mut self, link: Link) {
+        let u = self.unit_mut(link.from);
+        let x = &mut u.exits[link.exit as usize];
+        x.to = None;
+        let Exit { site, kind, .. } = x.exit;
+        let (ExitKind::Link { patch, .. } | ExitKind::Careful { patch, .. }) = kind else {
+            unreachable!("only links are chained")
+        };
+        let patch = u.base + patch;
+        let leave = u.base + site - stubs::LEAVE_SIZE;
+        self.arena.patch(patch as usize, leave.wrapping_sub(patch + 4));
+    }
+
+    /// Overwrites the landing's load at arena offset `at`.
+    fn divert(&self, at: u32, opcode: u8, to: Stub) {
+        self.arena.patch_jump(at as usize, opcode, (to.offset() as u32).wrapping_sub(at + 5));
+    }
+
+    /// If the host address `site` is a landing's load: the guest returned to another place. The next time that won't cost a fault.
+    pub fn mismatched(&mut self, site: u64) -> bool {
+        let offset = site.checked_sub(self.arena.base()).and_then(|o| u32::try_from(o).ok());
+        let Some(offset) = offset.filter(|&o| o >= STUBS_SIZE as u32) else { return false };
+        let Some(id) = self.unit_at(offset) else { return false };
+        let u = &*self.unit_mut(id);
+        if !u.details.landings().contains(&(offset - u.base)) {
+            return false;
+        }
+        if !u.retired {
+            self.divert(offset, CALL, Stub::Check);
+        }
+        true
+    }
+
+    /// Makes unit `id` unreachable: no lookup, jump or return gets into it any more. Its memory stays as it is,
+    /// since threads may be in it.
+    pub(super) fn unlink(&mut self, id: UnitId) -> Box<Resident> {
+        for link in core::mem::take(&mut self.unit_mut(id).incoming) {
+            self.unchain(link);
+        }
+        let u = if id >= KEPT { Some(self.images.take(id)) } else { self.units[id as usize].take() };
+        let u = u.expect("unlinked once");
+        for (exit, x) in u.exits.iter().enumerate() {
+            // A unit that jumps to itself has lost that link above.
+            if let Some(to) = x.to {
+                let to = self.unit_mut(to);
+                to.incoming.retain(|l| *l != Link { from: id, exit: exit as u32 });
+            }
+        }
+        for at in u.details.landings() {
+            self.divert(u.base + at, JMP, Stub::Mismatch);
+        }
+        for &(table, eip) in &u.published {
+            self.tables.withdraw_from(table, eip, u.base..u.base + u.size);
+        }
+        if self.by_key.get(&u.key) == Some(&id) {
+            self.by_key.remove(&u.key);
+        }
+        for p in &u.pages {
+            if let Some(ids) = self.by_page.get_mut(p) {
+                ids.retain(|x| x.id != id);
+                if ids.is_empty() {
+                    self.by_page.remove(p);
+                }
+            }
+        }
+        u
+    }
+}
