@@ -257,7 +257,7 @@ impl Cache {
     /// The second physical page of the unit that starts with `key`: it is one instruction, which crosses.
     #[must_use]
     pub fn second_page(&self, key: CodeKey) -> Option<u32> {
-        self.unit(*self.by_key.get(&key)?).pages.get(1).copied()
+        self.unit(*self.by_key.get(&key)?).second_page()
     }
 
     /// Describes the translation of `key`.
@@ -284,8 +284,8 @@ impl Cache {
     pub fn publish(&mut self, table: TableId, key: CodeKey, global: bool) {
         let Some((id, offset)) = self.find(key) else { return };
         if id < KEPT {
-            // In a flat guest pages are their own physical pages; another one that the unit depends on may be a thunk's.
-            let second = self.unit(id).pages.get(1).copied().filter(|_| self.paged);
+            // In a flat guest pages are their own physical pages.
+            let second = self.unit(id).second_page().filter(|_| self.paged);
             self.tables.publish(table, key, second, offset, global);
             self.unit_mut(id).published.push((table, key.eip()));
             return;

@@ -3,7 +3,7 @@
 //! Rules every expansion keeps: loads and stores that can fault come before any guest register changes (or a [`Fix`] says how to repair
 //! it), flags change only as the guest instruction changes them, and only R8 to R11 are free.
 
-use crate::branch;
+use crate::branch::{self, Fold};
 use crate::buf::CodeBuf;
 use crate::checked::{self, Constant, Snapshot};
 use crate::esp;
@@ -72,6 +72,8 @@ pub(crate) struct Emitter<'a> {
     jumps: Vec<PendingJump>,
     /// Slow ways of checked accesses.
     pub(crate) slow: Vec<Slow>,
+    /// Folded calls of thunks on other pages.
+    pub(crate) folds: Vec<Fold>,
     /// Look-ups that accesses share.
     pub(crate) groups: Groups,
     /// Code before this offset holds displacements that are settled already: it can't be moved.
@@ -151,6 +153,7 @@ fn emit_with(input: Input<'_>, source: &mut dyn Source, near: u32) -> Option<Uni
         landings: Vec::new(),
         jumps: Vec::with_capacity(8),
         slow: Vec::new(),
+        folds: Vec::new(),
         groups: Groups::default(),
         settled: 0,
         checked,
@@ -239,6 +242,11 @@ impl Emitter<'_> {
         // The bit offset counts before a 16-bit address is truncated; no host operand does both.
         let odd = operand::is_16_bit(&insn.iced) && is_bit_string(&insn.iced);
         if odd || self.unusable_segment(insn) {
+            return self.interpret(insn);
+        }
+        let divides = matches!(insn.iced.mnemonic(), Mnemonic::Div | Mnemonic::Idiv);
+        if divides && self.config.paged && self.source.keeps_faulting(insn.eip()) {
+            // A divide error of the host costs a signal.
             return self.interpret(insn);
         }
         self.check_segment(insn);
@@ -522,6 +530,7 @@ impl Emitter<'_> {
     fn finish(mut self, eip: u32, len: u32) -> Option<Unit> {
         let body = self.buf.pos() as u32;
         self.emit_slow_ways();
+        self.emit_folds();
         for j in core::mem::take(&mut self.jumps) {
             let inside = self.emitted(j.target).filter(|_| !j.call);
             if j.short {

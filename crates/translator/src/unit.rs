@@ -32,7 +32,14 @@ pub trait Source {
         false
     }
 
-    /// Do accesses of the instruction at `eip` through a window keep faulting? Then it looks its pages up instead.
+    /// May the code at `eip`, on another page, be read with no effect on the guest, because the guest has run code there?
+    fn has_run(&self, eip: u32) -> bool {
+        let _ = eip;
+        false
+    }
+
+    /// Does the instruction at `eip` keep faulting? Then accesses that go through a window look their pages up instead, divisions are
+    /// interpreted, and calls aren't folded.
     fn keeps_faulting(&self, eip: u32) -> bool {
         let _ = eip;
         false
@@ -92,6 +99,13 @@ pub enum Quick {
         /// It is OUT.
         out: bool,
     },
+    /// INT n in a system.
+    Int {
+        /// n.
+        vector: u8,
+    },
+    /// INVLPG of the address that leaving passes on.
+    Invlpg,
 }
 
 /// Why translated code leaves at a site.
@@ -115,6 +129,18 @@ pub enum ExitKind {
         size: u16,
         /// Needs write permission.
         write: bool,
+    },
+    /// A call of a thunk on another page, which has been folded, and may not be what it was: its jump table's entry isn't the one in the 4 bytes
+    /// at `patch`.
+    Thunk {
+        /// Guest EIP of the thunk.
+        target: u32,
+        /// Offset of the entry in the unit's code.
+        patch: u32,
+        /// Where the call may be started again with the registers as they are (offset in the unit's code).
+        again: u32,
+        /// What makes registers those of the instruction's start.
+        fix: Fix,
     },
     /// The interpreter executes the instruction at this exit's EIP.
     Interpret,

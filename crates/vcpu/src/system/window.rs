@@ -46,10 +46,14 @@ impl Faulting {
         }
         let often = now.wrapping_sub(*since) < FAULTS_WITHIN;
         self.counted.remove(&site);
+        often && self.insert(site)
+    }
+
+    fn insert(&mut self, site: Site) -> bool {
         if self.found.len() >= FOUND {
             self.found.clear();
         }
-        often && self.found.insert(site)
+        self.found.insert(site)
     }
 }
 
@@ -64,6 +68,11 @@ pub(crate) struct Windows {
 }
 
 impl Windows {
+    /// The instruction at `eip`, on physical page `page`, isn't to be translated as it was.
+    pub(crate) fn give_up(&mut self, eip: u32, page: u32) {
+        self.faulting.insert((page, eip));
+    }
+
     /// Does the instruction at `eip`, on physical page `page`, look its pages up even in code with a window?
     pub(crate) fn keeps_faulting(&self, eip: u32, page: u32) -> bool {
         self.faulting.found.contains(&(page, eip))
@@ -138,6 +147,7 @@ impl Vcpu {
 
     /// Deals with a host fault at host address `site` in translated code.
     pub(crate) fn after_window_fault(&mut self, site: u64) -> WindowFault {
+        const DIVIDE_ERROR: u32 = 0;
         const PAGE_FAULT: u32 = 14;
         let host = last_fault();
         let trace = &self.process.config().tracing;
@@ -145,6 +155,9 @@ impl Vcpu {
             && let Some(Place::Inside(mark)) = self.process.cache().place(site, false)
         {
             self.trace_fault(mark.eip, host);
+        }
+        if host.trapno == DIVIDE_ERROR {
+            return self.note_faulting(site);
         }
         let base = self.system_mut().windows.base;
         let addr = host.addr.checked_sub(base).and_then(|a| u32::try_from(a).ok());
@@ -156,22 +169,25 @@ impl Vcpu {
                 None => WindowFault::Interpret,
             },
             // What can't be mapped (a device, code about to be written) and what the guest may not do: sites that keep doing it look up.
-            Ok(false) | Err(_) => {
-                let mut cache = self.process.cache();
-                let (Some(key), Some(Place::Inside(mark))) = (cache.key_at(site), cache.place(site, false)) else {
-                    return WindowFault::Interpret;
-                };
-                let windows = &mut self.system.as_mut().expect("a system's CPU").windows;
-                if !windows.faulting.count((key.page(), mark.eip), tsc()) {
-                    return WindowFault::Interpret;
-                }
-                cache.retire_at(site + 1);
-                drop(cache);
-                self.process.dropped();
-                self.stats.retranslated += 1;
-                WindowFault::Anew
-            }
+            Ok(false) | Err(_) => self.note_faulting(site),
         }
+    }
+
+    /// The instruction that host address `site` belongs to has faulted, and would again: one that keeps doing so is translated anew.
+    fn note_faulting(&mut self, site: u64) -> WindowFault {
+        let mut cache = self.process.cache();
+        let (Some(key), Some(Place::Inside(mark))) = (cache.key_at(site), cache.place(site, false)) else {
+            return WindowFault::Interpret;
+        };
+        let windows = &mut self.system.as_mut().expect("a system's CPU").windows;
+        if !windows.faulting.count((key.page(), mark.eip), tsc()) {
+            return WindowFault::Interpret;
+        }
+        cache.retire_at(site + 1);
+        drop(cache);
+        self.process.dropped();
+        self.stats.retranslated += 1;
+        WindowFault::Anew
     }
 }
 
