@@ -71,6 +71,7 @@ impl Vcpu {
         s.seg[Seg::Ss as usize] = stack;
         s.set_reg(Reg::Esp, to);
         s.cpl = 0;
+        s.halted = false;
         s.seg[Seg::Cs as usize] = Segment { selector: code.selector & !3, ..code };
         s.eip = (gate >> 32) as u32 & 0xffff_0000 | gate as u32 & 0xffff;
         let masked = if kind == INTERRUPT32 { eflags::IF } else { 0 };
