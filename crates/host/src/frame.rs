@@ -64,6 +64,8 @@ pub struct Frame {
     pub control: [u32; 5],
     /// What guests add to the host's time stamp counter.
     pub tsc_offset: u64,
+    /// Base of the window, where code has one; a multiple of 4 GB.
+    pub window: u64,
     /// Keeps a register during the code of one instruction.
     pub spill: u32,
     /// Keeps the host's flags during the code of one instruction.
@@ -191,6 +193,7 @@ impl Frame {
             shared: [0; 2],
             control: [0; 5],
             tsc_offset: 0,
+            window: 0,
             spill: 0,
             spilled_flags: 0,
             function: None,

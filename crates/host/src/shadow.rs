@@ -82,12 +82,27 @@ impl ShadowWindow {
     /// # Errors
     /// The range isn't within RAM and the window, or the host has no mappings left.
     pub fn map(&mut self, gva: u32, offset: u64, len: u32, write: bool) -> io::Result<()> {
+        let prot = libc::PROT_READ | if write { libc::PROT_WRITE } else { 0 };
+        self.map_with(gva, offset, len, prot, libc::MAP_POPULATE)
+    }
+
+    /// The same, readable and writable, but the host's page tables are filled in as pages are touched. Nothing at all may be mapped so.
+    ///
+    /// # Errors
+    /// As for [`ShadowWindow::map`].
+    pub fn map_lazily(&mut self, gva: u32, offset: u64, len: u32) -> io::Result<()> {
+        if len == 0 {
+            return Ok(());
+        }
+        self.map_with(gva, offset, len, libc::PROT_READ | libc::PROT_WRITE, 0)
+    }
+
+    fn map_with(&mut self, gva: u32, offset: u64, len: u32, prot: i32, flags: i32) -> io::Result<()> {
         let inside = u64::from(gva) + u64::from(len) <= SPAN && offset + u64::from(len) <= self.ram.len();
         if !inside || (gva | len | offset as u32) & 0xfff != 0 || len == 0 {
             return Err(io::Error::from(io::ErrorKind::InvalidInput));
         }
-        let prot = libc::PROT_READ | if write { libc::PROT_WRITE } else { 0 };
-        let flags = libc::MAP_SHARED | libc::MAP_FIXED | libc::MAP_POPULATE;
+        let flags = libc::MAP_SHARED | libc::MAP_FIXED | flags;
         let at = (self.base + u64::from(gva)) as *mut libc::c_void;
         // SAFETY: the range is in this window, where there is nothing but such mappings and no Rust reference points.
         let p =
@@ -159,8 +174,13 @@ mod tests {
         assert!(view.read::<u8>(0x5000).is_err());
         assert!(w.map(0x5000, 0x4000, 0x1000, false).is_err(), "outside RAM");
         assert!(w.map(0xffff_f000, 0, 0x2000, false).is_err(), "outside the window");
+        w.map_lazily(0, 0, 0x4000).unwrap();
+        view.write(0x1008, 0x5678u16).unwrap();
+        assert_eq!(ram.read::<u16>(0x1008), Some(0x5678));
+        assert!(w.map_lazily(0, 0x1000, 0x4000).is_err(), "outside RAM");
+        w.map_lazily(0, 0x4000, 0).unwrap();
         drop(w);
-        assert!(view.read::<u8>(0xffff_f000).is_err(), "nothing remains");
+        assert!(view.read::<u8>(0xffff_f000).is_err() && view.read::<u8>(0).is_err(), "nothing remains");
     }
 
     #[test]

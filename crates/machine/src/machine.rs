@@ -160,21 +160,22 @@ impl Io for Ports {
     fn port_in(&mut self, port: u16, size: u8) -> u32 {
         let mut s = lock(&self.shared);
         let value = s.pc.bus().read(port, size);
-        s.look();
+        if s.pc.bus().has(port) {
+            s.look();
+        }
         value
     }
 
     fn port_out(&mut self, port: u16, size: u8, value: u32) {
         let mut s = lock(&self.shared);
-        let before = s.pc.deadline();
-        s.pc.bus().write(port, size, value);
         // A timer that was set to an earlier time must not wait for the one that the alarm is set to.
-        let after = s.pc.deadline();
-        if after != before {
-            let next = after.unwrap_or(Nanos::MAX).min(s.pc.clock.now() + HEARTBEAT);
+        if s.pc.bus().write(port, size, value) {
+            let next = s.pc.deadline().unwrap_or(Nanos::MAX).min(s.pc.clock.now() + HEARTBEAT);
             s.alarm.set(Some(next));
         }
-        s.look();
+        if s.pc.bus().has(port) {
+            s.look();
+        }
     }
 
     fn tsc_hz(&self) -> Option<u64> {

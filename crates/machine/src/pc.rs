@@ -51,6 +51,12 @@ impl Bus {
         self.devices.get_mut(usize::from(self.ports[usize::from(port)]))
     }
 
+    /// Does anybody answer at `port`?
+    #[must_use]
+    pub fn has(&self, port: u16) -> bool {
+        self.ports[usize::from(port)] != NOBODY
+    }
+
     /// Is an access of `size` bytes at `port` made of several?
     fn splits(&mut self, port: u16, size: u8) -> bool {
         self.at(port).is_some_and(|d| d.width() < size)
@@ -65,15 +71,16 @@ impl Bus {
         self.at(port).map_or(u32::MAX, |d| d.read(port, size)) & mask
     }
 
-    /// Writes; where nobody answers, nothing happens.
-    pub fn write(&mut self, port: u16, size: u8, value: u32) {
+    /// Writes; where nobody answers, nothing happens. True when the device has become due at another time; that of others doesn't change.
+    pub fn write(&mut self, port: u16, size: u8, value: u32) -> bool {
         if self.splits(port, size) {
-            return (0..size).for_each(|i| self.write(port.wrapping_add(i.into()), 1, value >> (8 * i)));
+            return (0..size).fold(false, |any, i| any | self.write(port.wrapping_add(i.into()), 1, value >> (8 * i)));
         }
         let mask = u32::MAX >> (32 - 8 * u32::from(size));
-        if let Some(d) = self.at(port) {
-            d.write(port, size, value & mask);
-        }
+        let Some(d) = self.at(port) else { return false };
+        let before = d.deadline();
+        d.write(port, size, value & mask);
+        d.deadline() != before
     }
 }
 

@@ -364,6 +364,11 @@ impl Paged {
         self.has_forgotten
     }
 
+    /// See [`crate::Mmu::has_forgotten_more`].
+    pub(crate) fn has_forgotten_more(&self) -> bool {
+        self.forgotten.all || self.forgotten.local
+    }
+
     /// What has been forgotten since the last call, if anything.
     #[inline(always)]
     pub(crate) fn take_forgotten(&mut self) -> Option<Forgotten> {

@@ -7,6 +7,7 @@
 //!
 //! docs/memory.md has the states and events.
 
+use crate::unpaged::Unpaged;
 use crate::walk::{Access, Leaf, Paging};
 use crate::{PhysMemory, Place};
 use lru::LruCache;
@@ -114,6 +115,8 @@ impl Space {
 /// The windows of all address spaces.
 pub(crate) struct Shadow {
     memory: Arc<PhysMemory>,
+    /// What there is while paging is off.
+    unpaged: Unpaged,
     /// By CR3.
     spaces: LruCache<u32, Space>,
     /// By CR3: ticks at CPL 3.
@@ -130,6 +133,7 @@ pub(crate) struct Shadow {
 impl Shadow {
     pub(crate) fn new(memory: Arc<PhysMemory>) -> Shadow {
         Shadow {
+            unpaged: Unpaged::new(memory.clone()),
             memory,
             spaces: LruCache::unbounded(),
             heats: LruCache::unbounded(),
@@ -148,6 +152,7 @@ impl Shadow {
     /// Page tables mean something else now.
     pub(crate) fn clear(&mut self) {
         self.latest = None;
+        self.unpaged.clear();
         self.spaces.clear();
         self.mapped = 0;
     }
@@ -184,6 +189,11 @@ impl Shadow {
 
     /// The window of the current address space, made if need be and brought up to date.
     pub(crate) fn window(&mut self, regs: &Paging) -> Option<Window> {
+        if !regs.on() {
+            let (window, made) = self.unpaged.window()?;
+            self.stats.windows += u64::from(made);
+            return Some(window);
+        }
         if let Some((cr3, flushes, window)) = self.latest
             && (cr3, flushes) == (regs.cr3, self.flushes)
         {
@@ -195,9 +205,6 @@ impl Shadow {
     }
 
     fn find_window(&mut self, regs: &Paging) -> Option<Window> {
-        if !regs.on() {
-            return None;
-        }
         if let Some(space) = self.spaces.get_mut(&regs.cr3) {
             if space.seen != self.flushes {
                 space.seen = self.flushes;
@@ -240,6 +247,7 @@ impl Shadow {
 
     /// Physical page `page` is code from now on: no window may let it be written unnoticed.
     pub(crate) fn protect(&mut self, page: u32) {
+        self.unpaged.protect(page);
         for (_, space) in &mut self.spaces {
             let Space { window, pages, frames, .. } = space;
             for &linear in frames.get(&page).into_iter().flatten() {
@@ -253,6 +261,9 @@ impl Shadow {
 
     /// Maps the page of `addr`, which the walk has found at `leaf`, and those around it that the guest has used before.
     pub(crate) fn map(&mut self, regs: &Paging, addr: Gva, leaf: &Leaf, write: bool) -> bool {
+        if !regs.on() {
+            return self.unpaged.map((leaf.gpa >> PAGE_SHIFT) as u32, write);
+        }
         if self.mapped > MOST_PAGES {
             self.drop_oldest();
         }

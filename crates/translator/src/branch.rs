@@ -11,6 +11,7 @@ use crate::operand::{self, HostMem, R11, R12};
 use crate::reencode::{Encoding, encode};
 use crate::stubs;
 use crate::tlb::Access;
+use crate::unit::{Exit, ExitKind, Fix};
 use dynasmrt::{DynasmApi, dynasm};
 use iced_x86::{Code, FlowControl, OpKind};
 use xlat86_decoder::Insn;
@@ -149,11 +150,14 @@ fn call_direct(e: &mut Emitter<'_>, insn: &Insn) -> Next {
         push_return(e, next);
         return Next::FallThrough;
     }
-    match called(e, target) {
+    match called(e, insn, target) {
         Some(Called::Thunk(reg)) => {
             // The thunk's own effect: the return address is stored and fetched again.
             e.source.depend(target);
             e.store_imm(e.stack(-4), next);
+            if e.is_far(target) {
+                e.check_thunk(target);
+            }
             dynasm!(e.buf ; .arch x64 ; mov Rd(reg), next as i32);
             return Next::FallThrough;
         }
@@ -190,11 +194,12 @@ enum Called {
 }
 
 /// See [`Called`].
-fn called(e: &mut Emitter<'_>, target: u32) -> Option<Called> {
+fn called(e: &mut Emitter<'_>, insn: &Insn, target: u32) -> Option<Called> {
     const ESP: u8 = 4;
     let mut code = [0; 4];
     // A replay of the block counts instructions, so there one must stay one.
-    if !e.config.extended || e.is_far(target) || e.source.peek(target, &mut code) < 4 {
+    let far = e.is_far(target);
+    if !e.config.extended || far && !may_fold(e, insn, target) || e.source.peek(target, &mut code) < 4 {
         return None;
     }
     // A comparison covers the unit's own bytes, and the call itself may write to the thunk.
@@ -205,10 +210,17 @@ fn called(e: &mut Emitter<'_>, target: u32) -> Option<Called> {
     let reg = modrm >> 3;
     match opcode {
         _ if modrm & 0xc7 != 4 || reg == ESP => None,
-        0x8b => Some(Called::Thunk(reg)),
-        0x89 => Some(Called::Retpoline(reg)),
+        // The check clobbers flags.
+        0x8b if !far || e.flags_are_dead() => Some(Called::Thunk(reg)),
+        0x89 if !far => Some(Called::Retpoline(reg)),
         _ => None,
     }
+}
+
+/// May a call at `insn` of a thunk on another page be folded, as far as can be told without reading it?
+fn may_fold(e: &Emitter<'_>, insn: &Insn, target: u32) -> bool {
+    let crosses = (insn.eip() ^ insn.next_eip().wrapping_sub(1)) >> 12 != 0;
+    !crosses && e.source.has_run(target) && !e.source.keeps_faulting(insn.eip())
 }
 
 fn call_indirect(e: &mut Emitter<'_>, insn: &Insn) -> Next {
@@ -247,7 +259,43 @@ fn ret(e: &mut Emitter<'_>, extra: i32) -> Next {
     Next::Elsewhere
 }
 
+/// A folded call's check, whose way out is to be emitted behind the unit's code.
+pub(crate) struct Fold {
+    /// Offset of the displacement that leads there.
+    jump: usize,
+    /// Offset of the jump table's entry that was found.
+    patch: usize,
+    target: u32,
+    eip: u32,
+    esp: i32,
+}
+
 impl Emitter<'_> {
+    /// Leaves unless the jump table's entry for the thunk at `target`, which is on another page, is what it was when that was last looked at. It
+    /// isn't once the page is mapped elsewhere, and never was at first.
+    fn check_thunk(&mut self, target: u32) {
+        dynasm!(self.buf ; .arch x64 ; mov r11d, target as i32 ; mov r10d, [r15 + r11 * 4]);
+        self.buf.align_patch(3);
+        dynasm!(self.buf ; .arch x64 ; cmp r10d, DWORD -1);
+        let patch = self.buf.pos() - 4;
+        self.buf.bytes.extend_from_slice(&[0x0f, 0x85, 0, 0, 0, 0]);
+        let jump = self.buf.pos() - 4;
+        self.folds.push(Fold { jump, patch, target, eip: self.insns[self.at].eip(), esp: self.esp });
+    }
+
+    /// Emits where the checks of folded calls leave.
+    pub(crate) fn emit_folds(&mut self) {
+        for f in core::mem::take(&mut self.folds) {
+            let to = self.buf.pos();
+            self.buf.set32(f.jump, (to - f.jump - 4) as u32);
+            stubs::leave(&mut self.buf);
+            let again = self.boundary_of(f.eip).expect("its boundary");
+            let fix = Fix { esp: f.esp, ..Fix::default() };
+            let kind = ExitKind::Thunk { target: f.target, patch: f.patch as u32, again, fix };
+            self.exits.push(Exit { site: self.buf.pos() as u32, eip: f.eip, kind });
+        }
+    }
+
     /// Loads 32 bits of guest memory into host register `reg`.
     pub(crate) fn load(&mut self, reg: u8, mem: HostMem) {
         self.access(0x8b, reg, mem, false);

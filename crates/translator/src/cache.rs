@@ -286,7 +286,7 @@ impl Cache {
     /// The second physical page of the unit that starts with `key`: it is one instruction, which crosses.
     #[must_use]
     pub fn second_page(&self, key: CodeKey) -> Option<u32> {
-        self.unit(*self.by_key.get(&key)?).pages.get(1).copied()
+        self.unit(*self.by_key.get(&key)?).second_page()
     }
 
     /// Describes the translation of `key`.
@@ -314,7 +314,7 @@ impl Cache {
         let Some((id, offset)) = self.find(key) else { return };
         if id < KEPT {
             if self.paged {
-                let second = self.unit(id).pages.get(1).copied();
+                let second = self.unit(id).second_page();
                 self.tables.publish(table, key, second, offset, global);
             } else {
                 // Pages are their own physical pages for ever.
@@ -366,7 +366,7 @@ impl Cache {
         self.stats.guest_bytes += u64::from(unit.len);
         self.stats.host_bytes += unit.code.len() as u64;
         let code = core::mem::take(&mut unit.code);
-        let boundaries = unit.marks.iter().filter(|m| m.boundary && m.exact).map(|m| m.host as usize);
+        let boundaries = unit.marks.iter().filter(|m| m.exact).map(|m| m.host as usize);
         self.arena.write(base as usize, &code, boundaries);
         let exits = core::mem::take(&mut unit.exits);
         let len = unit.len;
@@ -453,12 +453,18 @@ impl Cache {
         u.details.mark_at(at).map(Place::Inside)
     }
 
-    /// Arena offset of the start of the guest instruction in whose code host address `site` is, where the registers are still as they were there.
+    /// Arena offset of the start of the guest instruction in whose code host address `site` is, where the registers are still as they were there, or as
+    /// an instruction under way has them.
     pub fn boundary_at(&mut self, site: u64) -> Option<u32> {
         let offset = u32::try_from(site.checked_sub(self.arena.base())?).ok().filter(|&o| o >= STUBS_SIZE as u32)?;
         let id = self.unit_at(offset)?;
         let u = &*self.unit_mut(id);
-        u.details.mark_at(offset - u.base).filter(|m| m.boundary && !m.fix.pinned).map(|m| u.base + m.host)
+        let mark = u.details.mark_at(offset - u.base)?;
+        match (mark.boundary, mark.fix.pinned) {
+            (true, false) => Some(u.base + mark.host),
+            (false, true) => Some(u.base + u.details.entry(mark.eip)?),
+            _ => None,
+        }
     }
 
     /// What the unit that host address `site` is in translates.

@@ -3,7 +3,7 @@
 //! Rules every expansion keeps: loads and stores that can fault come before any guest register changes (or a [`Fix`] says how to repair
 //! it), flags change only as the guest instruction changes them, and only R8 to R11 are free.
 
-use crate::branch;
+use crate::branch::{self, Fold};
 use crate::buf::CodeBuf;
 use crate::checked::{self, Constant, Snapshot};
 use crate::esp;
@@ -52,6 +52,8 @@ pub(crate) struct PendingJump {
 pub(crate) struct Emitter<'a> {
     pub(crate) buf: CodeBuf,
     pub(crate) config: &'a Config,
+    /// The same, but that memory is reached by looking pages up.
+    pub(crate) looking_up: &'a Config,
     pub(crate) source: &'a mut dyn Source,
     pub(crate) insns: &'a [Insn],
     /// The mode that the code is for.
@@ -74,6 +76,8 @@ pub(crate) struct Emitter<'a> {
     jumps: Vec<PendingJump>,
     /// Slow ways of checked accesses.
     pub(crate) slow: Vec<Slow>,
+    /// Folded calls of thunks on other pages.
+    pub(crate) folds: Vec<Fold>,
     /// Look-ups that accesses share.
     pub(crate) groups: Groups,
     /// Code before this offset holds displacements that are settled already: it can't be moved.
@@ -138,9 +142,12 @@ fn emit_with(input: Input<'_>, source: &mut dyn Source, near: u32) -> Option<Uni
     let insns = if checked { &insns[..checked::span(insns)] } else { insns };
     let snapshot = checked.then(|| Snapshot::new(eip, insns, bytes, source.found_changed(eip)));
     let loads_immediates = snapshot.as_ref().is_some_and(Snapshot::loads);
+    // What some instructions do beside a window, too.
+    let looking_up = Config { address_form: AddressForm::Tlb, shared_checks: false, ..*config };
     let mut e = Emitter {
         buf: CodeBuf::default(),
         config,
+        looking_up: &looking_up,
         source,
         insns,
         mode,
@@ -155,6 +162,7 @@ fn emit_with(input: Input<'_>, source: &mut dyn Source, near: u32) -> Option<Uni
         lined: false,
         jumps: Vec::with_capacity(if checked { 0 } else { 8 }),
         slow: Vec::new(),
+        folds: Vec::new(),
         groups: Groups::default(),
         settled: 0,
         checked,
@@ -164,8 +172,6 @@ fn emit_with(input: Input<'_>, source: &mut dyn Source, near: u32) -> Option<Uni
     };
     e.buf.bytes.reserve(bytes.len() * if checked { 6 } else { 3 } + 256);
     let (targets, loop_heads) = branch::targets(insns);
-    // Host string instructions can't be told to use GS for EDI: beside a window, they look their pages up.
-    let looking_up = Config { address_form: AddressForm::Tlb, shared_checks: false, ..*config };
     // There most instructions stay what they are.
     let unchanged = config.address_form == AddressForm::Low && !loads_immediates;
     let windowed = config.paged && config.address_form == AddressForm::Gs;
@@ -176,9 +182,9 @@ fn emit_with(input: Input<'_>, source: &mut dyn Source, near: u32) -> Option<Uni
     for (i, insn) in insns.iter().enumerate() {
         e.at = i;
         let before_jcc = insns.get(i + 1).is_some_and(|n| n.iced.is_jcc_short_or_near());
-        let looks_up = windowed && (insn.kind == Kind::String || e.source.keeps_faulting(insn.eip()));
+        let looks_up = windowed && e.source.keeps_faulting(insn.eip());
         e.config = if looks_up { &looking_up } else { config };
-        let restarts = e.looks_up() && insn.kind == Kind::String && string::is_repeated(insn);
+        let restarts = config.paged && insn.kind == Kind::String && string::is_repeated(insn);
         if targets.contains(&insn.eip()) || before_jcc || restarts {
             // Jumps find ESP in R12, as does an instruction that goes on from its own start; and nothing may come between a compare and
             // its jump.
@@ -253,6 +259,11 @@ impl Emitter<'_> {
         // The bit offset counts before a 16-bit address is truncated; no host operand does both.
         let odd = operand::is_16_bit(&insn.iced) && is_bit_string(&insn.iced);
         if odd || self.unusable_segment(insn) {
+            return self.interpret(insn);
+        }
+        let divides = matches!(insn.iced.mnemonic(), Mnemonic::Div | Mnemonic::Idiv);
+        if divides && self.config.paged && self.source.keeps_faulting(insn.eip()) {
+            // A divide error of the host costs a signal.
             return self.interpret(insn);
         }
         self.check_segment(insn);
@@ -430,6 +441,15 @@ impl Emitter<'_> {
         self.marks.push(Mark { host, eip, fix, boundary: true, exact });
     }
 
+    /// Here, still in the code of the current instruction, the registers are the guest's as if it were about to begin, though not the host's:
+    /// code may be stopped, not entered.
+    pub(crate) fn mark_under_way(&mut self) {
+        let Some(last) = self.marks.last() else { return };
+        let fix = Fix { esp: self.esp, pinned: true, shadow: self.in_shadow(), ..Fix::default() };
+        let (host, eip, exact) = (self.buf.pos() as u32, last.eip, self.at >= self.stale_until);
+        self.marks.push(Mark { host, eip, fix, boundary: false, exact });
+    }
+
     /// Notes what guest ESP is more than R12 from here on, still in the code of the current instruction.
     pub(crate) fn mark_esp(&mut self) {
         let host = self.buf.pos() as u32;
@@ -548,6 +568,7 @@ impl Emitter<'_> {
     fn finish(mut self, eip: u32, len: u32) -> Option<Unit> {
         let body = self.buf.pos() as u32;
         self.emit_slow_ways();
+        self.emit_folds();
         for j in core::mem::take(&mut self.jumps) {
             let inside = self.emitted(j.target).filter(|_| !j.call);
             if j.short {

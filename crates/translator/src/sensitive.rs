@@ -143,6 +143,12 @@ pub(crate) fn emit(e: &mut Emitter<'_>, insn: &Insn, bytes: &[u8]) -> Next {
         {
             port(e, insn, i.op1_register().size() as u8, i.op_kind(0) == OpKind::Immediate8, true)
         }
+        Code::Int_imm8 if e.config.paged && e.config.extended => quick(e, insn, Quick::Int { vector: i.immediate8() }),
+        Code::Invlpg_m if supervisor(e) && e.config.extended => {
+            let mem = operand::prepare(&mut e.buf, i, e.esp);
+            operand::lea(&mut e.buf, R11, &mem);
+            quick(e, insn, Quick::Invlpg)
+        }
         Code::Int_imm8 if i.immediate8() == 0x80 && !e.config.paged => {
             let kind = ExitKind::SoftInt { vector: 0x80, next: insn.next_eip() };
             if e.config.extended && e.source.calls_out(insn.eip()) {

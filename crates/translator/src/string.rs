@@ -3,6 +3,11 @@
 //! With the address-size prefix they use ESI, EDI and ECX, wrap at 4 GB and are restartable per iteration, exactly
 //! as in 32-bit mode. Where accesses are checked, ESI and EDI become host addresses for the time of the instruction; a repeated one goes on
 //! page by page, each part an instruction that could have been interrupted there.
+//!
+//! Host string instructions can't be told to use GS for EDI. Beside a window, ESI and EDI become host addresses too, whose lower halves are the
+//! guest's all the time, because windows begin at multiples of 4 GB: so the instruction can be stopped or fault in its midst. Behind a window's end,
+//! where the guest's addresses wrap around, nothing is mapped. Long moves and fills look their pages up, though, since pages that appear in a window
+//! for their sake alone cost too much; without paging they are all there.
 
 use crate::config::AddressForm;
 use crate::emit::{Emitter, Next};
@@ -10,10 +15,12 @@ use crate::operand::HostMem;
 use crate::reencode::Parts;
 use crate::shape::shape_of;
 use crate::tlb::{Access, FLAGS, SPILL};
+use core::mem::offset_of;
 use dynasmrt::{DynasmApi, dynasm};
 use iced_x86::{OpKind, Register};
-use xlat86_arch::{Reg, eflags};
+use xlat86_arch::{Mode, Reg, eflags};
 use xlat86_decoder::Insn;
+use xlat86_host::Frame;
 
 /// Emits a string instruction.
 pub(crate) fn emit(e: &mut Emitter<'_>, insn: &Insn, bytes: &[u8]) -> Next {
@@ -22,13 +29,21 @@ pub(crate) fn emit(e: &mut Emitter<'_>, insn: &Insn, bytes: &[u8]) -> Next {
     let based = matches!(i.segment_prefix(), Register::FS | Register::GS);
     // 16-bit indexes and a source in a segment with a base are rare; ES:EDI can't be overridden, so in the GS form no string instruction reaches its
     // destination.
-    if narrow || based || e.config.address_form == AddressForm::Gs {
+    if narrow || based || e.config.address_form == AddressForm::Gs && !e.config.paged {
         return e.interpret(insn);
     }
-    if !e.looks_up() {
+    if e.config.address_form == AddressForm::Low {
         return e.plain(insn, bytes);
     }
     let s = Shape::new(&Parts::new(shape_of(insn.code()), bytes));
+    if !e.looks_up() {
+        if is_repeated(insn) && e.mode.has(Mode::PAGING) && s.uses_di && !s.compares {
+            short_or_long(e, insn, s);
+        } else {
+            windowed(e, insn, s);
+        }
+        return Next::FallThrough;
+    }
     if !is_repeated(insn) {
         once(e, s);
     } else if s.uses_di {
@@ -132,6 +147,57 @@ fn once(e: &mut Emitter<'_>, s: Shape) {
     }
 }
 
+/// Through the window, with or without repetition.
+fn windowed(e: &mut Emitter<'_>, insn: &Insn, s: Shape) {
+    dynasm!(e.buf ; .arch x64 ; mov r10, [r14 + WINDOW]);
+    if s.uses_si {
+        dynasm!(e.buf ; .arch x64 ; lea rsi, [rsi + r10]);
+    }
+    if s.uses_di {
+        dynasm!(e.buf ; .arch x64 ; lea rdi, [rdi + r10]);
+    }
+    if is_repeated(insn) {
+        e.mark_under_way();
+        s.execute(e, Some(repeat_prefix(insn)));
+    } else {
+        s.execute(e, None);
+    }
+    if s.uses_si {
+        dynasm!(e.buf ; .arch x64 ; mov esi, esi);
+    }
+    if s.uses_di {
+        dynasm!(e.buf ; .arch x64 ; mov edi, edi);
+    }
+}
+
+/// A repeated move or fill: through the window if it is short.
+fn short_or_long(e: &mut Emitter<'_>, insn: &Insn, s: Shape) {
+    /// log2 of the bytes from which on it is long.
+    const LONG: u8 = 9;
+    dynasm!(e.buf ; .arch x64 ; mov r11d, ecx ; mov r10d, i32::from(LONG - s.scale) ; shrx ecx, ecx, r10d);
+    // jrcxz over the jump to the long way
+    e.buf.bytes.extend_from_slice(&[0xe3, 5, 0xe9, 0, 0, 0, 0]);
+    let long = e.buf.pos();
+    dynasm!(e.buf ; .arch x64 ; mov ecx, r11d);
+    windowed(e, insn, s);
+    e.buf.bytes.extend_from_slice(&[0xe9, 0, 0, 0, 0]);
+    let end = e.buf.pos();
+    e.buf.set32(long - 4, (end - long) as u32);
+    dynasm!(e.buf ; .arch x64 ; mov ecx, r11d);
+    let config = core::mem::replace(&mut e.config, e.looking_up);
+    repeated(e, insn, s);
+    e.config = config;
+    let here = e.buf.pos();
+    e.buf.set32(end - 4, (here - end) as u32);
+}
+
+/// Offset in the frame of the window's base.
+const WINDOW: i32 = offset_of!(Frame, window) as i32;
+
+fn repeat_prefix(insn: &Insn) -> u8 {
+    if insn.iced.has_repne_prefix() { 0xf2 } else { 0xf3 }
+}
+
 /// ECX elements upwards: as many as lie in the pages that ESI and EDI are in, then on from the start.
 fn repeated(e: &mut Emitter<'_>, insn: &Insn, s: Shape) {
     let start = e.buf.pos();
@@ -185,7 +251,7 @@ fn repeated(e: &mut Emitter<'_>, insn: &Insn, s: Shape) {
     if s.uses_si {
         dynasm!(e.buf ; .arch x64 ; mov r8d, esi ; sub r8, r11 ; mov rsi, r11);
     }
-    s.execute(e, Some(if insn.iced.has_repne_prefix() { 0xf2 } else { 0xf3 }));
+    s.execute(e, Some(repeat_prefix(insn)));
     if s.uses_si {
         dynasm!(e.buf ; .arch x64 ; lea esi, [rsi + r8]);
     }

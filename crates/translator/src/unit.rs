@@ -38,7 +38,14 @@ pub trait Source {
         false
     }
 
-    /// Do accesses of the instruction at `eip` through a window keep faulting? Then it looks its pages up instead.
+    /// May the code at `eip`, on another page, be read with no effect on the guest, because the guest has run code there?
+    fn has_run(&self, eip: u32) -> bool {
+        let _ = eip;
+        false
+    }
+
+    /// Does the instruction at `eip` keep faulting? Then accesses that go through a window look their pages up instead, divisions are
+    /// interpreted, and calls aren't folded.
     fn keeps_faulting(&self, eip: u32) -> bool {
         let _ = eip;
         false
@@ -53,7 +60,7 @@ pub struct Fix {
     pub esp: i32,
     /// The general register (0 to 3) whose two low bytes are exchanged.
     pub swapped: Option<u8>,
-    /// Nothing, but code mustn't be entered here: it relies on what the instructions before have looked up.
+    /// Nothing, but code mustn't be entered here: it relies on what the instructions before have looked up, or the instruction is under way.
     pub pinned: bool,
     /// The instruction before holds interrupts off until this one has completed.
     pub shadow: bool,
@@ -70,7 +77,7 @@ pub struct Mark {
     pub fix: Fix,
     /// `host` is the start of the guest instruction: registers are exact but for `fix`.
     pub boundary: bool,
-    /// The status flags are exact too. Where they aren't, the guest overwrites them before it reads them.
+    /// The status flags are exact too, so that code may be stopped at `host`. Where they aren't, the guest overwrites them before it reads them.
     pub exact: bool,
 }
 
@@ -100,6 +107,13 @@ pub enum Quick {
         /// It is OUT.
         out: bool,
     },
+    /// INT n in a system.
+    Int {
+        /// n.
+        vector: u8,
+    },
+    /// INVLPG of the address that leaving passes on.
+    Invlpg,
 }
 
 /// Why translated code leaves at a site.
@@ -123,6 +137,18 @@ pub enum ExitKind {
         size: u16,
         /// Needs write permission.
         write: bool,
+    },
+    /// A call of a thunk on another page, which has been folded, and may not be what it was: its jump table's entry isn't the one in the 4 bytes
+    /// at `patch`.
+    Thunk {
+        /// Guest EIP of the thunk.
+        target: u32,
+        /// Offset of the entry in the unit's code.
+        patch: u32,
+        /// Where the call may be started again with the registers as they are (offset in the unit's code).
+        again: u32,
+        /// What makes registers those of the instruction's start.
+        fix: Fix,
     },
     /// The interpreter executes the instruction at this exit's EIP.
     Interpret,

@@ -234,7 +234,7 @@ fn through(exit: &xlat86_translator::Exit, site: u64, state: &mut CpuState, stat
             state.eip = exit.eip;
             Then::Interpret
         }
-        ExitKind::Access { fix, .. } => {
+        ExitKind::Access { fix, .. } | ExitKind::Thunk { fix, .. } => {
             stats.leave_access += 1;
             state.eip = exit.eip;
             apply(fix, state);

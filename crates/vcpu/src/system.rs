@@ -251,6 +251,9 @@ impl Vcpu {
             });
             note_fault(&mut self.state, &fault);
         }
+        if self.process.config().engine != Engine::Interp && self.deliver_at_once(event) {
+            return None;
+        }
         loop {
             let fault = match self.interp.deliver(&mut self.state, &mut self.mmu, &mut self.platform, event) {
                 Stop::Fault(fault) => fault,

@@ -219,6 +219,24 @@ impl Vcpu {
 
     /// Sees to it that the jump table in use is right for `mode` and the current address space.
     fn choose_space(&mut self, mode: Mode) {
+        self.see_forgotten();
+        let spaces = &mut self.system.as_mut().expect("a system's CPU").spaces;
+        let frame = self.frame.as_mut().expect("translating");
+        let cr3 = self.state.cr3;
+        if !spaces.is_current(mode, cr3) {
+            let chosen = spaces
+                .choose_at_once(mode, cr3)
+                .unwrap_or_else(|| spaces.choose(mode, cr3, self.process.cache().tables(), &self.mmu));
+            frame.use_returns(usize::from(mode.has(Mode::USER)), chosen.base, chosen.changed);
+            if chosen.changed {
+                frame.forget_crossings();
+            }
+        }
+    }
+
+    /// Withdraws what relied on mappings that the guest has invalidated.
+    #[inline]
+    fn see_forgotten(&mut self) {
         let spaces = &mut self.system.as_mut().expect("a system's CPU").spaces;
         let frame = self.frame.as_mut().expect("translating");
         if let Some(forgotten) = self.mmu.take_forgotten() {
@@ -227,16 +245,6 @@ impl Vcpu {
             }
             if spaces.forget(&forgotten, &mut self.process.cache()) {
                 frame.reset_all_returns();
-                frame.forget_crossings();
-            }
-        }
-        let cr3 = self.state.cr3;
-        if !spaces.is_current(mode, cr3) {
-            let chosen = spaces
-                .choose_at_once(mode, cr3)
-                .unwrap_or_else(|| spaces.choose(mode, cr3, self.process.cache().tables(), &self.mmu));
-            frame.use_returns(usize::from(mode.has(Mode::USER)), chosen.base, chosen.changed);
-            if chosen.changed {
                 frame.forget_crossings();
             }
         }
@@ -352,6 +360,28 @@ impl Vcpu {
                     self.state.eip = next;
                     Outside::Go
                 }
+                ExitKind::Quick { what: Quick::Invlpg, next } => {
+                    self.stats.leave_quick += 1;
+                    self.mmu.invalidate(Gva(target as u32));
+                    if self.see_forgotten_page(target as u32, next) {
+                        (offset, done) = ((site - arena.base()) as u32, Some(next));
+                        continue;
+                    }
+                    self.take_system_frame();
+                    self.state.eip = next;
+                    Outside::Go
+                }
+                ExitKind::Thunk { target, again, fix, .. } => {
+                    self.stats.leave_link += 1;
+                    if self.fold(site, target) {
+                        offset = (site - arena.base()) as u32 - exit.site + again;
+                        continue;
+                    }
+                    self.take_system_frame();
+                    apply(fix, &mut self.state);
+                    self.state.eip = exit.eip;
+                    Outside::Go
+                }
                 ExitKind::Quick { what, next } => {
                     self.stats.leave_quick += 1;
                     self.take_system_frame();
@@ -385,6 +415,42 @@ impl Vcpu {
             };
             return outside;
         }
+    }
+
+    /// Takes INVLPG's effect into account. False if the code that goes on at `eip` may be affected.
+    fn see_forgotten_page(&mut self, invalidated: u32, eip: u32) -> bool {
+        let near = |page: u32| page.wrapping_sub(eip >> 12) & 0xf_ffff <= 1;
+        if near(invalidated >> 12) || self.mmu.has_forgotten_more() {
+            return false;
+        }
+        self.see_forgotten();
+        true
+    }
+
+    /// Has the folded call that left at host address `site` rely on what its thunk at `target` is now. False when it has changed: the call is
+    /// translated anew, and not folded again.
+    fn fold(&mut self, site: u64, target: u32) -> bool {
+        let Some(key) = self.process.cache().key_at(site) else { return false };
+        let (evictions, Mode(mode)) = (self.process.evictions(), key.mode());
+        let eip = core::mem::replace(&mut self.state.eip, target);
+        let found = self.system_code(Mode(mode & !Mode::CAREFUL), Some(Connect::Table)).is_some();
+        let page = self.mmu.code_page(Gva(target));
+        self.state.eip = eip;
+        if self.process.evictions() != evictions {
+            return false;
+        }
+        let mut cache = self.process.cache();
+        if found && page.is_ok_and(|page| cache.fold(site, page)) {
+            return true;
+        }
+        if let Some(Place::Exit(exit)) = cache.place(site, true) {
+            self.system.as_mut().expect("a system's CPU").windows.give_up(exit.eip, key.page());
+        }
+        cache.retire_at(site);
+        drop(cache);
+        self.process.dropped();
+        self.stats.retranslated += 1;
+        false
     }
 
     /// What left with a call that returns to host address `site`.
@@ -525,6 +591,10 @@ impl Source for PagedCode<'_> {
 
     fn known(&self, eip: u32) -> bool {
         (eip ^ self.key.eip()) >> 12 == 0 && self.cache.starts_at(CodeKey::new(eip, self.key.page(), self.mode))
+    }
+
+    fn has_run(&self, eip: u32) -> bool {
+        self.mmu.has_run(eip >> 12)
     }
 
     fn keeps_faulting(&self, eip: u32) -> bool {

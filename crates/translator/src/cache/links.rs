@@ -1,9 +1,12 @@
 //! How translated code gets from unit to unit: chained jumps, and landings that were returned to from elsewhere.
 
-use super::{Cache, CodeKey, Link, Resident, UnitId};
+use super::{Cache, CodeKey, Link, Linkable, Resident, UnitId};
 use crate::kept::KEPT;
 use crate::stubs::{self, STUBS_SIZE, Stub};
 use crate::unit::{Exit, ExitKind};
+
+/// What no jump table's entry is.
+const NO_ENTRY: u32 = u32::MAX;
 
 impl Cache {
     /// Patches the jump that left at `site` to go to the translation of its target, if there is one.
@@ -23,6 +26,34 @@ impl Cache {
         };
         let patch = base + patch;
         self.link(Link { from, exit: exit as u32 }, to, patch);
+    }
+
+    /// Has the check that left at `site` expect the entry of its thunk, whose page is `page` now. False if the unit was made for another one.
+    pub fn fold(&mut self, site: u64, page: u32) -> bool {
+        let Some(offset) = site.checked_sub(self.arena.base()).and_then(|o| u32::try_from(o).ok()) else {
+            return false;
+        };
+        let Some(from) = self.unit_at(offset - 1) else { return false };
+        let u = &*self.unit_mut(from);
+        let Ok(exit) = u.exits.binary_search_by_key(&(offset - u.base), |x| x.exit.site) else { return false };
+        let Linkable { exit: Exit { kind: ExitKind::Thunk { target, patch, .. }, .. }, to: before } = u.exits[exit]
+        else {
+            return false;
+        };
+        let patch = u.base + patch;
+        let key = CodeKey::new(target, page, u.key.careless().mode());
+        if u.retired || !u.pages.contains(&page) {
+            return false;
+        }
+        let Some((to, offset)) = self.find(key) else { return false };
+        let link = Link { from, exit: exit as u32 };
+        if let Some(before) = before {
+            self.unit_mut(before).incoming.retain(|l| *l != link);
+        }
+        self.unit_mut(from).exits[exit].to = Some(to);
+        self.unit_mut(to).incoming.push(link);
+        self.arena.patch(patch as usize, offset);
+        true
     }
 
     /// What a direct jump to `target` from the unit `from` leads to.
@@ -52,6 +83,10 @@ impl Cache {
         let x = &mut u.exits[link.exit as usize];
         x.to = None;
         let Exit { site, kind, .. } = x.exit;
+        if let ExitKind::Thunk { patch, .. } = kind {
+            let patch = u.base + patch;
+            return self.arena.patch(patch as usize, NO_ENTRY);
+        }
         let (ExitKind::Link { patch, .. } | ExitKind::Careful { patch, .. }) = kind else {
             unreachable!("only links are chained")
         };

@@ -38,6 +38,14 @@ pub(crate) struct Resident {
     pub(crate) retired: bool,
 }
 
+impl Resident {
+    /// The physical page that the unit goes on on, if it crosses pages. Others that it depends on are thunks'.
+    pub(crate) fn second_page(&self) -> Option<u32> {
+        let crosses = (self.key.eip() & 0xfff) + self.len > 0x1000;
+        self.pages.get(1).copied().filter(|_| crosses)
+    }
+}
+
 /// An exit and, if it is a jump that has been patched, the unit that it reaches.
 #[derive(Clone, Copy)]
 pub(crate) struct Linkable {
