@@ -328,6 +328,44 @@ fn interrupts_wake_a_halted_cpu() {
     assert!(started.elapsed() >= Duration::from_millis(20), "twenty ticks of a millisecond");
 }
 
+/// testdata/kernels/clocks.S, assembled.
+fn clocks_kernel() -> PathBuf {
+    let (object, image) = (scratch("clocks.o"), scratch("clocks.img"));
+    let run = |program: &str, args: &[&str], to: &Path, from: &Path| {
+        let status = Command::new(program).args(args).arg("-o").arg(to).arg(from).status();
+        assert!(status.unwrap_or_else(|e| panic!("{program}: {e}")).success(), "{program} failed");
+    };
+    run("as", &["--32"], &object, &testdata().join("kernels/clocks.S"));
+    run("ld", &["-m", "elf_i386", "-Ttext=0x200000", "--oformat", "binary"], &image, &object);
+    fs::remove_file(object).unwrap();
+    image
+}
+
+#[test]
+fn instructions_are_the_clock_of_engines_that_count_them() {
+    let image = clocks_kernel();
+    let said = |args: &[&str]| {
+        let mut command = Command::new(XLAT86);
+        command.args(["boot", "--no-reboot", "--kernel", image.to_str().unwrap()]).args(args).stdin(Stdio::null());
+        let o = finish(Running::start(piped(command)));
+        (o.status.code(), String::from_utf8(o.stdout).unwrap(), String::from_utf8(o.stderr).unwrap())
+    };
+    // 2,003 instructions of 4 ns; 2,000,000 and a few of them at 3.579545 MHz; the rest of a tick of 10 ms; the year 2000. Always.
+    let expected = "00001f4c\n00006fdd\n00989711\n00000000\n";
+    for args in [&["--engine", "interp", "--clock", "instructions"][..], &["--engine", "lockstep"]] {
+        let (code, out, err) = said(args);
+        assert_eq!((code, out.as_str()), (Some(33), expected), "{args:?}: {err}");
+    }
+    for args in [&["--engine", "interp"][..], &["--engine", "dbt", "--clock", "host"]] {
+        let (code, out, err) = said(args);
+        assert_eq!(code, Some(33), "{args:?}: {err}");
+        assert!(out != expected && !out.ends_with("00000000\n"), "{args:?} follow the host's clock: {out}");
+    }
+    let (code, _, err) = said(&["--engine", "dbt", "--clock", "instructions"]);
+    assert!(code == Some(126) && err.contains("doesn't count"), "{err}");
+    fs::remove_file(image).unwrap();
+}
+
 #[test]
 fn a_triple_fault_is_a_reset() {
     // lidt [eax]: all zero there; int3

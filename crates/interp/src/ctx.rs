@@ -16,6 +16,9 @@ pub(crate) struct Ctx<'a> {
     pub(crate) cpu: &'a mut CpuState,
     pub(crate) mmu: &'a mut Mmu,
     pub(crate) platform: &'a mut dyn Platform,
+    /// Instructions retired before the current block, and where the block is.
+    retired: u64,
+    block: usize,
     pub(crate) model: &'static CpuModel,
     interrupt: &'a AtomicBool,
     /// `cpu.mode()`, kept by [`Ctx::mode_changed`].
@@ -50,6 +53,8 @@ impl<'a> Ctx<'a> {
             cpu,
             mmu,
             platform,
+            retired: 0,
+            block: 0,
             model,
             interrupt,
             mode: Mode::default(),
@@ -93,6 +98,19 @@ impl<'a> Ctx<'a> {
     #[inline]
     pub(crate) fn interrupted(&self) -> bool {
         self.interrupt.load(Ordering::Relaxed)
+    }
+
+    /// `block` is next, before which `retired` instructions were.
+    #[inline(always)]
+    pub(crate) fn begin(&mut self, block: &[Op], retired: u64) {
+        (self.block, self.retired) = (block.as_ptr().addr(), retired);
+    }
+
+    /// What the CPU is plugged into, which is told where in time `op` of the current block is.
+    pub(crate) fn outside(&mut self, op: &Op) -> &mut dyn Platform {
+        let before = (core::ptr::from_ref(op).addr() - self.block) / size_of::<Op>();
+        self.platform.retired(self.retired + before as u64);
+        self.platform
     }
 
     // --- Flags.

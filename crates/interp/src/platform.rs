@@ -27,6 +27,11 @@ pub trait Platform {
     fn port_out(&mut self, port: u16, size: u8, value: u32);
     /// The time stamp counter.
     fn tsc(&mut self) -> u64;
+    /// So many instructions were retired ([`crate::Interp::retired`]) before the one that comes here next: told before each use of a port, the time
+    /// stamp counter or an MSR of the surroundings.
+    fn retired(&mut self, insns: u64) {
+        let _ = insns;
+    }
     /// Rate of the time stamp counter, if CPUID is to tell.
     fn tsc_hz(&self) -> Option<u64> {
         None

@@ -45,6 +45,11 @@ impl Interp {
         self.retired
     }
 
+    /// What was executed since isn't to count (it is taken back), or something else has been executed in its place.
+    pub fn set_retired(&mut self, insns: u64) {
+        self.retired = insns;
+    }
+
     /// From now on stop with [`Stop::Window`] before an instruction at which an external interrupt could be delivered, or no longer.
     pub fn watch_window(&mut self, wanted: bool) {
         self.window = wanted;
@@ -87,6 +92,7 @@ impl Interp {
             };
             let most = if shadow || ctx.flag(RF) || ctx.debugging { 1 } else { left };
             let block = &block[..block.len().min(usize::try_from(most).unwrap_or(usize::MAX))];
+            ctx.begin(block, self.retired + (max_insns - left));
             let (done, result) = execute(&mut ctx, block);
             left -= done;
             if let Err(stop) = result {
@@ -124,7 +130,9 @@ impl Interp {
             Ok(op) => {
                 self.stepped = op.code;
                 before(ctx.cpu, unit_of(op.code) != Unit::Integer);
-                let (done, result) = execute(&mut ctx, &[op]);
+                let block = [op];
+                ctx.begin(&block, self.retired);
+                let (done, result) = execute(&mut ctx, &block);
                 self.retired += done;
                 result.err().unwrap_or(Stop::Budget)
             }

@@ -45,13 +45,18 @@ impl Doorbell {
         *self.rung() = false;
     }
 
-    /// Sleeps until a ring, or for `at_most`.
-    pub fn sleep(&self, at_most: Option<Nanos>) {
+    /// Sleeps until a ring, or for `at_most`. True after a ring.
+    pub fn sleep(&self, at_most: Option<Nanos>) -> bool {
         let asleep = |rung: &mut bool| !*rung;
-        match at_most {
-            None => drop(self.0.changed.wait_while(self.rung(), asleep)),
-            Some(n) => drop(self.0.changed.wait_timeout_while(self.rung(), Duration::from_nanos(n), asleep)),
-        }
+        let changed = &self.0.changed;
+        let guard = match at_most {
+            None => changed.wait_while(self.rung(), asleep).unwrap_or_else(PoisonError::into_inner),
+            Some(n) => {
+                let waited = changed.wait_timeout_while(self.rung(), Duration::from_nanos(n), asleep);
+                waited.unwrap_or_else(PoisonError::into_inner).0
+            }
+        };
+        *guard
     }
 }
 
@@ -130,13 +135,13 @@ mod tests {
     fn a_ring_ends_a_sleep_before_or_during_it() {
         let bell = Doorbell::default();
         bell.ring();
-        bell.sleep(None);
+        assert!(bell.sleep(None));
         bell.answer();
         let other = bell.clone();
         let ringer = std::thread::spawn(move || other.ring());
-        bell.sleep(Some(60 * SECOND));
+        assert!(bell.sleep(Some(60 * SECOND)));
         ringer.join().unwrap();
         bell.answer();
-        bell.sleep(Some(1));
+        assert!(!bell.sleep(Some(1)));
     }
 }

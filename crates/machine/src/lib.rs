@@ -27,6 +27,7 @@ pub mod virtio;
 
 pub use board::End;
 pub use boot::{Boot, BootError};
+pub use clock::TimeSource;
 pub use console::Sink;
 pub use control::{About, Answer, Control, Request};
 pub use doorbell::Doorbell;

@@ -2,7 +2,7 @@
 
 use crate::board::End;
 use crate::boot::{Boot, BootError};
-use crate::clock::{Nanos, SECOND};
+use crate::clock::{Clock, Nanos, SECOND, TSC_HZ, TimeSource, ticks};
 use crate::console::{Input, Output};
 use crate::control::{Control, Pending};
 use crate::pc::{Parts, Pc};
@@ -11,9 +11,10 @@ use crate::virtio::{Backend, Block, Console, Disk, Rng};
 use crate::{Doorbell, Report, Sink, acpi, doorbell::Alarm, tsc};
 use std::sync::mpsc::Receiver;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 use xlat86_host::signals;
 use xlat86_softmmu::PhysMemory;
-use xlat86_vcpu::{Config, Exit, Io, Process, Vcpu};
+use xlat86_vcpu::{Config, Engine, Exit, Io, Process, Vcpu};
 
 /// The CPU leaves guest code at least this often, so that output without an end of line shows.
 const HEARTBEAT: Nanos = SECOND / 50;
@@ -47,6 +48,8 @@ pub struct Options {
     pub report: Report,
     /// How the CPU runs.
     pub config: Config,
+    /// What makes guest time pass.
+    pub time: TimeSource,
     /// A reset ends the run.
     pub no_reboot: bool,
 }
@@ -65,6 +68,11 @@ pub enum Error {
         /// The host's answer.
         source: std::io::Error,
     },
+    /// Translated code doesn't count the guest's instructions.
+    #[error(
+        "instructions can't be the clock of translated code, which doesn't count them: use the interpreter or lockstep"
+    )]
+    Uncounted,
     /// The CPU couldn't be made.
     #[error(transparent)]
     Cpu(#[from] xlat86_vcpu::Error),
@@ -116,7 +124,10 @@ impl Machine {
         // Handlers of other threads' signals must not run on this thread while its stack pointer is the translated code's.
         let mask = signals::mask();
         signals::set_mask(u64::MAX);
-        let tsc_hz = self.made.hz();
+        let tsc_hz = match self.options.time {
+            TimeSource::Host => self.made.hz(),
+            TimeSource::Instructions => TSC_HZ,
+        };
         let end = loop {
             let end = Powered::on(&self.options, &self.input, &self.bell, tsc_hz).and_then(|p| p.run(&self.requests));
             if !matches!(end, Ok((End::Reset, _))) || self.options.no_reboot {
@@ -131,13 +142,19 @@ impl Machine {
 /// The devices, shared by the CPU's port accesses and the loop around it.
 struct Shared {
     pc: Pc,
-    alarm: Alarm,
+    /// Stops the CPU when a device has something to do; `None` where instructions are the clock, and the CPU is told after how many.
+    alarm: Option<Alarm>,
     bell: Doorbell,
     /// The loop knows that an interrupt waits: accesses needn't stop the CPU for it.
     noticed: bool,
 }
 
 impl Shared {
+    /// When the CPU is to leave guest code at the latest.
+    fn next(&self) -> Nanos {
+        self.pc.deadline().unwrap_or(Nanos::MAX).min(self.pc.clock.now() + HEARTBEAT)
+    }
+
     /// After an access: the CPU is to stop if there is something that its loop doesn't know.
     fn look(&mut self) {
         if self.pc.power.ended().is_some() || !self.noticed && self.pc.intr() {
@@ -150,6 +167,7 @@ impl Shared {
 struct Ports {
     shared: Arc<Mutex<Shared>>,
     tsc_hz: u64,
+    host_clock: bool,
 }
 
 fn lock(m: &Arc<Mutex<Shared>>) -> MutexGuard<'_, Shared> {
@@ -170,16 +188,34 @@ impl Io for Ports {
         let mut s = lock(&self.shared);
         // A timer that was set to an earlier time must not wait for the one that the alarm is set to.
         if s.pc.bus().write(port, size, value) {
-            let next = s.pc.deadline().unwrap_or(Nanos::MAX).min(s.pc.clock.now() + HEARTBEAT);
-            s.alarm.set(Some(next));
+            match &s.alarm {
+                Some(alarm) => alarm.set(Some(s.next())),
+                // The loop tells the CPU anew.
+                None => s.bell.stop_cpu(),
+            }
         }
         if s.pc.bus().has(port) {
             s.look();
         }
     }
 
+    fn retired(&mut self, insns: u64) {
+        lock(&self.shared).pc.clock.retired(insns);
+    }
+
+    fn tsc(&mut self) -> u64 {
+        match &lock(&self.shared).pc.clock {
+            clock if clock.counts_instructions() => ticks(clock.now(), self.tsc_hz),
+            _ => xlat86_host::tsc(),
+        }
+    }
+
     fn tsc_hz(&self) -> Option<u64> {
         Some(self.tsc_hz)
+    }
+
+    fn is_host_clock(&self) -> bool {
+        self.host_clock
     }
 
     fn read_msr(&mut self, msr: u32) -> Option<u64> {
@@ -194,6 +230,7 @@ impl Io for Ports {
 /// A machine that is switched on.
 pub(crate) struct Powered {
     shared: Arc<Mutex<Shared>>,
+    clock: Clock,
     pub(crate) memory: Arc<PhysMemory>,
     process: Arc<Process>,
     pub(crate) vcpu: Vcpu,
@@ -210,17 +247,27 @@ impl Powered {
             return Err(Error::TooManyDisks(options.disks.len()));
         }
         let memory = PhysMemory::new(options.ram_bytes).map_err(host("RAM"))?;
-        let pc = Pc::new(&memory, parts(options, input)).map_err(host("mapping RAM for devices"))?;
-        let alarm = Alarm::new(pc.clock, bell.clone()).map_err(host("the alarm's thread"))?;
+        let counted = options.time == TimeSource::Instructions;
+        if counted && options.config.engine == Engine::Dbt {
+            return Err(Error::Uncounted);
+        }
+        let clock = Clock::start(options.time);
+        let pc = Pc::new(&memory, parts(options, input), clock.clone()).map_err(host("mapping RAM for devices"))?;
+        let alarm = if counted {
+            None
+        } else {
+            Some(Alarm::new(clock.clone(), bell.clone()).map_err(host("the alarm's thread"))?)
+        };
         let shared = Arc::new(Mutex::new(Shared { pc, alarm, bell: bell.clone(), noticed: false }));
         let process = Process::system(memory.clone(), options.config.clone())?;
-        let mut vcpu = Vcpu::system(&process, Box::new(Ports { shared: shared.clone(), tsc_hz }))?;
+        let mut vcpu =
+            Vcpu::system(&process, Box::new(Ports { shared: shared.clone(), tsc_hz, host_clock: !counted }))?;
         bell.connect(vcpu.kicker());
         // The area is RAM in every machine that has a MiB of it; one that hasn't can't boot what looks for tables.
         let rsdp = acpi::write(&memory).unwrap_or(0);
         options.boot.load(&memory, vcpu.state_mut(), rsdp)?;
         let (bell, report, input) = (bell.clone(), options.report.clone(), input.clone());
-        Ok(Powered { shared, memory, process, vcpu, bell, report, input, paused: false })
+        Ok(Powered { shared, clock, memory, process, vcpu, bell, report, input, paused: false })
     }
 
     pub(crate) fn with_pc<T>(&self, f: impl FnOnce(&mut Pc) -> T) -> T {
@@ -251,6 +298,7 @@ impl Powered {
                 Some(exit) => exit,
                 None => self.vcpu.run(),
             };
+            self.clock.retired(self.vcpu.retired());
             match exit {
                 Exit::Interrupted | Exit::InterruptWindow => {}
                 Exit::Halt => self.idle(),
@@ -267,10 +315,17 @@ impl Powered {
 
     /// Lets devices do what is due, and gives the CPU an interrupt if one waits and it can take it.
     pub(crate) fn interrupts(&mut self) -> Option<Exit> {
+        self.clock.retired(self.vcpu.retired());
         let mut s = lock(&self.shared);
         s.pc.tick();
-        let next = s.pc.deadline().unwrap_or(Nanos::MAX).min(s.pc.clock.now() + HEARTBEAT);
-        s.alarm.set(Some(next));
+        let next = s.next();
+        if let Some(alarm) = &s.alarm {
+            alarm.set(Some(next));
+        }
+        if let Some(insns) = self.clock.insns_at(next) {
+            // Whatever devices want: time passes only if the CPU gets on.
+            self.vcpu.stop_at(insns.max(self.vcpu.retired() + 1));
+        }
         let waits = s.pc.intr();
         let take = waits && self.vcpu.interrupt_ready();
         s.noticed = waits && !take;
@@ -292,11 +347,18 @@ impl Powered {
                 return;
             }
             let now = s.pc.clock.now();
-            s.alarm.set(None);
+            if let Some(alarm) = &s.alarm {
+                alarm.set(None);
+            }
             s.pc.deadline().map(|t| t.saturating_sub(now))
         };
         if left != Some(0) {
-            self.bell.sleep(left);
+            let start = Instant::now();
+            let rung = self.bell.sleep(left);
+            let slept = start.elapsed().as_nanos() as Nanos;
+            // Whatever the host makes of it, a whole sleep is as long as was asked for.
+            let time = left.map_or(slept, |left| if rung { slept.min(left) } else { left });
+            self.clock.halted(time);
         }
     }
 }

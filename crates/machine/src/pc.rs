@@ -144,18 +144,18 @@ impl<D: Device> Device for Shared<D> {
 }
 
 impl Pc {
-    /// A PC around `memory`, just switched on.
-    pub fn new(memory: &Arc<PhysMemory>, parts: Parts) -> std::io::Result<Pc> {
-        let (lines, clock, power) = (Lines::new(), Clock::start(), Arc::new(Power::default()));
+    /// A PC around `memory`, just switched on, whose time is `clock`'s.
+    pub fn new(memory: &Arc<PhysMemory>, parts: Parts, clock: Clock) -> std::io::Result<Pc> {
+        let (lines, power) = (Lines::new(), Arc::new(Power::default()));
         let a20 = A20::new(memory.clone());
         let ram = memory.ram_bytes();
         let pic = Shared::new(Pic::new(lines.clone()));
         let keyboard = Shared::new(I8042::new(lines.connect(1), a20.clone(), power.clone()));
-        let pm = Shared::new(AcpiPm::new(lines.connect(acpi_pm::SCI), power.clone(), clock));
+        let pm = Shared::new(AcpiPm::new(lines.connect(acpi_pm::SCI), power.clone(), clock.clone()));
         let mut bus = Bus::new();
         bus.add(pic.again(), &pic::PORTS);
-        bus.add(Box::new(Pit::new(lines.connect(0), clock)), &[pit::PORTS, pit::SPEAKER..=pit::SPEAKER]);
-        bus.add(Box::new(Rtc::new(lines.connect(8), clock, ram)), &[rtc::PORTS]);
+        bus.add(Box::new(Pit::new(lines.connect(0), clock.clone())), &[pit::PORTS, pit::SPEAKER..=pit::SPEAKER]);
+        bus.add(Box::new(Rtc::new(lines.connect(8), clock.clone(), ram)), &[rtc::PORTS]);
         let one = |port| port..=port;
         bus.add(keyboard.again(), &[one(i8042::DATA), one(i8042::COMMAND)]);
         bus.add(Box::new(SystemControl::new(a20.clone(), power.clone())), &[one(system_control::PORT)]);
@@ -233,7 +233,7 @@ mod tests {
             virtio: vec![Box::new(Console::new(Input::default(), Output::nowhere())), Box::new(Rng)],
             fw_cfg: vec![("etc/test", vec![1, 2, 3])],
         };
-        Pc::new(&memory, parts).unwrap()
+        Pc::new(&memory, parts, Clock::start(crate::clock::TimeSource::Host)).unwrap()
     }
 
     #[test]

@@ -92,6 +92,8 @@ pub(crate) struct Lockstep {
     expected: CpuState,
     /// The guest's exception that ended the replay.
     fault: Option<Fault>,
+    /// Instructions that the interpreter has retired in the replay.
+    insns: u64,
     /// What the interpreter changed.
     changes: Vec<Change>,
     /// What page walks on behalf of translated code changed.
@@ -105,6 +107,7 @@ impl Lockstep {
             before: CpuState::linux_user(),
             expected: CpuState::linux_user(),
             fault: None,
+            insns: 0,
             changes: Vec::new(),
             walks: Vec::new(),
         }
@@ -279,6 +282,7 @@ impl Vcpu {
         if self.system.is_some() {
             self.mmu.start_watch();
         }
+        let retired = self.interp.retired();
         let ended = run(self);
         if self.system.is_some() {
             self.mmu.sync(&self.state);
@@ -298,15 +302,17 @@ impl Vcpu {
             if !block.float && self.xmm() != xmm {
                 return Err(format!("block at {:08x} changes vector registers\n", block.key.eip()));
             }
+            self.interp.set_retired(retired + l.insns);
             return Ok(ended);
         }
         // It may have left before the block's end: the instruction at EIP isn't translated for what it has turned out to do, or is where
         // something asynchronous has stopped it. What counts is the state there.
         if claim == Claim::Before {
             self.replay_part(l, block);
-            if self.bears_out(l, block, claim) {
-                return Ok(ended);
-            }
+        }
+        self.interp.set_retired(retired + l.insns);
+        if self.bears_out(l, block, claim) {
+            return Ok(ended);
         }
         match self.report(l, block, claim) {
             Some(text) => Err(text),
@@ -315,14 +321,14 @@ impl Vcpu {
     }
 
     /// What the interpreter makes of `l.before` in `insns` instructions, and of a string instruction behind them repeated `times`: into
-    /// `l.expected` and `l.changes`. `places` learn what is there then. Afterwards state and memory are as before.
+    /// `l.expected` and `l.changes`. `places` learn what is there then. Afterwards state and memory are as before, and nothing counts as retired.
     fn replay(&mut self, l: &mut Lockstep, block: Known, insns: u64, times: Option<u32>, places: &mut [Change]) {
         copy(&mut self.state, &l.before, block.float);
         let windowed = self.state.cpl == 3 && block.key.mode().has(Mode::WINDOW);
         self.interp.watch_window(false);
         self.mmu.sync(&self.state);
         self.mmu.start_replay(windowed);
-        let never = AtomicBool::new(false);
+        let (never, retired) = (AtomicBool::new(false), self.interp.retired());
         let mut stop = self.interp.run(&mut self.state, &mut self.mmu, &mut self.platform, &never, insns);
         if let (Some(times), Stop::Budget) = (times, stop) {
             let (eip, count) = (self.state.eip, self.state.reg(Reg::Ecx));
@@ -332,6 +338,8 @@ impl Vcpu {
             self.state.set_reg(Reg::Ecx, left);
             self.state.eip = eip;
         }
+        l.insns = self.interp.retired() - retired;
+        self.interp.set_retired(retired);
         self.mmu.note(places);
         let guests = !self.mmu.was_barred() && self.mmu.take_code_write().is_none();
         l.fault = if let Stop::Fault(fault) = stop { Some(fault).filter(|_| guests) } else { None };

@@ -41,6 +41,10 @@ pub trait Io {
     fn port_in(&mut self, port: u16, size: u8) -> u32;
     /// Writes the low `size` (1, 2 or 4) bytes of `value` to I/O port `port`.
     fn port_out(&mut self, port: u16, size: u8, value: u32);
+    /// Where the guest is in its course: so many instructions ([`crate::Vcpu::retired`]) came before the one that comes here next.
+    fn retired(&mut self, insns: u64) {
+        let _ = insns;
+    }
     /// The time stamp counter.
     fn tsc(&mut self) -> u64 {
         xlat86_host::tsc()
@@ -102,6 +106,11 @@ impl Platform for Surroundings {
     fn port_out(&mut self, port: u16, size: u8, value: u32) {
         if let Some(io) = &mut self.io {
             io.port_out(port, size, value);
+        }
+    }
+    fn retired(&mut self, insns: u64) {
+        if let Some(io) = &mut self.io {
+            io.retired(insns);
         }
     }
     fn tsc(&mut self) -> u64 {

@@ -61,6 +61,8 @@ pub(crate) struct System {
     pub(crate) windows: window::Windows,
     /// How often each instruction was stepped over, by its code.
     pub(crate) stepped: Vec<u64>,
+    /// [`Vcpu::stop_at`].
+    stop_at: u64,
     /// The changes of physical memory that have been attended to.
     memory_seen: u64,
 }
@@ -84,6 +86,7 @@ impl Vcpu {
             kicker,
             nmi_pending: false,
             window_wanted: false,
+            stop_at: u64::MAX,
             memory_seen: memory.changes(),
             spaces: spaces::Spaces::new(),
             memo: crate::quick::Memo::new(),
@@ -117,6 +120,31 @@ impl Vcpu {
     pub fn want_window(&mut self, wanted: bool) {
         self.system_mut().window_wanted = wanted;
         self.interp.watch_window(wanted);
+    }
+
+    /// Guest instructions executed so far. Only the interpreter and lockstep count them; a repeated string instruction counts once, in lockstep
+    /// each slice of one.
+    #[must_use]
+    pub fn retired(&self) -> u64 {
+        self.interp.retired()
+    }
+
+    /// [`Vcpu::run`] returns [`Exit::Interrupted`] once `insns` instructions have been executed in all, or (lockstep) at the end of the run of code that
+    /// has reached that number. Not for engines that don't count.
+    pub fn stop_at(&mut self, insns: u64) {
+        self.system_mut().stop_at = insns;
+    }
+
+    /// Instructions left to [`Vcpu::stop_at`].
+    fn left_to_run(&self) -> u64 {
+        let counts = self.process.config().engine != Engine::Dbt;
+        let stop_at = self.system.as_ref().filter(|_| counts).map_or(u64::MAX, |s| s.stop_at);
+        stop_at.saturating_sub(self.interp.retired())
+    }
+
+    /// Has that number been reached?
+    pub(crate) fn is_time_up(&self) -> bool {
+        self.left_to_run() == 0
     }
 
     /// Delivers external interrupt `vector`; only when [`Vcpu::interrupt_ready`]. `None` unless that ended in a shutdown.
@@ -173,9 +201,9 @@ impl Vcpu {
             }
             process.world.go_inside(&self.me);
             self.see_changes();
-            let stop = with_pending(|flag| {
-                self.interp.run(&mut self.state, &mut self.mmu, &mut self.platform, flag, u64::MAX)
-            });
+            let left = self.left_to_run();
+            let stop =
+                with_pending(|flag| self.interp.run(&mut self.state, &mut self.mmu, &mut self.platform, flag, left));
             process.world.come_out(&self.me);
             if let Some(exit) = self.settle(stop) {
                 return exit;
@@ -189,9 +217,9 @@ impl Vcpu {
         self.see_memory();
         let state = &self.state;
         let (shadow, masked, halted) = (state.interrupt_shadow, state.nmi_masked, state.halted);
-        let ready = self.interrupt_ready();
+        let (ready, time_up) = (self.interrupt_ready(), self.is_time_up());
         let system = self.system_mut();
-        if system.kicker.kicked.swap(false, Ordering::SeqCst) || Vcpu::pending() {
+        if system.kicker.kicked.swap(false, Ordering::SeqCst) || Vcpu::pending() || time_up {
             return Some(Exit::Interrupted);
         }
         if system.nmi_pending && !masked && !shadow {

@@ -58,6 +58,9 @@ impl Vcpu {
         let mut careful = 0;
         let mut cross = None;
         loop {
+            if self.lockstep.is_some() && self.is_time_up() {
+                return None;
+            }
             let outside = if self.state.interrupt_shadow {
                 // What holds interrupts off lasts for one instruction, after which somebody has to look.
                 Outside::Interpret
@@ -543,7 +546,7 @@ impl Vcpu {
     /// Has the instruction just executed made something possible that [`Vcpu::attend`] has to see to?
     fn must_attend(&self) -> bool {
         let awaited = self.system.as_ref().is_some_and(|s| s.window_wanted || s.nmi_pending);
-        awaited || self.state.halted
+        awaited || self.state.halted || self.is_time_up()
     }
 }
 

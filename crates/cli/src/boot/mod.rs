@@ -13,8 +13,8 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex, PoisonError};
 pub(crate) use terminal::restore as restore_terminal;
-use xlat86_machine::{Boot, Disk, DiskError, End, Error, Machine, Mode, Options, Terminal};
-use xlat86_vcpu::{MmuMode, Sink, Tracing};
+use xlat86_machine::{Boot, Disk, DiskError, End, Error, Machine, Mode, Options, Terminal, TimeSource};
+use xlat86_vcpu::{Engine, MmuMode, Sink, Tracing};
 
 /// Status of a shell that can't execute what it was told to.
 const CANNOT_BOOT: u8 = 126;
@@ -75,6 +75,9 @@ pub(crate) struct BootCommand {
     /// How guest memory is reached
     #[arg(long, value_enum, default_value_t = Mmu::Auto)]
     mmu: Mmu,
+    /// What makes guest time pass [default: host; instructions with --engine lockstep]
+    #[arg(long, value_enum)]
+    clock: Option<ClockName>,
     /// What to trace
     #[arg(long, value_enum, value_name = "WHAT", value_delimiter = ',')]
     trace: Vec<Trace>,
@@ -101,6 +104,14 @@ enum Mmu {
     Shadow,
     /// Shadow page tables where they pay
     Auto,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum ClockName {
+    /// The host's clock
+    Host,
+    /// The guest's instructions: the same ones always find the same time (not with the translator, which doesn't count them)
+    Instructions,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -224,6 +235,13 @@ impl BootCommand {
             },
             output: Arc::new(Mutex::new(std::io::stdout())),
             report: Arc::new(|text| terminal::say(&format!("xlat86: {text}\n"))),
+            time: match self.clock {
+                Some(ClockName::Host) => TimeSource::Host,
+                Some(ClockName::Instructions) => TimeSource::Instructions,
+                // By the host's clock ticks of the timer would come faster than they are dealt with.
+                None if config.engine == Engine::Lockstep => TimeSource::Instructions,
+                None => TimeSource::Host,
+            },
             config,
             no_reboot: self.no_reboot,
         }

@@ -44,7 +44,7 @@ fn r#in<T: Width>(ctx: &mut Ctx<'_>, op: &Op) -> Exec {
     let port = port(ctx, op, op.b);
     ctx.require_io(port, T::SIZE as u32)?;
     ctx.note_io(port, T::SIZE as u32);
-    let v = ctx.platform.port_in(port, T::SIZE as u8);
+    let v = ctx.outside(op).port_in(port, T::SIZE as u8);
     ctx.set_gpr::<T>(0, v);
     Ok(())
 }
@@ -53,7 +53,8 @@ fn out<T: Width>(ctx: &mut Ctx<'_>, op: &Op) -> Exec {
     let port = port(ctx, op, op.a);
     ctx.require_io(port, T::SIZE as u32)?;
     ctx.note_io(port, T::SIZE as u32);
-    ctx.platform.port_out(port, T::SIZE as u8, ctx.gpr::<T>(0));
+    let value = ctx.gpr::<T>(0);
+    ctx.outside(op).port_out(port, T::SIZE as u8, value);
     // The port may have been that of the A20 gate.
     ctx.mmu.sync(ctx.cpu);
     Ok(())

@@ -193,7 +193,7 @@ fn ins<T: Width>(ctx: &mut Ctx<'_>, op: &Op) -> Exec {
         let at = ctx.linear(Seg::Es, ctx.destination_offset(op), T::SIZE as u32, crate::memory::Access::Write)?;
         ctx.mmu.probe_write(at, T::SIZE as u32)?;
         ctx.note_io(port, T::SIZE as u32);
-        let v = ctx.platform.port_in(port, T::SIZE as u8);
+        let v = ctx.outside(op).port_in(port, T::SIZE as u8);
         ctx.mmu.write(at, T::low(v))?;
         let step = ctx.step::<T>();
         ctx.advance(op, Reg::Edi, step);
@@ -207,7 +207,7 @@ fn outs<T: Width>(ctx: &mut Ctx<'_>, op: &Op) -> Exec {
     ctx.repeat(op, false, |ctx| {
         let v: T = ctx.read(op.mem.seg, ctx.source_offset(op))?;
         ctx.note_io(port, T::SIZE as u32);
-        ctx.platform.port_out(port, T::SIZE as u8, v.into());
+        ctx.outside(op).port_out(port, T::SIZE as u8, v.into());
         let step = ctx.step::<T>();
         ctx.advance(op, Reg::Esi, step);
         Ok(())

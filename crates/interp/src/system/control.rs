@@ -59,11 +59,11 @@ fn tsc_leaf(ctx: &Ctx<'_>, leaf: u32, subleaf: u32) -> Option<[u32; 4]> {
     }
 }
 
-fn rdtsc(ctx: &mut Ctx<'_>, _: &Op) -> Exec {
+fn rdtsc(ctx: &mut Ctx<'_>, op: &Op) -> Exec {
     if ctx.cpu.cr4 & cr4::TSD != 0 {
         ctx.require_cpl0()?;
     }
-    let t = ctx.platform.tsc().wrapping_add(ctx.cpu.msr.tsc_offset);
+    let t = ctx.outside(op).tsc().wrapping_add(ctx.cpu.msr.tsc_offset);
     ctx.set_gpr::<u32>(0, t as u32);
     ctx.set_gpr::<u32>(2, (t >> 32) as u32);
     Ok(())
@@ -105,12 +105,12 @@ mod msr {
     pub(super) const TSC_AUX: u32 = 0xc000_0103;
 }
 
-fn rdmsr(ctx: &mut Ctx<'_>, _: &Op) -> Exec {
+fn rdmsr(ctx: &mut Ctx<'_>, op: &Op) -> Exec {
     ctx.require_cpl0()?;
-    let m = &ctx.cpu.msr;
+    let m = ctx.cpu.msr;
     let n = ctx.gpr::<u32>(1);
     let v = match n {
-        msr::TSC => ctx.platform.tsc().wrapping_add(m.tsc_offset),
+        msr::TSC => ctx.outside(op).tsc().wrapping_add(m.tsc_offset),
         // Nothing else moves the counter (SDM vol. 3B, 18.17.3).
         msr::TSC_ADJUST if told_rate(ctx).is_some() => m.tsc_offset,
         msr::APIC_BASE => m.apic_base,
@@ -119,14 +119,14 @@ fn rdmsr(ctx: &mut Ctx<'_>, _: &Op) -> Exec {
         msr::SYSENTER_EIP => m.sysenter_eip.into(),
         msr::PAT => m.pat,
         msr::EFER => m.efer.into(),
-        _ => ctx.platform.read_msr(n).ok_or(Fault::gp(0))?,
+        _ => ctx.outside(op).read_msr(n).ok_or(Fault::gp(0))?,
     };
     ctx.set_gpr::<u32>(0, v as u32);
     ctx.set_gpr::<u32>(2, (v >> 32) as u32);
     Ok(())
 }
 
-fn wrmsr(ctx: &mut Ctx<'_>, _: &Op) -> Exec {
+fn wrmsr(ctx: &mut Ctx<'_>, op: &Op) -> Exec {
     ctx.require_cpl0()?;
     let v = u64::from(ctx.gpr::<u32>(2)) << 32 | u64::from(ctx.gpr::<u32>(0));
     let n = ctx.gpr::<u32>(1);
@@ -134,7 +134,10 @@ fn wrmsr(ctx: &mut Ctx<'_>, _: &Op) -> Exec {
     let m = &mut ctx.cpu.msr;
     match n {
         msr::TSC_ADJUST if adjustable => m.tsc_offset = v,
-        msr::TSC => m.tsc_offset = v.wrapping_sub(ctx.platform.tsc()),
+        msr::TSC => {
+            let now = ctx.outside(op).tsc();
+            ctx.cpu.msr.tsc_offset = v.wrapping_sub(now);
+        }
         msr::APIC_BASE => m.apic_base = v,
         msr::SYSENTER_CS => m.sysenter_cs = v as u32,
         msr::SYSENTER_ESP => m.sysenter_esp = v as u32,
@@ -144,7 +147,7 @@ fn wrmsr(ctx: &mut Ctx<'_>, _: &Op) -> Exec {
         msr::PAT => m.pat = v,
         msr::EFER if v & !u64::from(xlat86_arch::efer::NXE) != 0 => return Err(Fault::gp(0).into()),
         msr::EFER => m.efer = v as u32,
-        _ => ctx.platform.write_msr(n, v).ok_or(Fault::gp(0))?,
+        _ => ctx.outside(op).write_msr(n, v).ok_or(Fault::gp(0))?,
     }
     ctx.mode_changed();
     Ok(())

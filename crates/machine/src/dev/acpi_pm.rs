@@ -118,12 +118,13 @@ impl Device for AcpiPm {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::clock::TimeSource;
     use crate::irq::Lines;
 
     fn pm() -> (Arc<Lines>, Arc<Power>, AcpiPm) {
         let (lines, power) = (Lines::new(), Arc::new(Power::default()));
         let sci = lines.connect(SCI);
-        (lines, power.clone(), AcpiPm::new(sci, power, Clock::start()))
+        (lines, power.clone(), AcpiPm::new(sci, power, Clock::start(TimeSource::Host)))
     }
 
     #[test]

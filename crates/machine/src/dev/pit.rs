@@ -1,6 +1,6 @@
 //! The Intel 8254 interval timer: ports 0x40 to 0x43, and the speaker and gate bits of port 0x61.
 //!
-//! Counters are functions of the host's monotonic clock; nothing counts down. Channel 0 drives IRQ 0. Ticks that the
+//! Counters are functions of guest time; nothing counts down. Channel 0 drives IRQ 0. Ticks that the
 //! guest was too slow to take are owed to it: they are delivered at twice the rate once it takes them again, so that a
 //! kernel that counts ticks keeps the right time under load. At most a second's worth is owed, so that a machine that
 //! was stopped doesn't see a storm.
@@ -304,7 +304,7 @@ mod tests {
     fn pit() -> (Arc<Lines>, Pit) {
         let lines = Lines::new();
         let irq = lines.connect(0);
-        (lines, Pit::new(irq, clock::Clock::start()))
+        (lines, Pit::new(irq, clock::Clock::start(clock::TimeSource::Host)))
     }
 
     fn count(pit: &mut Pit, channel: u16, mode: u8, n: u16, now: Nanos) {

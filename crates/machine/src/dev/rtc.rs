@@ -1,11 +1,10 @@
 //! The MC146818 real-time clock with its CMOS memory: index at port 0x70, data at 0x71.
 //!
-//! Time of day is the host's, plus whatever the guest has set it ahead or back. Registers are computed when they are read.
+//! Time of day is the host's (a fixed one where the guest's instructions are the clock), plus whatever the guest has set it ahead or back. Registers are computed when they are read.
 
 use crate::clock::{self, Clock, Nanos, SECOND};
 use crate::dev::Device;
 use crate::irq::Line;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 /// Index and data.
 pub const PORTS: std::ops::RangeInclusive<u16> = 0x70..=0x71;
@@ -72,10 +71,9 @@ pub struct Rtc {
 }
 
 impl Rtc {
-    /// A clock that shows the host's time (UTC), and how much RAM there is.
+    /// A clock that shows `clock`'s time of day (UTC), and how much RAM there is.
     #[must_use]
     pub fn new(irq: Line, clock: Clock, ram_bytes: u64) -> Rtc {
-        let host = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_nanos() as i128);
         let mut cmos = [0; 128];
         cmos[usize::from(REG_A)] = 0x26;
         cmos[usize::from(REG_B)] = B_24H;
@@ -85,7 +83,7 @@ impl Rtc {
         word(0x17, (ram_bytes.saturating_sub(1 << 20)) >> 10);
         word(0x30, (ram_bytes.saturating_sub(1 << 20)) >> 10);
         word(0x34, (ram_bytes.saturating_sub(16 << 20)) >> 16);
-        let epoch = host - i128::from(clock.now());
+        let epoch = i128::from(clock.epoch());
         Rtc { index: 0, cmos, epoch, stopped: None, done: 0, irq, clock }
     }
 
@@ -288,7 +286,7 @@ mod tests {
     fn rtc() -> (Arc<Lines>, Rtc) {
         let lines = Lines::new();
         let irq = lines.connect(8);
-        let mut rtc = Rtc::new(irq, Clock::start(), 64 << 20);
+        let mut rtc = Rtc::new(irq, Clock::start(clock::TimeSource::Host), 64 << 20);
         // 2000-02-29 23:59:58 UTC at power on.
         rtc.epoch = 951_868_798 * i128::from(SECOND);
         (lines, rtc)

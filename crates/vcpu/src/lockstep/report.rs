@@ -63,7 +63,7 @@ impl Vcpu {
         let (a, b) = (a.eflags, b.eflags);
         if a != b {
             let replaced = if claim == Claim::Before { self.replaced_flags(block) } else { 0 };
-            let defined = !self.undefined_flags(block) & !replaced;
+            let defined = !self.undefined_flags(block, claim) & !replaced;
             differ(&mut out, "eflags", &Hex((a & defined).into()), &Hex((b & defined).into()));
         }
         for c in &l.changes {
@@ -85,9 +85,11 @@ impl Vcpu {
         if next.is_some_and(|i| i.code() == Code::Popfd) { eflags::STATUS } else { 0 }
     }
 
-    /// Status flags that the manual leaves undefined after `block`.
-    fn undefined_flags(&mut self, block: Known) -> u32 {
-        self.decoded(block).insns.iter().fold(0, |undefined, insn| {
+    /// Status flags that the manual leaves undefined after `block`, or as much of it as `claim` says.
+    fn undefined_flags(&mut self, block: Known, claim: Claim) -> u32 {
+        let (insns, eip) = (self.decoded(block).insns, self.state.eip);
+        let left_at = insns.iter().position(|i| i.eip() == eip).filter(|_| claim != Claim::Whole);
+        insns[..left_at.unwrap_or(insns.len())].iter().fold(0, |undefined, insn| {
             let i = &insn.iced;
             let settled = i.rflags_written() | i.rflags_cleared() | i.rflags_set();
             (undefined & !to_eflags(settled)) | to_eflags(i.rflags_undefined())
