@@ -214,8 +214,12 @@ impl Process {
 
     /// Keeps translations for later runs, if there are new ones. To be called when the guest ends.
     pub fn keep_code(&self) {
-        if let Some(mut images) = self.images() {
-            images.keep(&self.cache());
+        if self.images.is_some() {
+            // In the order of [`Process::adopt`].
+            let cache = self.cache();
+            if let Some(mut images) = self.images() {
+                images.keep(&cache);
+            }
         }
     }
 
@@ -239,6 +243,7 @@ impl Process {
             let _code = self.space().lock_code();
             let _heat = self.heat();
             let _images = self.images();
+            let _call_outs = self.call_outs();
             fork()
         })
     }
