@@ -82,14 +82,6 @@ impl Line {
     }
 }
 
-impl vm_superio::Trigger for Line {
-    type E = std::convert::Infallible;
-    fn trigger(&self) -> Result<(), Self::E> {
-        self.pulse();
-        Ok(())
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
