@@ -301,6 +301,37 @@ pub(crate) fn vfork(flags: i32, child: &mut dyn FnMut() -> i32) -> Result<u32, E
     if pid < 0 { Err(Errno::last()) } else { Ok(pid as u32) }
 }
 
+/// Runs `f` on a new, detached thread with a stack of `stack` bytes.
+///
+/// Not by the standard library, which takes a lock of its own whenever a thread of its making begins or ends: in the child of a fork that
+/// struck meanwhile, it would stay locked. The C library's fork sees to those of its threads.
+pub(crate) fn spawn(stack: usize, f: impl FnOnce() + Send + 'static) -> Result<(), Errno> {
+    type Main = Box<dyn FnOnce() + Send>;
+    extern "C" fn enter(arg: *mut libc::c_void) -> *mut libc::c_void {
+        // SAFETY: the box that `spawn` has given away, to this thread alone.
+        let f = unsafe { Box::from_raw(arg.cast::<Main>()) };
+        f();
+        std::ptr::null_mut()
+    }
+    let arg: *mut Main = Box::into_raw(Box::new(Box::new(f)));
+    // SAFETY: the attributes are initialised before they are used and live until the thread is made; `enter` takes `arg` over if it is.
+    let error = unsafe {
+        let (mut thread, mut attr) = (std::mem::zeroed(), std::mem::zeroed());
+        libc::pthread_attr_init(&mut attr);
+        libc::pthread_attr_setstacksize(&mut attr, stack);
+        libc::pthread_attr_setdetachstate(&mut attr, libc::PTHREAD_CREATE_DETACHED);
+        let error = libc::pthread_create(&mut thread, &attr, enter, arg.cast());
+        libc::pthread_attr_destroy(&mut attr);
+        error
+    };
+    if error != 0 {
+        // SAFETY: no thread has taken it.
+        drop(unsafe { Box::from_raw(arg) });
+        return Err(Errno::new(error));
+    }
+    Ok(())
+}
+
 struct Stack(*mut libc::c_void, usize);
 
 impl Stack {

@@ -243,6 +243,7 @@ impl Process {
             let _code = self.space().lock_code();
             let _heat = self.heat();
             let _images = self.images();
+            let _call_outs = self.call_outs();
             fork()
         })
     }
