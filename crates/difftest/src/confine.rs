@@ -436,7 +436,7 @@ fn is_harmless(i: &Instruction) -> bool {
             | M::Rdgsbase
             | M::Swapgs
     );
-    let vex = i.encoding() != iced_x86::EncodingKind::Legacy && !matches!(i.mnemonic(), M::Pext | M::Pdep);
+    let vex = i.encoding() != iced_x86::EncodingKind::Legacy && !matches!(i.mnemonic(), M::Pext | M::Pdep | M::Shrx);
     let segment =
         i.op_kinds().enumerate().any(|(n, k)| k == OpKind::Register && i.op_register(n as u32).is_segment_register());
     !(system || vex || segment || i.is_privileged())
