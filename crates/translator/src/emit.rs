@@ -12,6 +12,7 @@ use crate::group::Groups;
 use crate::line;
 use crate::operand;
 use crate::reencode::{self, reencode};
+use crate::replayed;
 use crate::shape::shape_of;
 use crate::stack;
 use crate::stubs;
@@ -140,6 +141,7 @@ pub(crate) fn emit(input: Input<'_>, source: &mut dyn Source) -> Unit {
 fn emit_with(input: Input<'_>, source: &mut dyn Source, near: u32) -> Option<Unit> {
     let Input { eip, insns, bytes, mode, checked, config } = input;
     let insns = if checked { &insns[..checked::span(insns)] } else { insns };
+    let insns = if config.extended { insns } else { &insns[..replayed::span(insns)] };
     let snapshot = checked.then(|| Snapshot::new(eip, insns, bytes, source.found_changed(eip)));
     let loads_immediates = snapshot.as_ref().is_some_and(Snapshot::loads);
     // What some instructions do beside a window, too.
@@ -413,6 +415,11 @@ impl Emitter<'_> {
     /// leaves all the same, that is known.
     pub(crate) fn hold_off_interrupts(&mut self) {
         self.shadowed = self.at + 1;
+        self.no_stop_next();
+    }
+
+    /// Translated code isn't to be stopped before the next instruction has run.
+    pub(crate) fn no_stop_next(&mut self) {
         self.stale_until = self.stale_until.max(self.at + 2);
     }
 

@@ -315,8 +315,7 @@ pub(crate) fn ldmxcsr(e: &mut Emitter<'_>, insn: &Insn) {
 /// Sets the interrupt flag, or leaves if somebody waits for that. No interrupt comes before the next instruction has completed, so the
 /// boundary after this one isn't a place to stop at; where the unit ends here, the interpreter sees to it.
 fn sti(e: &mut Emitter<'_>, insn: &Insn) -> Next {
-    // Nor is it one that can be entered, as the target of a jump is.
-    if e.is_last() || e.groups.targets.contains(&insn.next_eip()) {
+    if e.is_last() {
         return e.interpret(insn);
     }
     e.sync_esp();
@@ -328,6 +327,11 @@ fn sti(e: &mut Emitter<'_>, insn: &Insn) -> Next {
     e.interpret(insn);
     e.buf.bytes[from - 1] = (e.buf.pos() - from) as u8;
     dynasm!(e.buf ; .arch x64 ; mov ecx, r8d ; mov DWORD [r14 + IF], eflags::IF as i32);
-    e.hold_off_interrupts();
+    if e.groups.targets.contains(&insn.next_eip()) {
+        // It can be entered, too, as behind a conditional STI, and says nothing of who came there how.
+        e.no_stop_next();
+    } else {
+        e.hold_off_interrupts();
+    }
     Next::FallThrough
 }

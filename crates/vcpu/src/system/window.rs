@@ -154,7 +154,8 @@ impl Vcpu {
             self.trace_fault(mark.eip, host);
         }
         if host.trapno == DIVIDE_ERROR {
-            return self.note_faulting(site);
+            // However seldom: an interpreted division costs little more.
+            return self.note_faulting(site, 0);
         }
         let base = self.system_mut().windows.base;
         let addr = host.addr.checked_sub(base).and_then(|a| u32::try_from(a).ok());
@@ -166,18 +167,18 @@ impl Vcpu {
                 None => WindowFault::Interpret,
             },
             // What can't be mapped (a device, code about to be written) and what the guest may not do: sites that keep doing it look up.
-            Ok(false) | Err(_) => self.note_faulting(site),
+            Ok(false) | Err(_) => self.note_faulting(site, tsc()),
         }
     }
 
     /// The instruction that host address `site` belongs to has faulted, and would again: one that keeps doing so is translated anew.
-    fn note_faulting(&mut self, site: u64) -> WindowFault {
+    fn note_faulting(&mut self, site: u64, now: u64) -> WindowFault {
         let mut cache = self.process.cache();
         let (Some(key), Some(Place::Inside(mark))) = (cache.key_at(site), cache.place(site, false)) else {
             return WindowFault::Interpret;
         };
         let windows = &mut self.system.as_mut().expect("a system's CPU").windows;
-        if !windows.faulting.count((key.page(), mark.eip), tsc()) {
+        if !windows.faulting.count((key.page(), mark.eip), now) {
             return WindowFault::Interpret;
         }
         cache.retire_at(site + 1);
