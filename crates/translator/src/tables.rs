@@ -145,7 +145,6 @@ impl Tables {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::fs;
     use xlat86_arch::Mode;
 
     fn key(eip: u32) -> CodeKey {
