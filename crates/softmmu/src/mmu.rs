@@ -177,9 +177,17 @@ impl Mmu {
         if let Translated(p) = &mut self.memory { p.map_window(addr, write) } else { Ok(false) }
     }
 
-    /// The current address space has run for `ticks` of the time stamp counter at CPL 3. True when it has for so long that a window pays.
+    /// The current address space has run for `ticks` of the time stamp counter at CPL 3. True when it has for so long that a window pays. When it has
+    /// one that doesn't, that is gone: code that uses it mustn't be entered any more.
     pub fn heat(&mut self, ticks: u64) -> bool {
         if let Translated(p) = &mut self.memory { p.heat(ticks) } else { false }
+    }
+
+    /// The current CR3 is that of another program than when [`Mmu::heat`] was last told.
+    pub fn cool(&mut self) {
+        if let Translated(p) = &mut self.memory {
+            p.cool();
+        }
     }
 
     /// What windows have cost.

@@ -21,7 +21,14 @@ const MOST_WINDOWS: usize = 32;
 /// Most pages mapped at once in all windows: each may be a mapping of its own, of which the host allows 65,530.
 const MOST_PAGES: usize = 40_000;
 /// Ticks at CPL 3 after which a window is expected to pay: populating one costs as much as some 100,000 checked accesses.
-const HOT: u64 = 20_000_000;
+const HOT: i64 = 20_000_000;
+/// Most ticks that count: an address space that has run for hours is given up as soon as any other when it has become a shell that forks.
+const MOST_HEAT: i64 = 2 * HOT;
+/// What an address space whose window hasn't paid begins again with.
+const GIVEN_UP: i64 = -4 * HOT;
+/// Ticks that each fault, mapping and unmapping of the host's takes off: some 12,000 that it costs, twice, since the time spent at CPL 3
+/// includes them.
+const HOST_OPERATION: i64 = 24_000;
 /// Address spaces whose heat is remembered.
 const MOST_HEATS: usize = 256;
 /// Pages around a faulting one that are looked at along with it, when the guest has used them before.
@@ -70,6 +77,8 @@ struct Space {
     window: ShadowWindow,
     /// [`Shadow::flushes`] when it was last compared.
     seen: u64,
+    /// All that was mapped has gone at once: the address space's CR3 has become another's.
+    replaced: bool,
     pdpte: [u64; 4],
     /// By linear page number: physical page number, and whether it is writable.
     pages: HashMap<u32, (u32, bool)>,
@@ -119,8 +128,8 @@ pub(crate) struct Shadow {
     unpaged: Unpaged,
     /// By CR3.
     spaces: LruCache<u32, Space>,
-    /// By CR3: ticks at CPL 3.
-    heats: LruCache<u32, u64>,
+    /// By CR3: ticks at CPL 3, less what its window has cost.
+    heats: LruCache<u32, i64>,
     /// CR3, [`Shadow::flushes`] and the answer of the latest call of [`Shadow::window`].
     latest: Option<(u32, u64, Window)>,
     /// Counts CR3 loads and other events after which page tables have to be looked at again.
@@ -172,19 +181,49 @@ impl Shadow {
         };
         self.mapped -= gone;
         self.stats.unmapped += gone as u64;
+        self.charge(cr3, gone);
     }
 
-    /// See [`crate::Mmu::heat`].
+    /// See [`crate::Mmu::heat`]. A window costs what the host does for it, and gains about as many ticks as are spent in it; one that costs more is
+    /// given up. That is a shell's, whose pages are write-protected at each fork and copied one by one afterwards.
     pub(crate) fn heat(&mut self, cr3: u32, ticks: u64) -> bool {
+        let heat = self.add_heat(cr3, ticks.try_into().unwrap_or(MOST_HEAT));
+        let Some(space) = self.spaces.peek(&cr3) else { return heat >= HOT };
+        let begin_again = match space.replaced {
+            true => 0,
+            false if heat < 0 => GIVEN_UP,
+            false => return true,
+        };
+        self.drop_window(cr3);
+        self.heats.put(cr3, begin_again);
+        false
+    }
+
+    /// Another program has begun to run under `cr3`: what was counted there was its predecessor's. A window is left to [`Shadow::heat`], which
+    /// is asked when no code is about to use it.
+    pub(crate) fn cool(&mut self, cr3: u32) {
+        if !self.spaces.contains(&cr3) {
+            self.heats.pop(&cr3);
+        }
+    }
+
+    fn add_heat(&mut self, cr3: u32, ticks: i64) -> i64 {
         if let Some(heat) = self.heats.get_mut(&cr3) {
-            *heat += ticks;
-            return *heat >= HOT;
+            *heat = heat.saturating_add(ticks).min(MOST_HEAT);
+            return *heat;
         }
         self.heats.put(cr3, ticks);
         if self.heats.len() > MOST_HEATS {
             self.heats.pop_lru();
         }
-        false
+        ticks
+    }
+
+    /// The host has done `operations` for the window of `cr3`.
+    pub(crate) fn charge(&mut self, cr3: u32, operations: usize) {
+        if operations != 0 && self.spaces.contains(&cr3) {
+            self.add_heat(cr3, -HOST_OPERATION * operations as i64);
+        }
     }
 
     /// The window of the current address space, made if need be and brought up to date.
@@ -209,7 +248,11 @@ impl Shadow {
             if space.seen != self.flushes {
                 space.seen = self.flushes;
                 let gone = resync(space, regs, &self.memory, &mut self.stats);
+                space.replaced |= gone != 0 && space.pages.is_empty();
+                let window = space.window.window();
                 self.mapped -= gone;
+                self.charge(regs.cr3, gone);
+                return Some(window);
             }
             return Some(space.window.window());
         }
@@ -222,6 +265,7 @@ impl Shadow {
         let space = Space {
             window: shadow,
             seen: self.flushes,
+            replaced: false,
             pdpte: regs.pdpte,
             pages: HashMap::new(),
             frames: HashMap::new(),
@@ -232,8 +276,14 @@ impl Shadow {
     }
 
     fn drop_oldest(&mut self) {
+        if let Some(cr3) = self.spaces.peek_lru().map(|s| *s.0) {
+            self.drop_window(cr3);
+        }
+    }
+
+    fn drop_window(&mut self, cr3: u32) {
         self.latest = None;
-        if let Some((_, space)) = self.spaces.pop_lru() {
+        if let Some(space) = self.spaces.pop(&cr3) {
             self.mapped -= space.pages.len();
             self.stats.dropped += 1;
         }
@@ -299,10 +349,11 @@ impl Shadow {
         }
         run.extend(others);
         run.sort_unstable();
-        let mut done = false;
+        let (mut done, mut mappings) = (false, 0);
         for part in run.chunk_by(|a, b| b.0 == a.0 + 1 && b.1.0 == a.1.0 + 1 && a.1.1 == b.1.1) {
             let (page, (frame, writable)) = part[0];
             let len = part.len() as u32 * PAGE_SIZE;
+            mappings += 1;
             let asked = part.iter().any(|p| p.0 == addr.page());
             if space.window.map(page << PAGE_SHIFT, u64::from(frame) << PAGE_SHIFT, len, writable).is_err() {
                 continue;
@@ -316,6 +367,7 @@ impl Shadow {
                 self.stats.mapped += 1;
             }
         }
+        self.charge(regs.cr3, mappings);
         done
     }
 }

@@ -315,7 +315,9 @@ impl Cache {
         if id < KEPT {
             if self.paged {
                 let second = self.unit(id).second_page();
-                self.tables.publish(table, key, second, offset, global);
+                if self.tables.publish(table, key, second, offset, global) {
+                    self.publish_beside(table, key, global);
+                }
             } else {
                 // Pages are their own physical pages for ever.
                 self.tables.table(table).set(key.eip(), offset);
@@ -332,6 +334,28 @@ impl Cache {
             let key = key.beside(eip);
             if let Some((id, offset)) = self.find(key).filter(|found| found.0 >= KEPT) {
                 self.publish_kept(table, key, id, offset);
+            }
+        }
+    }
+
+    /// Lets the first entry of a page in `table` be followed by those that the same page, at the same address and under the same mode, has been
+    /// given in any table: a process that has just been made runs what others have run. That the page is mapped there is known; entries
+    /// that depend on another page as well wait until they are asked for.
+    fn publish_beside(&mut self, table: TableId, key: CodeKey, global: bool) {
+        let page = key.eip() >> 12;
+        let known = self.on_page(key.page()).iter().filter(|u| u.key.beside(key.eip()) == key);
+        let mut eips: Vec<u32> = known.flat_map(|u| &self.unit(u.id).published).map(|p| p.1).collect();
+        eips.sort_unstable();
+        eips.dedup();
+        for eip in eips.into_iter().filter(|&eip| eip >> 12 == page && eip != key.eip()) {
+            let Some((id, offset)) = self.find(key.beside(eip)).filter(|found| found.0 < KEPT) else { continue };
+            if self.unit(id).second_page().is_some() {
+                continue;
+            }
+            self.tables.publish(table, key.beside(eip), None, offset, global);
+            let (published, entry) = (&mut self.unit_mut(id).published, (table, eip));
+            if !published.contains(&entry) {
+                published.push(entry);
             }
         }
     }

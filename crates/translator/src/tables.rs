@@ -6,6 +6,7 @@
 
 use crate::cache::{CodeKey, EipMap};
 use core::ops::Range;
+use std::collections::HashSet;
 use std::io;
 use std::sync::Arc;
 use xlat86_host::JumpTable;
@@ -23,17 +24,24 @@ impl TableId {
 /// instruction that crosses has its address too.
 type Pages = EipMap<u32, (u32, Vec<u32>)>;
 
+/// Pages of code for which a table that has become empty keeps its memory, some 16 KB each: a guest that runs one short program after another
+/// fills the same places again, and each page of memory that has to be found anew costs the host a fault.
+const KEPT_PAGES: usize = 128;
+
 /// A table with what its entries depend on.
 struct Entries {
     table: Arc<JumpTable>,
     /// Pages whose mapping ends with the address space's use, and those whose mapping doesn't.
     pages: [Pages; 2],
+    /// Linear pages that the table may have memory for.
+    resident: HashSet<u32>,
 }
 
 impl Entries {
     /// The addresses that depend on linear page `page` being physical page `physical`.
     fn page(&mut self, page: u32, physical: u32, global: bool) -> &mut Vec<u32> {
-        let Entries { table, pages } = self;
+        let Entries { table, pages, resident } = self;
+        resident.insert(page);
         let (made_for, eips) = pages[usize::from(global)].entry(page).or_insert((physical, Vec::new()));
         if *made_for != physical {
             eips.drain(..).for_each(|eip| table.set(eip, 0));
@@ -61,7 +69,11 @@ impl Tables {
     /// # Errors
     /// The host has no 16 GB of address space for it.
     pub fn add(&mut self) -> io::Result<TableId> {
-        self.all.push(Entries { table: Arc::new(JumpTable::new()?), pages: Default::default() });
+        self.all.push(Entries {
+            table: Arc::new(JumpTable::new()?),
+            pages: Default::default(),
+            resident: HashSet::new(),
+        });
         Ok(TableId(self.all.len() as u32 - 1))
     }
 
@@ -72,19 +84,29 @@ impl Tables {
     }
 
     /// Enters arena offset `offset` for `key`, whose instruction may go on on physical page `second`. `global`: the mapping outlives the
-    /// address space's use.
-    pub(crate) fn publish(&mut self, id: TableId, key: CodeKey, second: Option<u32>, offset: u32, global: bool) {
+    /// address space's use. True if it is the first entry for its page.
+    pub(crate) fn publish(
+        &mut self,
+        id: TableId,
+        key: CodeKey,
+        second: Option<u32>,
+        offset: u32,
+        global: bool,
+    ) -> bool {
         let entries = &mut self.all[id.0 as usize];
         let page = key.eip() >> 12;
         let next = page.wrapping_add(1) & 0xf_ffff;
+        let mut first = false;
         for (linear, physical) in [(page, Some(key.page())), (next, second)] {
             let Some(physical) = physical else { continue };
             let eips = entries.page(linear, physical, global);
+            first |= linear == page && eips.is_empty();
             if let Err(at) = eips.binary_search(&key.eip()) {
                 eips.insert(at, key.eip());
             }
         }
         entries.table.set(key.eip(), offset);
+        first
     }
 
     /// Notes that code on linear page `page`, which is physical page `physical`, runs with table `id`, whether or not it is entered through the
@@ -103,7 +125,7 @@ impl Tables {
 
     /// Withdraws what depends on the mapping of linear page `page` in table `id`. True if there was anything.
     pub fn withdraw_page(&mut self, id: TableId, page: u32) -> bool {
-        let Entries { table, pages } = &mut self.all[id.0 as usize];
+        let Entries { table, pages, .. } = &mut self.all[id.0 as usize];
         let mut any = false;
         for pages in pages {
             if let Some((_, eips)) = pages.remove(&page) {
@@ -114,6 +136,12 @@ impl Tables {
         any
     }
 
+    /// Does table `id` lead to no page at all?
+    #[must_use]
+    pub fn is_empty(&self, id: TableId) -> bool {
+        self.all[id.0 as usize].pages.iter().all(Pages::is_empty)
+    }
+
     /// Empties table `id`.
     pub fn clear(&mut self, id: TableId) {
         self.review(id, true, |_, _| false);
@@ -122,7 +150,7 @@ impl Tables {
     /// Withdraws the entries of those pages for which `holds` (given linear and physical page number) says that they aren't mapped that
     /// way any more, global ones only if `all`. True if there were any.
     pub fn review(&mut self, id: TableId, all: bool, mut holds: impl FnMut(u32, u32) -> bool) -> bool {
-        let Entries { table, pages } = &mut self.all[id.0 as usize];
+        let Entries { table, pages, resident } = &mut self.all[id.0 as usize];
         let mut any = false;
         for pages in &mut pages[..if all { 2 } else { 1 }] {
             pages.retain(|&linear, (physical, eips)| {
@@ -134,9 +162,10 @@ impl Tables {
                 keep
             });
         }
-        if any && pages.iter().all(Pages::is_empty) {
+        if any && resident.len() > KEPT_PAGES && pages.iter().all(Pages::is_empty) {
             // What it was used for is over: an address space with another program, or another address space.
             table.clear();
+            resident.clear();
         }
         any
     }

@@ -267,3 +267,35 @@ fn a_jump_back_stays_whole_before_another_jump() {
         assert_eq!(unit.entry(head), Some(back.near_branch_target() as u32), "{}", host_listing(&unit.code));
     }
 }
+
+/// What one program has jumped to on a page, the next one is expected to: where the page is the same one at the same address under the same mode.
+#[test]
+fn the_first_jump_to_a_page_brings_the_others() {
+    let config = Config { address_form: AddressForm::Tlb, paged: true, ..Config::default() };
+    let mode = Mode(Mode::USER32.0 | Mode::FS_OPEN);
+    let mut cache = Cache::new(&config).unwrap();
+    let key = |eip, page| CodeKey::new(eip, page, mode);
+    // inc ecx; dec ecx; jmp 1b
+    let code = [0x41, 0x49, 0xeb, 0xfc];
+    for page in [7, 8] {
+        cache.insert(unit_with(&code, mode, &config), key(0x0804_8000, page), &[page]).unwrap();
+    }
+    let [one, two, three] = [(); 3].map(|()| cache.tables().add().unwrap());
+    let entries =
+        |cache: &mut Cache, table| [0x0804_8000, 0x0804_8001].map(|eip| cache.tables().table(table).get(eip) != 0);
+    cache.publish(one, key(0x0804_8000, 7), false);
+    cache.publish(one, key(0x0804_8001, 7), false);
+    cache.publish(two, key(0x0804_8000, 8), false);
+    assert_eq!(entries(&mut cache, two), [true, false], "another physical page");
+    cache.publish(three, key(0x0804_8001, 7), false);
+    assert_eq!(entries(&mut cache, three), [true, true]);
+    // They go as those do that were asked for: with the mapping, and with the code.
+    assert!(cache.tables().withdraw_page(three, 0x0804_8000 >> 12));
+    assert_eq!(entries(&mut cache, three), [false, false]);
+    cache.publish(three, key(0x0804_8001, 7), false);
+    cache.invalidate_page(7);
+    assert_eq!(
+        [one, two, three].map(|table| entries(&mut cache, table)),
+        [[false, false], [true, false], [false, false]]
+    );
+}

@@ -234,6 +234,9 @@ impl Vcpu {
             if chosen.changed {
                 frame.forget_crossings();
             }
+            if chosen.replaced && mode.has(Mode::USER) {
+                self.mmu.cool();
+            }
         }
     }
 

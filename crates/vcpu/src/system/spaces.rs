@@ -34,6 +34,8 @@ pub(crate) struct Chosen {
     pub(crate) base: u64,
     /// It leads elsewhere than when it was last used: host return addresses and crossings made then mustn't be used.
     pub(crate) changed: bool,
+    /// Nothing of what it led to is there any more: CR3 has become another program's.
+    pub(crate) replaced: bool,
 }
 
 /// See the module's documentation.
@@ -105,13 +107,14 @@ impl Spaces {
     pub(crate) fn choose_at_once(&mut self, mode: Mode, cr3: u32) -> Option<Chosen> {
         let owner = Self::owner(mode, cr3);
         let i = self.all.iter().position(|s| s.owner == owner && s.seen == self.flushes)?;
-        Some(self.take(i, false))
+        Some(self.take(i, false, false))
     }
 
     /// Makes the table for `mode` and `cr3` the current one.
     pub(crate) fn choose(&mut self, mode: Mode, cr3: u32, tables: &mut Tables, mmu: &Mmu) -> Chosen {
         let owner = Self::owner(mode, cr3);
         let changed;
+        let mut replaced = false;
         let i = match self.all.iter().position(|s| s.owner == owner) {
             Some(i) => {
                 let space = &mut self.all[i];
@@ -120,6 +123,7 @@ impl Spaces {
                     mmu.peek_code(linear).is_some_and(|p| p.0 == physical)
                 });
                 space.seen = self.flushes;
+                replaced = changed && tables.is_empty(space.table);
                 i
             }
             None => {
@@ -134,22 +138,22 @@ impl Spaces {
         if changed {
             self.noted = [None; NOTED];
         }
-        self.take(i, changed)
+        self.take(i, changed, replaced)
     }
 
-    fn take(&mut self, i: usize, changed: bool) -> Chosen {
+    fn take(&mut self, i: usize, changed: bool, replaced: bool) -> Chosen {
         self.clock += 1;
         let space = &mut self.all[i];
         space.used = self.clock;
         self.current = Some(i);
         self.current_table = space.table;
-        Chosen { base: space.base, changed }
+        Chosen { base: space.base, changed, replaced }
     }
 
     /// Translated code has gone on with the table at host address `base` by itself.
     pub(crate) fn see(&mut self, base: u64) {
         if let Some(i) = self.all.iter().position(|s| s.base == base) {
-            self.take(i, false);
+            self.take(i, false, false);
         }
     }
 

@@ -126,16 +126,17 @@ impl Vcpu {
     /// Runs `run`, which runs code under `mode`, and notes how long the address space has been busy: the time counts if it ends in the
     /// program, whatever came before.
     pub(crate) fn timed<T>(&mut self, mode: Mode, run: impl FnOnce(&mut Self) -> T) -> T {
-        if self.process.config().mmu != MmuMode::Auto || mode.has(Mode::WINDOW) {
+        if self.process.config().mmu != MmuMode::Auto || !mode.has(Mode::PAGING) {
             return run(self);
         }
         let started = tsc();
         let result = run(self);
-        if self.state.cpl == 3 && !self.system_mut().spaces.in_window() {
+        if self.state.cpl == 3 {
             let hot = self.mmu.heat(tsc().wrapping_sub(started));
-            self.system_mut().windows.hot.1 = hot;
-            if hot {
-                // They lead to code without a window.
+            let system = self.system_mut();
+            system.windows.hot.1 = hot;
+            if hot != system.spaces.in_window() {
+                // They lead to code with a window, or without one, as is no longer right.
                 self.frame.as_mut().expect("translating").forget_crossings();
             }
         }
