@@ -231,11 +231,11 @@ const HOT: u64 = 20_000_000;
 fn a_window_that_costs_more_than_it_gains_is_given_up() {
     let mut g = Guest::new();
     assert!(!g.mmu.heat(HOT / 2) && g.mmu.heat(HOT / 2));
-    (0..2).for_each(|i| g.set_entry(i, FRAMES + i * 0x1000 | RWU | A | D));
+    (0..2).for_each(|i| g.set_entry(i, (FRAMES + i * 0x1000) | RWU | A | D));
     // As after a fork: a page that stays, and one that is write-protected and copied each time.
     let mut round = |ticks| {
         for entry in [RWU & !2 | A, RWU | A | D] {
-            g.set_entry(1, FRAMES + 0x1000 | entry);
+            g.set_entry(1, (FRAMES + 0x1000) | entry);
             g.load_cr3();
             assert_eq!((g.read(0), g.read(1)), (Some(0x1000), Some(0x1001)));
         }
