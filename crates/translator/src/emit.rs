@@ -485,7 +485,7 @@ impl Emitter<'_> {
     /// executes the padding once.
     fn align_loop_head(&mut self) {
         let at = self.buf.pos();
-        let lined = !self.config.paged && line::leads_to_call(&self.insns[self.at..]);
+        let lined = self.lines() && line::leads_to_call(&self.insns[self.at..]);
         self.lined |= lined;
         let align = if lined { line::LINE } else { 32 };
         self.buf.nop(at.next_multiple_of(align) - at);
