@@ -389,7 +389,8 @@ impl Cache {
 
     /// Makes `unit`, whose code has been written at `base`, known.
     fn settle(&mut self, base: u32, key: CodeKey, pages: Vec<u32>, mut unit: Unit) {
-        let (len, details) = (unit.len, Details::of(&mut unit));
+        let (len, size) = (unit.len, unit.code.len() as u32);
+        let details = Details::Made(Made::new(&mut unit));
         let id = self.free.pop().unwrap_or_else(|| {
             self.units.push(None);
             self.units.len() as UnitId - 1
@@ -403,7 +404,7 @@ impl Cache {
         self.regions[self.current].push((base, id));
         self.units[id as usize] = Some(Box::new(Resident {
             base,
-            size: unit.code.len() as u32,
+            size,
             region: self.current,
             key,
             len,

@@ -140,6 +140,7 @@ struct Spare {
     exits: Vec<Exit>,
     landings: Vec<u32>,
     jumps: Vec<PendingJump>,
+    constants: Vec<Constant>,
 }
 
 thread_local! {
@@ -175,7 +176,7 @@ fn emit_with(input: Input<'_>, source: &mut dyn Source, near: u32) -> Option<Uni
     // What some instructions do beside a window, too.
     let looking_up = Config { address_form: AddressForm::Tlb, shared_checks: false, ..*config };
     let (targets, loop_heads) = branch::targets(insns);
-    let Spare { code, marks, exits, landings, jumps } = SPARE.take();
+    let Spare { code, marks, exits, landings, jumps, constants } = SPARE.take();
     let mut e = Emitter {
         buf: CodeBuf { bytes: code },
         config,
@@ -201,7 +202,7 @@ fn emit_with(input: Input<'_>, source: &mut dyn Source, near: u32) -> Option<Uni
         checked,
         loads_immediates,
         indirect: None,
-        constants: Vec::new(),
+        constants,
     };
     e.buf.bytes.reserve(bytes.len() * if checked { 6 } else { 3 } + 256);
     e.marks.reserve(insns.len() + 4);
@@ -642,8 +643,9 @@ impl Emitter<'_> {
             };
             self.buf.set32(j.patch, (to as u32).wrapping_sub(j.patch as u32 + 4));
         }
-        SPARE.with_borrow_mut(|s| s.jumps = jumps);
         checked::place_constants(self);
+        let constants = take(&mut self.constants);
+        SPARE.with_borrow_mut(|s| (s.jumps, s.constants) = (jumps, constants));
         Some(Unit {
             eip,
             len,

@@ -418,7 +418,7 @@ mod tests {
     }
 
     fn piece(u: &Unit, pages: &[u32]) -> Piece {
-        Piece::new(&Made::new(u), u.len, u.code.clone(), Landing::Gs, u.exits.clone(), pages.to_vec())
+        Piece::new(&Made::new(&mut u.clone()), u.len, u.code.clone(), Landing::Gs, u.exits.clone(), pages.to_vec())
     }
 
     /// The second jumps into the middle of the first, the first elsewhere, the third to itself.

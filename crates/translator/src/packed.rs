@@ -112,8 +112,10 @@ pub(crate) fn put_marks(out: &mut Vec<u8>, marks: &[Mark], unit: u32) {
                 | flag(m.fix.pinned, PINNED)
                 | flag(m.fix.shadow, SHADOW),
         );
-        put(out, m.host - host);
-        put(out, m.eip.wrapping_sub(eip));
+        match (m.host - host, m.eip.wrapping_sub(eip)) {
+            (from @ 0..0x80, ahead @ 0..0x80) => out.extend_from_slice(&[from as u8, ahead as u8]),
+            (from, ahead) => [from, ahead].into_iter().for_each(|v| put(out, v)),
+        }
         (host, eip) = (m.host, m.eip);
         if m.fix.esp != 0 {
             put(out, (m.fix.esp << 1 ^ m.fix.esp >> 31) as u32);

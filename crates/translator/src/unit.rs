@@ -201,7 +201,7 @@ pub struct Exit {
 }
 
 /// One translated unit, independent of where it will be placed.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Unit {
     /// Guest EIP of the first instruction.
     pub eip: u32,

@@ -8,7 +8,7 @@ use crate::{Config, Engine, Error, Stats, lockstep, perf_map};
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 use xlat86_arch::{Gva, Mode, PAGE_SIZE};
 use xlat86_softmmu::{CodeWrite, FlatSpace, PhysMemory, Watch};
 use xlat86_translator::{AddressForm, Cache, CodeKey, Columns, Full, Source, TableId, Unit, listing, translate};
@@ -539,6 +539,7 @@ impl Source for GuestCode<'_> {
 mod tests {
     use super::*;
     use std::sync::mpsc;
+    use std::time::Duration;
 
     /// A thread that ends the guest keeps its code beside others that translate.
     #[test]

@@ -76,13 +76,20 @@ pub(crate) struct Made {
 }
 
 impl Made {
-    /// Of `unit`, without its snapshot.
-    pub(crate) fn new(unit: &Unit) -> Made {
-        let mut packed = Vec::with_capacity(4 * (unit.marks.len() + unit.landings.len()) + 1);
-        put_list(&mut packed, &unit.landings, |out, at| put(out, *at));
+    /// Of `unit`, whose code isn't needed any more: its memory serves for packing.
+    pub(crate) fn new(unit: &mut Unit) -> Made {
+        let packed = &mut unit.code;
+        packed.clear();
+        put_list(packed, &unit.landings, |out, at| put(out, *at));
         let marks = packed.len() as u32;
-        put_marks(&mut packed, &unit.marks, unit.eip);
-        Made { eip: unit.eip, lined: unit.lined, packed: Box::from(&packed[..]), marks, snapshot: None }
+        put_marks(packed, &unit.marks, unit.eip);
+        Made {
+            eip: unit.eip,
+            lined: unit.lined,
+            packed: Box::from(&packed[..]),
+            marks,
+            snapshot: unit.snapshot.take().map(Box::new),
+        }
     }
 
     pub(crate) fn packed_marks(&self) -> &[u8] {
@@ -101,11 +108,6 @@ impl Made {
 }
 
 impl Details {
-    /// Of `unit`, which has been placed.
-    pub(crate) fn of(unit: &mut Unit) -> Details {
-        Details::Made(Made { snapshot: unit.snapshot.take().map(Box::new), ..Made::new(unit) })
-    }
-
     /// Offset of the code for the guest instruction at `eip`.
     pub(crate) fn entry(&self, eip: u32) -> Option<u32> {
         match self {
