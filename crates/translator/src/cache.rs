@@ -12,7 +12,7 @@ mod removal;
 mod resident;
 
 pub use key::CodeKey;
-pub(crate) use resident::{Details, InPage, Link, Linkable, Resident, UnitId};
+pub(crate) use resident::{Details, InPage, Link, Linkable, Made, Resident, UnitId};
 
 use crate::config::Config;
 use crate::kept::{Images, KEPT};
@@ -356,21 +356,18 @@ impl Cache {
     }
 
     /// Places `unit`, the translation of `key`, which depends on the physical pages numbered `pages`; gives its arena offset.
-    pub fn insert(&mut self, mut unit: Unit, key: CodeKey, pages: &[u32]) -> Result<u32, Full> {
+    pub fn insert(&mut self, unit: Unit, key: CodeKey, pages: Vec<u32>) -> Result<u32, Full> {
         let base = self.room(unit.code.len(), line::alignment(unit.lined))?;
         if let Some(snapshot) = &unit.snapshot {
-            self.retire_contradicting(snapshot, pages);
+            self.retire_contradicting(snapshot, &pages);
         }
         self.stats.units += 1;
         self.stats.insns += u64::from(unit.insns);
         self.stats.guest_bytes += u64::from(unit.len);
         self.stats.host_bytes += unit.code.len() as u64;
-        let code = core::mem::take(&mut unit.code);
         let boundaries = unit.marks.iter().filter(|m| m.exact).map(|m| m.host as usize);
-        self.arena.write(base as usize, &code, boundaries);
-        let exits = core::mem::take(&mut unit.exits);
-        let len = unit.len;
-        self.settle(base, code.len(), key, len, exits, pages.to_vec(), Details::Made(Box::new(unit)));
+        self.arena.write(base as usize, &unit.code, boundaries);
+        self.settle(base, key, pages, unit);
         Ok(base)
     }
 
@@ -390,18 +387,10 @@ impl Cache {
         Ok(base)
     }
 
-    /// Makes a unit whose code has been written known.
-    #[allow(clippy::too_many_arguments, reason = "the parts of one thing, each used once")]
-    fn settle(
-        &mut self,
-        base: u32,
-        code: usize,
-        key: CodeKey,
-        len: u32,
-        exits: Vec<Exit>,
-        pages: Vec<u32>,
-        details: Details,
-    ) {
+    /// Makes `unit`, whose code has been written at `base`, known.
+    fn settle(&mut self, base: u32, key: CodeKey, pages: Vec<u32>, mut unit: Unit) {
+        let (len, size) = (unit.len, unit.code.len() as u32);
+        let details = Details::Made(Made::new(&mut unit));
         let id = self.free.pop().unwrap_or_else(|| {
             self.units.push(None);
             self.units.len() as UnitId - 1
@@ -415,17 +404,18 @@ impl Cache {
         self.regions[self.current].push((base, id));
         self.units[id as usize] = Some(Box::new(Resident {
             base,
-            size: code as u32,
+            size,
             region: self.current,
             key,
             len,
-            exits: exits.into_iter().map(|exit| Linkable { exit, to: None }).collect(),
+            exits: unit.exits.iter().map(|&exit| Linkable { exit, to: None }).collect(),
             details,
             pages,
             incoming: Vec::new(),
             published: Vec::new(),
             retired: false,
         }));
+        unit.recycle();
     }
 
     fn unit_at(&self, offset: u32) -> Option<UnitId> {

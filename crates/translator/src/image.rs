@@ -16,11 +16,12 @@
 //! bits       from the next page on, one for each byte of code: may be stopped there
 //! ```
 
+use crate::cache::Made;
 use crate::landing::Landing;
 use crate::line;
-use crate::packed::{Reader, get_exit, marks, put, put_exit, put_list, put_marks};
+use crate::packed::{Reader, entry, get_exit, marks, put, put_exit, put_list};
 use crate::stubs;
-use crate::unit::{self, Exit, ExitKind, LONGEST, Mark, Unit};
+use crate::unit::{Exit, ExitKind, LONGEST, Mark};
 use core::ops::Range;
 
 /// Units begin at multiples of this, in the arena too.
@@ -29,11 +30,6 @@ const PAGE: usize = 4096;
 /// Words of the header, and of a unit's row.
 const HEADER: usize = 5;
 const ROW: usize = 4;
-
-/// Offset of the code for the guest instruction at `eip`, if it can be entered there.
-fn entry(mut marks: impl Iterator<Item = Mark>, eip: u32) -> Option<u32> {
-    unit::entry(&[marks.find(|m| m.eip >= eip)?], eip)
-}
 
 /// A unit to be kept.
 pub struct Piece {
@@ -49,10 +45,18 @@ pub struct Piece {
 }
 
 impl Piece {
-    /// `unit`, which doesn't check itself, whose exits are `exits` and whose code, now `code` with landings like `landing`, depends on `pages`.
-    pub(crate) fn new(unit: &Unit, code: Vec<u8>, landing: Landing, exits: Vec<Exit>, pages: Vec<u32>) -> Piece {
-        let (marks, landings) = (put_marks(&unit.marks, unit.eip), unit.landings.clone());
-        let mut p = Piece { eip: unit.eip, len: unit.len, code, marks, pages, exits, landings, lined: unit.lined };
+    /// `unit`, which doesn't check itself, covers `len` guest bytes, whose exits are `exits` and whose code, now `code` with landings like `landing`,
+    /// depends on `pages`.
+    pub(crate) fn new(
+        unit: &Made,
+        len: u32,
+        code: Vec<u8>,
+        landing: Landing,
+        exits: Vec<Exit>,
+        pages: Vec<u32>,
+    ) -> Piece {
+        let (marks, landings) = (unit.packed_marks().to_vec(), unit.landings().collect());
+        let mut p = Piece { eip: unit.eip, len, code, marks, pages, exits, landings, lined: unit.lined };
         p.land(landing);
         p.leave();
         p
@@ -383,7 +387,7 @@ impl Image {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::unit::Fix;
+    use crate::unit::{Fix, Unit};
 
     /// 90 bytes of code for two instructions; it jumps to `target`.
     fn unit(eip: u32, target: u32) -> Unit {
@@ -414,7 +418,7 @@ mod tests {
     }
 
     fn piece(u: &Unit, pages: &[u32]) -> Piece {
-        Piece::new(u, u.code.clone(), Landing::Gs, u.exits.clone(), pages.to_vec())
+        Piece::new(&Made::new(&mut u.clone()), u.len, u.code.clone(), Landing::Gs, u.exits.clone(), pages.to_vec())
     }
 
     /// The second jumps into the middle of the first, the first elsewhere, the third to itself.

@@ -190,7 +190,10 @@ impl Cache {
             let Details::Made(unit) = &u.details else { return None };
             let code = self.arena().read(u.base as usize, u.size as usize);
             let exits = u.exits.iter().map(|x| x.exit).collect();
-            u.pages.iter().all(|&p| keep(p)).then(|| Piece::new(unit, code, self.landing(), exits, u.pages.clone()))
+            u.pages
+                .iter()
+                .all(|&p| keep(p))
+                .then(|| Piece::new(unit, u.len, code, self.landing(), exits, u.pages.clone()))
         };
         self.on_page(page).iter().filter(wanted).filter_map(piece).collect()
     }
@@ -237,7 +240,7 @@ mod tests {
     fn made() -> (Cache, Vec<u8>) {
         let mut cache = Cache::new(&Config::default()).unwrap();
         for eip in [0x1000, 0x2000] {
-            cache.insert(unit(eip), key(eip), &[eip >> 12]).unwrap();
+            cache.insert(unit(eip), key(eip), vec![eip >> 12]).unwrap();
         }
         for eip in [0x2000, 0x2001] {
             cache.publish(TableId::FIRST, key(eip), true);
@@ -305,7 +308,7 @@ mod tests {
         let (to, site) = jump(&mut cache, first);
         assert_eq!(u64::from(to + stubs::LEAVE_SIZE), site - cache.arena().base());
         // Made again, it is chained as any.
-        let again = cache.insert(unit(0x2000), key(0x2000), &[2]).unwrap();
+        let again = cache.insert(unit(0x2000), key(0x2000), vec![2]).unwrap();
         cache.chain(site);
         assert_eq!(jump(&mut cache, first).0, again);
         // And its own jump to the kept unit is taken back with that.

@@ -19,7 +19,7 @@ use core::mem::offset_of;
 use dynasmrt::{DynasmApi, dynasm};
 use iced_x86::{OpKind, Register};
 use xlat86_arch::{Mode, Reg, eflags};
-use xlat86_decoder::Insn;
+use xlat86_decoder::{Insn, Kind};
 use xlat86_host::Frame;
 
 /// Emits a string instruction.
@@ -57,7 +57,7 @@ pub(crate) fn emit(e: &mut Emitter<'_>, insn: &Insn, bytes: &[u8]) -> Next {
 
 /// Does `insn` have a repeat prefix?
 pub(crate) fn is_repeated(insn: &Insn) -> bool {
-    insn.iced.has_rep_prefix() || insn.iced.has_repne_prefix()
+    insn.kind == Kind::String && (insn.iced.has_rep_prefix() || insn.iced.has_repne_prefix())
 }
 
 /// What a string instruction does.
