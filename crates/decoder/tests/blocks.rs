@@ -81,7 +81,13 @@ fn a_reused_block_forgets_what_it_held() {
 
 #[test]
 fn one_instruction_is_what_it_is_in_a_block() {
-    let bytes = (0..=255).map(|modrm| [0x8e, modrm]).chain([[0x0f, 0xa2], [0x66, 0x8e], [0x0f, 0x0b]]);
+    let bytes = (0..=255).map(|modrm| [0x8e, modrm]).chain([
+        [0x0f, 0xa2],
+        [0x9d, 0x0f],
+        [0x66, 0x9d],
+        [0x66, 0x8e],
+        [0x0f, 0x0b],
+    ]);
     for bytes in bytes.map(|[a, b]| [a, b, 0xd8, NOP, 0, 0, 0, 0]) {
         for mode in [Mode::USER32, Mode::default(), Mode(Mode::USER32.0 | Mode::TRAP)] {
             for (features, eip) in [(CpuModel::MAX.features, 0x1234), (Features::default(), u32::MAX - 1)] {

@@ -513,11 +513,15 @@ mod tests {
 
     #[test]
     fn ignored_signals_are_those_the_kernel_says() {
-        let status = std::fs::read("/proc/self/status").unwrap();
-        let all = inherited::ignored_in(&status).expect("a line of them");
-        assert!((1..=64).all(|sig| inherited::is_ignored(sig) == (all >> (sig - 1) & 1 != 0)));
-        // Test programs ignore it, as all of Rust's do.
-        assert_ne!(all & 1 << (libc::SIGPIPE - 1), 0);
+        let agree = || {
+            let status = std::fs::read("/proc/self/status").unwrap();
+            let all = inherited::ignored_in(&status).expect("a line of them");
+            // Test programs ignore SIGPIPE, as all of Rust's do.
+            all >> (libc::SIGPIPE - 1) & 1 != 0
+                && (1..=64).all(|sig| inherited::is_ignored(sig) == (all >> (sig - 1) & 1 != 0))
+        };
+        // Tests beside this one may change a disposition in between.
+        assert!((0..1000).any(|_| agree()));
         assert_eq!(inherited::ignored_in(b"Name:\tx\nSigIgn:\t00000000000010"), None);
         assert_eq!(inherited::ignored_in(b"SigIgn:\t0000000100000002\nSigCgt:\t1"), Some(1 << 32 | 2));
     }
