@@ -326,22 +326,14 @@ impl Cache {
             }
             return;
         }
-        // An earlier run's indirect jumps went to several places on this page: so will this one's.
-        self.publish_kept(table, key, id, offset);
-        for eip in self.images.targets_beside(id, key.eip()) {
-            let key = key.beside(eip);
-            if let Some((id, offset)) = self.find(key).filter(|found| found.0 >= KEPT) {
-                self.publish_kept(table, key, id, offset);
-            }
-        }
-    }
-
-    fn publish_kept(&mut self, table: TableId, key: CodeKey, id: UnitId, offset: u32) {
+        // An earlier run's indirect jumps went to several places near by: so will this one's.
+        let expected = self.images.expected(id, key.eip());
+        self.tables.table(table).fill(&expected);
         self.tables.table(table).set(key.eip(), offset);
         self.images.published(id, table, key.eip());
     }
 
-    /// The guest addresses on `pages` whose entries of the first jump table lead anywhere.
+    /// The guest addresses on `pages` whose entries of the first jump table lead anywhere, but for those that only images know.
     #[must_use]
     pub fn targets(&self, pages: &Range<u32>) -> Vec<u32> {
         let made = pages.clone().flat_map(|p| self.on_page(p)).flat_map(|at| &self.unit(at.id).published);

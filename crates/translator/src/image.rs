@@ -10,7 +10,7 @@
 //! header     number of units, of foreign pages and of indirect targets; bytes of details and of code
 //! units      EIP, offset of the code, its size, offset of the details; ascending
 //! foreign    page and unit that depends on it but begins on another; ascending
-//! targets    guest addresses that indirect jumps went to; ascending
+//! targets    guest address that indirect jumps went to, and the offset of its code, if any; ascending
 //! details    of each unit: marks, length, pages, exits, landings, links that lead to it
 //! code       from the next page on
 //! bits       from the next page on, one for each byte of code: may be stopped there
@@ -22,7 +22,7 @@ use crate::line;
 use crate::packed::{Reader, entry, get_exit, marks, put, put_exit, put_list};
 use crate::stubs;
 use crate::unit::{Exit, ExitKind, LONGEST, Mark};
-use core::ops::Range;
+use core::ops::{Range, RangeInclusive};
 
 /// Units begin at multiples of this, in the arena too.
 pub(crate) const UNIT_ALIGN: u32 = 32;
@@ -30,6 +30,8 @@ const PAGE: usize = 4096;
 /// Words of the header, and of a unit's row.
 const HEADER: usize = 5;
 const ROW: usize = 4;
+/// A target without code.
+const NOWHERE: u32 = u32::MAX;
 
 /// A unit to be kept.
 pub struct Piece {
@@ -151,6 +153,8 @@ pub fn image(mut pieces: Vec<Piece>, mut targets: Vec<u32>, chaining: bool) -> V
     let code_len = end.next_multiple_of(PAGE as u32);
     let header = [pieces.len() as u32, foreign.len() as u32, targets.len() as u32, details.len() as u32, code_len];
     let foreign = foreign.iter().flat_map(|&(page, i)| [page, i]);
+    let code_for = |eip| holder(&pieces, eip).map_or(NOWHERE, |(i, at)| bases[i] + at);
+    let targets = targets.iter().flat_map(|&eip| [eip, code_for(eip)]);
     let words = header.into_iter().chain(rows).chain(foreign).chain(targets);
     let mut out: Vec<u8> = words.flat_map(u32::to_le_bytes).collect();
     out.extend(details);
@@ -208,7 +212,7 @@ impl Image {
             end = start + len;
             start..end
         };
-        let tables = [part(units * ROW * 4, 4), part(foreign * 8, 4), part(targets * 4, 4)];
+        let tables = [part(units * ROW * 4, 4), part(foreign * 8, 4), part(targets * 8, 4)];
         let details = part(details, 1);
         let (code, bits) = (part(code, PAGE), part((code / 8).next_multiple_of(PAGE), PAGE));
         let whole = at.is_multiple_of(PAGE) && code.len().is_multiple_of(PAGE) && end == all.len();
@@ -319,16 +323,21 @@ impl Image {
         own.chain(self.foreign().map(|f| f.0))
     }
 
-    /// Guest addresses on `page` that indirect jumps went to.
-    pub(crate) fn targets_on(&self, page: u32) -> impl Iterator<Item = u32> + '_ {
-        let count = (self.tables[2].len() / 4) as u32;
-        let from = Self::first(0..count, |i| self.word(2, i as usize) >> 12 < page);
-        (from..count).map(|i| self.word(2, i as usize)).take_while(move |eip| eip >> 12 == page)
+    /// Guest addresses in `range` that indirect jumps went to, and the offsets of their code.
+    pub(crate) fn targets_in(&self, range: RangeInclusive<u32>) -> impl Iterator<Item = (u32, u32)> + '_ {
+        let count = (self.tables[2].len() / 8) as u32;
+        let from = Self::first(0..count, |i| self.target(i).0 < *range.start());
+        let targets = (from..count).map(|i| self.target(i)).take_while(move |t| t.0 <= *range.end());
+        targets.filter(|t| (t.1 as usize) < self.code.len())
+    }
+
+    fn target(&self, i: u32) -> (u32, u32) {
+        (self.word(2, 2 * i as usize), self.word(2, 2 * i as usize + 1))
     }
 
     /// Guest addresses that indirect jumps went to.
     pub fn targets(&self) -> impl Iterator<Item = u32> + '_ {
-        (0..self.tables[2].len() / 4).map(|i| self.word(2, i))
+        (0..self.tables[2].len() / 8).map(|i| self.word(2, 2 * i))
     }
 
     /// The details of unit `i`: its marks, and what follows.
@@ -458,7 +467,9 @@ mod tests {
         assert_eq!(image.holders(0x1010).collect::<Vec<_>>(), [(1, 128)]);
         assert_eq!([1, 2, 3, 0xf_ffff].map(|p| image.dependents(p)), [vec![0, 1], vec![2], vec![2], vec![1]]);
         assert_eq!(image.pages().collect::<Vec<_>>(), [1, 2, 3, 0xf_ffff]);
-        assert_eq!(image.targets_on(1).collect::<Vec<_>>(), [0x1000, 0x1005]);
+        assert_eq!(image.targets_in(0x1000..=0x1fff).collect::<Vec<_>>(), [(0x1000, 0), (0x1005, 56)]);
+        assert_eq!(image.targets_in(0x1001..=0x2ff9).collect::<Vec<_>>(), [(0x1005, 56), (0x2ff9, 224)]);
+        assert!(image.targets().eq([0x1000, 0x1005, 0x2ff9]));
         let (code, bits) = image.code();
         assert!(code.start.is_multiple_of(PAGE) && bits.start.is_multiple_of(PAGE));
         assert_eq!([bytes[bits.start], bytes[bits.start + 7], bytes[bits.start + 16]], [1, 1, 1]);

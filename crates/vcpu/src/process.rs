@@ -212,6 +212,12 @@ impl Process {
         }
     }
 
+    /// The pages at `start` now hold `contents` and can't be written. Not for contents that are translated in more ways than one: where no
+    /// system calls call out, those of the vDSO.
+    pub fn note_contents(&self, start: Gva, contents: &[u8]) {
+        self.note_file(start, contents.len() as u32, || Some(FileId::of_contents(contents)), 0);
+    }
+
     /// Keeps translations for later runs, if there are new ones. To be called when the guest ends.
     pub fn keep_code(&self) {
         if self.images.is_some() {
