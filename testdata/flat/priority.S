@@ -80,6 +80,11 @@ main:
     case "cmps, source present", \ring
     cmpsb
     endcase
+    show "  flags", "TABLE + 0x10 * 4"
+    case "repe cmps, source present", \ring
+    repe cmpsb
+    endcase
+    show "  flags", "TABLE + 0x10 * 4"
     mov %ebx, %edi
     mov $ABSENT + 0x1000, %esi
     case "cmps, destination present", \ring

@@ -34,6 +34,9 @@ pub struct Arena {
 /// Memory is asked for this much at once: one call costs less than a fault for each page.
 const POPULATE: usize = 64 << 10;
 
+/// Size of a host page.
+const PAGE: u64 = 4096;
+
 impl Arena {
     /// Maps `size` bytes (rounded up to pages). The host may refuse memory that is writable and executable.
     pub fn new(size: usize) -> io::Result<Arena> {
@@ -263,9 +266,47 @@ impl JumpTable {
         self.entry(eip).store(offset, Ordering::Release);
     }
 
+    /// Sets those of `entries` (guest EIPs, ascending, and offsets) that are empty. The memory is asked for in runs of pages, which costs
+    /// a fraction of a fault for each.
+    pub fn fill(&self, entries: &[(u32, u32)]) {
+        /// Pages apart at which asking for what lies between costs less than asking twice.
+        const NEAR: u64 = 2;
+        let page = |eip: u32| (self.base() + u64::from(eip) * 4) / PAGE;
+        for run in entries.chunk_by(|a, b| page(b.0).saturating_sub(page(a.0)) <= NEAR) {
+            let (first, last) = (page(run[0].0), page(run[run.len() - 1].0));
+            // An old kernel refuses, and pages come by faults.
+            let (at, len) = ((first * PAGE) as *mut libc::c_void, (last + 1).saturating_sub(first) * PAGE);
+            // SAFETY: within our own mapping, as every entry is; contents stay as they are.
+            unsafe { libc::madvise(at, len as usize, libc::MADV_POPULATE_WRITE) };
+            for &(eip, offset) in run {
+                // One writer at a time; others only read.
+                if self.get(eip) == 0 {
+                    self.set(eip, offset);
+                }
+            }
+        }
+    }
+
     /// Clears every entry and gives the memory back.
     pub fn clear(&self) {
         // SAFETY: private anonymous memory of ours; its pages read as zero afterwards.
         unsafe { libc::madvise(self.base() as *mut libc::c_void, self.map.len(), libc::MADV_DONTNEED) };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn filling_a_table_sets_what_is_empty() {
+        let table = JumpTable::new().unwrap();
+        table.set(0x1001, 7);
+        // On one page, on the next but one, far away, and at the very end.
+        let entries = [(0, 1), (0x1001, 2), (0x1002, 3), (0x1900, 4), (0x8048_0000, 5), (u32::MAX, 6)];
+        table.fill(&entries);
+        assert_eq!(entries.map(|e| table.get(e.0)), [1, 7, 3, 4, 5, 6]);
+        assert_eq!([1, 0x1000, 0x1003, u32::MAX - 1].map(|eip| table.get(eip)), [0; 4]);
+        table.fill(&[]);
     }
 }

@@ -65,6 +65,7 @@ impl Interp {
         interrupt: &AtomicBool,
         max_insns: u64,
     ) -> Stop {
+        self.cache.expect_blocks();
         let mut ctx = Ctx::new(cpu, mmu, platform, self.model, interrupt);
         let mut left = max_insns;
         let stop = loop {

@@ -10,7 +10,7 @@ use crate::sysroot::Sysroot;
 use std::ffi::{CStr, CString, OsStr};
 use std::fs::File;
 use std::os::fd::AsRawFd;
-use std::os::unix::ffi::OsStrExt;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use syscalls::{Errno, Sysno};
 
 /// A file that can be executed.
@@ -115,7 +115,7 @@ pub(crate) fn resolve(
         return match Image::read(&file, &head) {
             Ok(image) => {
                 let interp = image.interp.as_ref().map(|i| open_interp(sysroot, &path, i)).transpose()?;
-                let path = absolute(&host_path);
+                let path = absolute(&file, &host_path);
                 Ok(Program::Guest(Box::new(GuestProgram { file, image, path, interp, argv })))
             }
             Err(Bad::Elf64) => Ok(Program::Host { path: host_path, argv }),
@@ -163,8 +163,14 @@ fn open_executable(path: &CStr) -> Result<File, Errno> {
     Ok(file)
 }
 
-/// The path as /proc/self/exe would show it.
-fn absolute(path: &CStr) -> CString {
+/// The path as /proc/self/exe would show it, of the `file` at `path`.
+fn absolute(file: &File, path: &CStr) -> CString {
+    // One call instead of one for each part of the path. What has no name here begins or ends otherwise.
+    let link = std::fs::read_link(format!("/proc/self/fd/{}", file.as_raw_fd())).ok();
+    let link = link.and_then(|p| CString::new(p.into_os_string().into_vec()).ok());
+    if let Some(found) = link.filter(|l| l.to_bytes().starts_with(b"/") && !l.to_bytes().ends_with(b" (deleted)")) {
+        return found;
+    }
     std::fs::canonicalize(OsStr::from_bytes(path.to_bytes()))
         .ok()
         .and_then(|p| CString::new(p.as_os_str().as_bytes()).ok())

@@ -85,9 +85,10 @@ pub struct Trap {
 impl Actions {
     /// What a new program starts with: default, but for what it inherited as ignored.
     pub fn inherited() -> Self {
+        let ignored = host::inherited::ignored();
         let mut a = Actions([Sigaction::default(); NSIG]);
         for (i, a) in a.0.iter_mut().enumerate() {
-            if host::inherited::ignored(i as i32 + 1) {
+            if ignored >> i & 1 != 0 {
                 a.handler = SIG_IGN;
             }
         }

@@ -11,26 +11,56 @@ use crate::operand::{self, HostMem, R11, R12};
 use crate::reencode::{Encoding, encode};
 use crate::stubs;
 use crate::tlb::Access;
-use crate::unit::{Exit, ExitKind, Fix};
+use crate::unit::{Exit, ExitKind, Fix, LONGEST};
 use dynasmrt::{DynasmApi, dynasm};
 use iced_x86::{Code, FlowControl, OpKind};
-use xlat86_decoder::Insn;
+use xlat86_decoder::{Insn, Kind};
 
-/// Guest addresses in `insns` that its direct jumps reach; those that a backward jump reaches are loop heads, the second list.
-pub(crate) fn targets(insns: &[Insn]) -> (Vec<u32>, Vec<u32>) {
-    let (mut all, mut heads) = (Vec::new(), Vec::new());
-    let (Some(first), Some(last)) = (insns.first(), insns.last()) else { return (all, heads) };
-    for i in insns {
-        let fc = i.iced.flow_control();
-        let jump = matches!(fc, FlowControl::ConditionalBranch | FlowControl::UnconditionalBranch);
-        if !jump || i.iced.op0_kind() != OpKind::NearBranch32 {
+/// A set of guest addresses in one unit: a bit for each of its bytes, since every instruction asks.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Addresses {
+    first: u32,
+    bits: [u64; LONGEST.div_ceil(64) as usize],
+}
+
+impl Addresses {
+    /// None, of the unit at `first`.
+    fn none(first: u32) -> Self {
+        Addresses { first, ..Addresses::default() }
+    }
+
+    /// Word and bit of `eip`.
+    fn place(&self, eip: u32) -> (usize, u64) {
+        let at = eip.wrapping_sub(self.first);
+        ((at / 64) as usize, 1 << (at % 64))
+    }
+
+    fn insert(&mut self, eip: u32) {
+        let (word, bit) = self.place(eip);
+        self.bits[word] |= bit;
+    }
+
+    /// Is `eip`, which may be any address, one of them?
+    pub(crate) fn contains(&self, eip: u32) -> bool {
+        let (word, bit) = self.place(eip);
+        self.bits.get(word).is_some_and(|w| w & bit != 0)
+    }
+}
+
+/// Guest addresses in `insns` that its direct jumps reach; those that a backward jump reaches are loop heads, the second set.
+pub(crate) fn targets(insns: &[Insn]) -> (Addresses, Addresses) {
+    let (Some(first), Some(last)) = (insns.first(), insns.last()) else { return Default::default() };
+    let (mut all, mut heads) = (Addresses::none(first.eip()), Addresses::none(first.eip()));
+    for i in insns.iter().filter(|i| i.kind == Kind::Branch) {
+        let call = matches!(i.iced.flow_control(), FlowControl::Call);
+        if call || i.iced.op0_kind() != OpKind::NearBranch32 {
             continue;
         }
         let target = i.iced.near_branch32();
         if (first.eip()..=last.eip()).contains(&target) {
-            all.push(target);
+            all.insert(target);
             if target <= i.eip() {
-                heads.push(target);
+                heads.insert(target);
             }
         }
     }

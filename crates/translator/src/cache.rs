@@ -12,7 +12,7 @@ mod removal;
 mod resident;
 
 pub use key::CodeKey;
-pub(crate) use resident::{Details, InPage, Link, Linkable, Resident, UnitId};
+pub(crate) use resident::{Details, InPage, Link, Linkable, Made, Resident, UnitId};
 
 use crate::config::Config;
 use crate::kept::{Images, KEPT};
@@ -328,14 +328,11 @@ impl Cache {
             }
             return;
         }
-        // An earlier run's indirect jumps went to several places on this page: so will this one's.
-        self.publish_kept(table, key, id, offset);
-        for eip in self.images.targets_beside(id, key.eip()) {
-            let key = key.beside(eip);
-            if let Some((id, offset)) = self.find(key).filter(|found| found.0 >= KEPT) {
-                self.publish_kept(table, key, id, offset);
-            }
-        }
+        // An earlier run's indirect jumps went to several places near by: so will this one's.
+        let expected = self.images.expected(id, key.eip());
+        self.tables.table(table).fill(&expected);
+        self.tables.table(table).set(key.eip(), offset);
+        self.images.published(id, table, key.eip());
     }
 
     /// Lets the first entry of a page in `table` be followed by those that the same page, at the same address and under the same mode, has been
@@ -360,12 +357,7 @@ impl Cache {
         }
     }
 
-    fn publish_kept(&mut self, table: TableId, key: CodeKey, id: UnitId, offset: u32) {
-        self.tables.table(table).set(key.eip(), offset);
-        self.images.published(id, table, key.eip());
-    }
-
-    /// The guest addresses on `pages` whose entries of the first jump table lead anywhere.
+    /// The guest addresses on `pages` whose entries of the first jump table lead anywhere, but for those that only images know.
     #[must_use]
     pub fn targets(&self, pages: &Range<u32>) -> Vec<u32> {
         let made = pages.clone().flat_map(|p| self.on_page(p)).flat_map(|at| &self.unit(at.id).published);
@@ -380,21 +372,18 @@ impl Cache {
     }
 
     /// Places `unit`, the translation of `key`, which depends on the physical pages numbered `pages`; gives its arena offset.
-    pub fn insert(&mut self, mut unit: Unit, key: CodeKey, pages: &[u32]) -> Result<u32, Full> {
+    pub fn insert(&mut self, unit: Unit, key: CodeKey, pages: Vec<u32>) -> Result<u32, Full> {
         let base = self.room(unit.code.len(), line::alignment(unit.lined))?;
         if let Some(snapshot) = &unit.snapshot {
-            self.retire_contradicting(snapshot, pages);
+            self.retire_contradicting(snapshot, &pages);
         }
         self.stats.units += 1;
         self.stats.insns += u64::from(unit.insns);
         self.stats.guest_bytes += u64::from(unit.len);
         self.stats.host_bytes += unit.code.len() as u64;
-        let code = core::mem::take(&mut unit.code);
         let boundaries = unit.marks.iter().filter(|m| m.exact).map(|m| m.host as usize);
-        self.arena.write(base as usize, &code, boundaries);
-        let exits = core::mem::take(&mut unit.exits);
-        let len = unit.len;
-        self.settle(base, code.len(), key, len, exits, pages.to_vec(), Details::Made(Box::new(unit)));
+        self.arena.write(base as usize, &unit.code, boundaries);
+        self.settle(base, key, pages, unit);
         Ok(base)
     }
 
@@ -414,18 +403,10 @@ impl Cache {
         Ok(base)
     }
 
-    /// Makes a unit whose code has been written known.
-    #[allow(clippy::too_many_arguments, reason = "the parts of one thing, each used once")]
-    fn settle(
-        &mut self,
-        base: u32,
-        code: usize,
-        key: CodeKey,
-        len: u32,
-        exits: Vec<Exit>,
-        pages: Vec<u32>,
-        details: Details,
-    ) {
+    /// Makes `unit`, whose code has been written at `base`, known.
+    fn settle(&mut self, base: u32, key: CodeKey, pages: Vec<u32>, mut unit: Unit) {
+        let (len, size) = (unit.len, unit.code.len() as u32);
+        let details = Details::Made(Made::new(&mut unit));
         let id = self.free.pop().unwrap_or_else(|| {
             self.units.push(None);
             self.units.len() as UnitId - 1
@@ -439,17 +420,18 @@ impl Cache {
         self.regions[self.current].push((base, id));
         self.units[id as usize] = Some(Box::new(Resident {
             base,
-            size: code as u32,
+            size,
             region: self.current,
             key,
             len,
-            exits: exits.into_iter().map(|exit| Linkable { exit, to: None }).collect(),
+            exits: unit.exits.iter().map(|&exit| Linkable { exit, to: None }).collect(),
             details,
             pages,
             incoming: Vec::new(),
             published: Vec::new(),
             retired: false,
         }));
+        unit.recycle();
     }
 
     fn unit_at(&self, offset: u32) -> Option<UnitId> {

@@ -14,8 +14,9 @@ use crate::reencode::{Encoding, Rm, encode};
 use crate::shape::shape_of;
 use crate::stubs;
 use crate::unit::{Exit, ExitKind};
+use core::ops::Range;
 use dynasmrt::{DynasmApi, dynasm};
-use iced_x86::{Code, FlowControl, InstructionInfoFactory, OpAccess, OpKind, Register};
+use iced_x86::{Code, FlowControl, Instruction, InstructionInfoFactory, Mnemonic, OpAccess, OpKind, Register};
 use xlat86_decoder::{Insn, Kind};
 
 /// The bytes that a unit was made from.
@@ -55,10 +56,18 @@ fn writes_memory(insn: &Insn) -> bool {
         Kind::Plain | Kind::Fpu if i.op_kinds().any(|k| k == OpKind::Memory) => shape_of(insn.code()).access(i).write,
         Kind::Plain | Kind::Fpu if !i.op_kinds().any(is_memory) => false,
         Kind::Branch if i.flow_control() != FlowControl::Call && i.flow_control() != FlowControl::IndirectCall => false,
-        _ => InstructionInfoFactory::new().info(i).used_memory().iter().any(|m| {
-            matches!(m.access(), OpAccess::Write | OpAccess::CondWrite | OpAccess::ReadWrite | OpAccess::ReadCondWrite)
-        }),
+        // Asking iced takes longer than translating them.
+        Kind::Stack if i.mnemonic() == Mnemonic::Pop => i.op0_kind() == OpKind::Memory,
+        Kind::Stack if matches!(i.mnemonic(), Mnemonic::Push | Mnemonic::Leave) => i.mnemonic() == Mnemonic::Push,
+        _ => says_iced(i),
     }
+}
+
+/// Does iced say that `i` writes memory?
+fn says_iced(i: &Instruction) -> bool {
+    InstructionInfoFactory::new().info(i).used_memory().iter().any(|m| {
+        matches!(m.access(), OpAccess::Write | OpAccess::CondWrite | OpAccess::ReadWrite | OpAccess::ReadCondWrite)
+    })
 }
 
 fn is_memory(k: OpKind) -> bool {
@@ -153,9 +162,9 @@ impl Snapshot {
         })
     }
 
-    /// Is it of none of the `len` bytes at `eip`?
-    pub(crate) fn is_apart(&self, eip: u32, len: u32) -> bool {
-        eip.wrapping_sub(self.eip) as usize >= self.bytes.len() && self.eip.wrapping_sub(eip) >= len
+    /// The guest addresses of these bytes, those behind 4 GB left out.
+    pub(crate) fn range(&self) -> Range<u32> {
+        self.eip..self.eip.saturating_add(self.bytes.len() as u32)
     }
 
     /// Are immediates loaded?
@@ -166,7 +175,7 @@ impl Snapshot {
 
 /// Emits the comparison with `snapshot`: leaves where memory differs. No flags; XMM8 and XMM9 are never the guest's.
 pub(crate) fn compare(e: &mut Emitter<'_>, snapshot: &Snapshot) {
-    let mut constants = Vec::with_capacity(2 * (snapshot.bytes.len() / WINDOW + 2));
+    let mut constants = core::mem::take(&mut e.constants);
     for (i, w) in snapshot.windows().enumerate() {
         // XMM8 gathers the results.
         let r = if i == 0 { 8 } else { 9 };
@@ -188,7 +197,9 @@ pub(crate) fn compare(e: &mut Emitter<'_>, snapshot: &Snapshot) {
             dynasm!(e.buf ; .arch x64 ; pand xmm8, xmm9);
         }
     }
-    if constants.is_empty() {
+    let compared = !constants.is_empty();
+    e.constants = constants;
+    if !compared {
         return;
     }
     dynasm!(e.buf ; .arch x64
@@ -202,7 +213,6 @@ pub(crate) fn compare(e: &mut Emitter<'_>, snapshot: &Snapshot) {
     stubs::leave(&mut e.buf);
     e.exits.push(Exit { site: e.buf.pos() as u32, eip: snapshot.eip, kind: ExitKind::Changed });
     dynasm!(e.buf ; .arch x64 ; mov ecx, r9d);
-    e.constants = constants;
 }
 
 /// Emits `insn` with its immediate loaded from guest memory, if it is one of those; true when it was.
@@ -215,12 +225,11 @@ pub(crate) fn load_immediate(e: &mut Emitter<'_>, insn: &Insn) -> bool {
 
 /// Appends the constants that the comparison refers to.
 pub(crate) fn place_constants(e: &mut Emitter<'_>) {
-    let constants = core::mem::take(&mut e.constants);
-    if constants.is_empty() {
+    if e.constants.is_empty() {
         return;
     }
     e.buf.align(WINDOW, 0);
-    for c in constants {
+    for c in e.constants.drain(..) {
         let displacement = (e.buf.pos() - (c.patch + 4)) as u32;
         e.buf.set32(c.patch, displacement);
         e.buf.bytes.extend_from_slice(&c.value);
@@ -230,12 +239,31 @@ pub(crate) fn place_constants(e: &mut Emitter<'_>) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::ops::Range;
 
     fn snapshot(eip: u32, bytes: &[u8], loaded: Range<usize>) -> Snapshot {
         let mut mask = vec![0xff; bytes.len()];
         mask[loaded].fill(0);
         Snapshot { eip, bytes: bytes.to_vec(), mask }
+    }
+
+    #[test]
+    fn what_writes_memory_is_what_iced_says() {
+        let features = xlat86_arch::CpuModel::MAX.features;
+        let mode = xlat86_arch::Mode::USER32;
+        let (mut seen, mut bytes) = (0, [0u8; 15]);
+        for n in (0..0x30_0000u32).step_by(7) {
+            // Opcode, ModRM or second opcode byte, a third; then once more with an operand-size prefix.
+            let [a, b, c, _] = n.to_le_bytes();
+            let at = usize::from(c >= 0x18);
+            bytes[0] = 0x66;
+            bytes[at..at + 3].copy_from_slice(&[a, b, c.wrapping_mul(0x2b)]);
+            let Some(insn) = xlat86_decoder::decode_insn(&bytes, 0x1000, mode, features) else { continue };
+            if insn.kind != Kind::Invalid {
+                assert_eq!(writes_memory(&insn), says_iced(&insn.iced), "{}", insn.iced);
+                seen += 1;
+            }
+        }
+        assert!(seen > 100_000, "{seen}");
     }
 
     #[test]

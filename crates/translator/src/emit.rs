@@ -3,7 +3,7 @@
 //! Rules every expansion keeps: loads and stores that can fault come before any guest register changes (or a [`Fix`] says how to repair
 //! it), flags change only as the guest instruction changes them, and only R8 to R11 are free.
 
-use crate::branch::{self, Fold};
+use crate::branch::{self, Addresses, Fold};
 use crate::buf::CodeBuf;
 use crate::checked::{self, Constant, Snapshot};
 use crate::esp;
@@ -20,6 +20,8 @@ use crate::tlb::Slow;
 use crate::unit::{Exit, ExitKind, Fix, Mark, Source, Unit};
 use crate::{AddressForm, Config};
 use crate::{sensitive, string};
+use core::cell::RefCell;
+use core::mem::take;
 use dynasmrt::{DynasmApi, dynasm};
 use iced_x86::{Code, FlowControl, Instruction, Mnemonic, OpKind, Register};
 use xlat86_arch::{Mode, PAGE_SIZE};
@@ -59,6 +61,8 @@ pub(crate) struct Emitter<'a> {
     pub(crate) insns: &'a [Insn],
     /// The mode that the code is for.
     pub(crate) mode: Mode,
+    /// What its direct jumps reach in it.
+    targets: Addresses,
     /// Index of the instruction being emitted.
     pub(crate) at: usize,
     /// Jumps forward in the unit over less than this many guest bytes are short.
@@ -128,6 +132,31 @@ pub(crate) struct Input<'a> {
     pub(crate) config: &'a Config,
 }
 
+/// Lists of units that have been placed, empty, for the memory that they have: asking for it each time is a tenth of translation.
+#[derive(Default)]
+struct Spare {
+    code: Vec<u8>,
+    marks: Vec<Mark>,
+    exits: Vec<Exit>,
+    landings: Vec<u32>,
+    jumps: Vec<PendingJump>,
+    constants: Vec<Constant>,
+}
+
+thread_local! {
+    static SPARE: RefCell<Spare> = RefCell::default();
+}
+
+/// See [`Unit::recycle`].
+pub(crate) fn recycle(unit: Unit) {
+    let Unit { mut code, mut marks, mut exits, mut landings, .. } = unit;
+    code.clear();
+    marks.clear();
+    exits.clear();
+    landings.clear();
+    SPARE.with_borrow_mut(|s| (s.code, s.marks, s.exits, s.landings) = (code, marks, exits, landings));
+}
+
 /// Translates `input`.
 pub(crate) fn emit(input: Input<'_>, source: &mut dyn Source) -> Unit {
     // How far a jump forward leads is known when it is there: once in a while too far for a short one.
@@ -146,23 +175,26 @@ fn emit_with(input: Input<'_>, source: &mut dyn Source, near: u32) -> Option<Uni
     let loads_immediates = snapshot.as_ref().is_some_and(Snapshot::loads);
     // What some instructions do beside a window, too.
     let looking_up = Config { address_form: AddressForm::Tlb, shared_checks: false, ..*config };
+    let (targets, loop_heads) = branch::targets(insns);
+    let Spare { code, marks, exits, landings, jumps, constants } = SPARE.take();
     let mut e = Emitter {
-        buf: CodeBuf::default(),
+        buf: CodeBuf { bytes: code },
         config,
         looking_up: &looking_up,
         source,
         insns,
         mode,
+        targets,
         at: 0,
         near,
         esp: 0,
         stale_until: 0,
         shadowed: 0,
-        marks: Vec::with_capacity(insns.len() + 4),
-        exits: Vec::with_capacity(if checked { 2 } else { 8 }),
-        landings: Vec::new(),
+        marks,
+        exits,
+        landings,
         lined: false,
-        jumps: Vec::with_capacity(if checked { 0 } else { 8 }),
+        jumps,
         slow: Vec::new(),
         folds: Vec::new(),
         groups: Groups::default(),
@@ -170,35 +202,36 @@ fn emit_with(input: Input<'_>, source: &mut dyn Source, near: u32) -> Option<Uni
         checked,
         loads_immediates,
         indirect: None,
-        constants: Vec::new(),
+        constants,
     };
     e.buf.bytes.reserve(bytes.len() * if checked { 6 } else { 3 } + 256);
-    let (targets, loop_heads) = branch::targets(insns);
+    e.marks.reserve(insns.len() + 4);
     // There most instructions stay what they are.
     let unchanged = config.address_form == AddressForm::Low && !loads_immediates;
     let windowed = config.paged && config.address_form == AddressForm::Gs;
     if config.extended {
-        e.groups.targets.clone_from(&targets);
+        e.groups.targets = targets;
     }
     let (mut next, mut end) = (Next::FallThrough, eip);
     for (i, insn) in insns.iter().enumerate() {
         e.at = i;
-        let before_jcc = insns.get(i + 1).is_some_and(|n| n.iced.is_jcc_short_or_near());
-        let looks_up = windowed && e.source.keeps_faulting(insn.eip());
-        e.config = if looks_up { &looking_up } else { config };
-        let restarts = config.paged && insn.kind == Kind::String && string::is_repeated(insn);
-        if targets.contains(&insn.eip()) || before_jcc || restarts {
+        if windowed {
+            let looks_up = e.source.keeps_faulting(insn.eip());
+            e.config = if looks_up { &looking_up } else { config };
+        }
+        let target = targets.contains(insn.eip());
+        if e.esp != 0 && (target || e.is_before_jcc() || config.paged && string::is_repeated(insn)) {
             // Jumps find ESP in R12, as does an instruction that goes on from its own start; and nothing may come between a compare and
             // its jump.
             e.sync_esp();
         }
-        if targets.contains(&insn.eip()) {
+        if target {
             e.groups.drop_all();
+            if loop_heads.contains(insn.eip()) {
+                e.align_loop_head();
+            }
         }
-        if loop_heads.contains(&insn.eip()) {
-            e.align_loop_head();
-        }
-        let alone = !config.extended && insn.kind == Kind::String && string::is_repeated(insn);
+        let alone = !config.extended && string::is_repeated(insn);
         if alone && i > 0 {
             // It may be replayed in parts.
             (end, next) = (insn.eip(), Next::FallThrough);
@@ -239,7 +272,7 @@ fn emit_with(input: Input<'_>, source: &mut dyn Source, near: u32) -> Option<Uni
         e.sync_esp();
         e.jump_to(end, end);
     }
-    Some(Unit { snapshot, ..e.finish(eip, end.wrapping_sub(eip))? })
+    e.finish(eip, end.wrapping_sub(eip), snapshot)
 }
 
 impl Emitter<'_> {
@@ -406,6 +439,11 @@ impl Emitter<'_> {
         true
     }
 
+    /// Is a conditional jump next?
+    fn is_before_jcc(&self) -> bool {
+        self.insns.get(self.at + 1).is_some_and(|n| n.kind == Kind::Branch && n.iced.is_jcc_short_or_near())
+    }
+
     /// Is the current instruction the unit's last?
     pub(crate) fn is_last(&self) -> bool {
         self.at + 1 == self.insns.len()
@@ -468,24 +506,27 @@ impl Emitter<'_> {
 
     /// Offset of the code for the guest instruction at `eip`, if it has been emitted already and jumps inside the unit are direct.
     pub(crate) fn emitted(&self, eip: u32) -> Option<u32> {
-        crate::unit::entry(&self.marks, eip).filter(|_| self.config.chaining && self.can_enter(eip))
+        if !self.jumps_inside(eip) {
+            return None;
+        }
+        crate::unit::entry(&self.marks, eip)
     }
 
     /// Is there an instruction of this unit at `eip`, to which a jump will go directly?
     pub(crate) fn is_inside(&self, eip: u32) -> bool {
-        self.config.chaining && self.can_enter(eip) && self.insns.binary_search_by_key(&eip, Insn::eip).is_ok()
+        self.jumps_inside(eip) && self.insns.binary_search_by_key(&eip, Insn::eip).is_ok()
     }
 
-    /// A unit that checks itself does so at its start: there every jump to it goes.
-    fn can_enter(&self, eip: u32) -> bool {
-        !self.checked || self.insns[0].eip() == eip
+    /// May a jump to `eip` stay in the unit, as far as the address tells? A unit that checks itself does so at its start: there every jump to it goes.
+    fn jumps_inside(&self, eip: u32) -> bool {
+        self.targets.contains(eip) && self.config.chaining && (!self.checked || self.insns[0].eip() == eip)
     }
 
     /// Aligns the head of a loop: a small loop that straddles a cache line can run at half speed. Falling into it
     /// executes the padding once.
     fn align_loop_head(&mut self) {
         let at = self.buf.pos();
-        let lined = !self.config.paged && line::leads_to_call(&self.insns[self.at..]);
+        let lined = self.lines() && line::leads_to_call(&self.insns[self.at..]);
         self.lined |= lined;
         let align = if lined { line::LINE } else { 32 };
         self.buf.nop(at.next_multiple_of(align) - at);
@@ -572,11 +613,12 @@ impl Emitter<'_> {
     }
 
     /// Resolves jumps: inside the unit directly, others through an exit behind the code, which chaining bypasses.
-    fn finish(mut self, eip: u32, len: u32) -> Option<Unit> {
+    fn finish(&mut self, eip: u32, len: u32, snapshot: Option<Snapshot>) -> Option<Unit> {
         let body = self.buf.pos() as u32;
         self.emit_slow_ways();
         self.emit_folds();
-        for j in core::mem::take(&mut self.jumps) {
+        let mut jumps = take(&mut self.jumps);
+        for j in jumps.drain(..) {
             let inside = self.emitted(j.target).filter(|_| !j.call);
             if j.short {
                 let distance = i8::try_from(i64::from(inside?) - (j.patch as i64 + 1)).ok()?;
@@ -601,18 +643,20 @@ impl Emitter<'_> {
             };
             self.buf.set32(j.patch, (to as u32).wrapping_sub(j.patch as u32 + 4));
         }
-        checked::place_constants(&mut self);
+        checked::place_constants(self);
+        let constants = take(&mut self.constants);
+        SPARE.with_borrow_mut(|s| (s.jumps, s.constants) = (jumps, constants));
         Some(Unit {
             eip,
             len,
             insns: self.insns.len() as u32,
             body,
-            code: self.buf.bytes,
-            marks: self.marks,
-            exits: self.exits,
-            landings: self.landings,
+            code: take(&mut self.buf.bytes),
+            marks: take(&mut self.marks),
+            exits: take(&mut self.exits),
+            landings: take(&mut self.landings),
             lined: self.lined,
-            snapshot: None,
+            snapshot,
         })
     }
 }

@@ -10,18 +10,19 @@
 //! header     number of units, of foreign pages and of indirect targets; bytes of details and of code
 //! units      EIP, offset of the code, its size, offset of the details; ascending
 //! foreign    page and unit that depends on it but begins on another; ascending
-//! targets    guest addresses that indirect jumps went to; ascending
+//! targets    guest address that indirect jumps went to, and the offset of its code, if any; ascending
 //! details    of each unit: marks, length, pages, exits, landings, links that lead to it
 //! code       from the next page on
 //! bits       from the next page on, one for each byte of code: may be stopped there
 //! ```
 
+use crate::cache::Made;
 use crate::landing::Landing;
 use crate::line;
-use crate::packed::{Reader, get_exit, marks, put, put_exit, put_list, put_marks};
+use crate::packed::{Reader, entry, get_exit, marks, put, put_exit, put_list};
 use crate::stubs;
-use crate::unit::{self, Exit, ExitKind, LONGEST, Mark, Unit};
-use core::ops::Range;
+use crate::unit::{Exit, ExitKind, LONGEST, Mark};
+use core::ops::{Range, RangeInclusive};
 
 /// Units begin at multiples of this, in the arena too.
 pub(crate) const UNIT_ALIGN: u32 = 32;
@@ -29,11 +30,8 @@ const PAGE: usize = 4096;
 /// Words of the header, and of a unit's row.
 const HEADER: usize = 5;
 const ROW: usize = 4;
-
-/// Offset of the code for the guest instruction at `eip`, if it can be entered there.
-fn entry(mut marks: impl Iterator<Item = Mark>, eip: u32) -> Option<u32> {
-    unit::entry(&[marks.find(|m| m.eip >= eip)?], eip)
-}
+/// A target without code.
+const NOWHERE: u32 = u32::MAX;
 
 /// A unit to be kept.
 pub struct Piece {
@@ -49,10 +47,18 @@ pub struct Piece {
 }
 
 impl Piece {
-    /// `unit`, which doesn't check itself, whose exits are `exits` and whose code, now `code` with landings like `landing`, depends on `pages`.
-    pub(crate) fn new(unit: &Unit, code: Vec<u8>, landing: Landing, exits: Vec<Exit>, pages: Vec<u32>) -> Piece {
-        let (marks, landings) = (put_marks(&unit.marks, unit.eip), unit.landings.clone());
-        let mut p = Piece { eip: unit.eip, len: unit.len, code, marks, pages, exits, landings, lined: unit.lined };
+    /// `unit`, which doesn't check itself, covers `len` guest bytes, whose exits are `exits` and whose code, now `code` with landings like `landing`,
+    /// depends on `pages`.
+    pub(crate) fn new(
+        unit: &Made,
+        len: u32,
+        code: Vec<u8>,
+        landing: Landing,
+        exits: Vec<Exit>,
+        pages: Vec<u32>,
+    ) -> Piece {
+        let (marks, landings) = (unit.packed_marks().to_vec(), unit.landings().collect());
+        let mut p = Piece { eip: unit.eip, len, code, marks, pages, exits, landings, lined: unit.lined };
         p.land(landing);
         p.leave();
         p
@@ -147,6 +153,8 @@ pub fn image(mut pieces: Vec<Piece>, mut targets: Vec<u32>, chaining: bool) -> V
     let code_len = end.next_multiple_of(PAGE as u32);
     let header = [pieces.len() as u32, foreign.len() as u32, targets.len() as u32, details.len() as u32, code_len];
     let foreign = foreign.iter().flat_map(|&(page, i)| [page, i]);
+    let code_for = |eip| holder(&pieces, eip).map_or(NOWHERE, |(i, at)| bases[i] + at);
+    let targets = targets.iter().flat_map(|&eip| [eip, code_for(eip)]);
     let words = header.into_iter().chain(rows).chain(foreign).chain(targets);
     let mut out: Vec<u8> = words.flat_map(u32::to_le_bytes).collect();
     out.extend(details);
@@ -204,7 +212,7 @@ impl Image {
             end = start + len;
             start..end
         };
-        let tables = [part(units * ROW * 4, 4), part(foreign * 8, 4), part(targets * 4, 4)];
+        let tables = [part(units * ROW * 4, 4), part(foreign * 8, 4), part(targets * 8, 4)];
         let details = part(details, 1);
         let (code, bits) = (part(code, PAGE), part((code / 8).next_multiple_of(PAGE), PAGE));
         let whole = at.is_multiple_of(PAGE) && code.len().is_multiple_of(PAGE) && end == all.len();
@@ -315,16 +323,21 @@ impl Image {
         own.chain(self.foreign().map(|f| f.0))
     }
 
-    /// Guest addresses on `page` that indirect jumps went to.
-    pub(crate) fn targets_on(&self, page: u32) -> impl Iterator<Item = u32> + '_ {
-        let count = (self.tables[2].len() / 4) as u32;
-        let from = Self::first(0..count, |i| self.word(2, i as usize) >> 12 < page);
-        (from..count).map(|i| self.word(2, i as usize)).take_while(move |eip| eip >> 12 == page)
+    /// Guest addresses in `range` that indirect jumps went to, and the offsets of their code.
+    pub(crate) fn targets_in(&self, range: RangeInclusive<u32>) -> impl Iterator<Item = (u32, u32)> + '_ {
+        let count = (self.tables[2].len() / 8) as u32;
+        let from = Self::first(0..count, |i| self.target(i).0 < *range.start());
+        let targets = (from..count).map(|i| self.target(i)).take_while(move |t| t.0 <= *range.end());
+        targets.filter(|t| (t.1 as usize) < self.code.len())
+    }
+
+    fn target(&self, i: u32) -> (u32, u32) {
+        (self.word(2, 2 * i as usize), self.word(2, 2 * i as usize + 1))
     }
 
     /// Guest addresses that indirect jumps went to.
     pub fn targets(&self) -> impl Iterator<Item = u32> + '_ {
-        (0..self.tables[2].len() / 4).map(|i| self.word(2, i))
+        (0..self.tables[2].len() / 8).map(|i| self.word(2, 2 * i))
     }
 
     /// The details of unit `i`: its marks, and what follows.
@@ -383,7 +396,7 @@ impl Image {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::unit::Fix;
+    use crate::unit::{Fix, Unit};
 
     /// 90 bytes of code for two instructions; it jumps to `target`.
     fn unit(eip: u32, target: u32) -> Unit {
@@ -414,7 +427,7 @@ mod tests {
     }
 
     fn piece(u: &Unit, pages: &[u32]) -> Piece {
-        Piece::new(u, u.code.clone(), Landing::Gs, u.exits.clone(), pages.to_vec())
+        Piece::new(&Made::new(&mut u.clone()), u.len, u.code.clone(), Landing::Gs, u.exits.clone(), pages.to_vec())
     }
 
     /// The second jumps into the middle of the first, the first elsewhere, the third to itself.
@@ -454,7 +467,9 @@ mod tests {
         assert_eq!(image.holders(0x1010).collect::<Vec<_>>(), [(1, 128)]);
         assert_eq!([1, 2, 3, 0xf_ffff].map(|p| image.dependents(p)), [vec![0, 1], vec![2], vec![2], vec![1]]);
         assert_eq!(image.pages().collect::<Vec<_>>(), [1, 2, 3, 0xf_ffff]);
-        assert_eq!(image.targets_on(1).collect::<Vec<_>>(), [0x1000, 0x1005]);
+        assert_eq!(image.targets_in(0x1000..=0x1fff).collect::<Vec<_>>(), [(0x1000, 0), (0x1005, 56)]);
+        assert_eq!(image.targets_in(0x1001..=0x2ff9).collect::<Vec<_>>(), [(0x1005, 56), (0x2ff9, 224)]);
+        assert!(image.targets().eq([0x1000, 0x1005, 0x2ff9]));
         let (code, bits) = image.code();
         assert!(code.start.is_multiple_of(PAGE) && bits.start.is_multiple_of(PAGE));
         assert_eq!([bytes[bits.start], bytes[bits.start + 7], bytes[bits.start + 16]], [1, 1, 1]);

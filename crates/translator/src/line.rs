@@ -65,10 +65,15 @@ pub(crate) fn alignment(lined: bool) -> u32 {
 }
 
 impl Emitter<'_> {
+    /// Does it matter here where code lies within lines?
+    pub(crate) fn lines(&self) -> bool {
+        self.config.lines && self.config.extended && !self.config.paged
+    }
+
     /// Before the `length` bytes of an indirect call: sees to it that it ends a line, if that may help.
     pub(crate) fn place_call(&mut self, length: usize) {
         self.indirect = None;
-        if self.config.paged || !self.config.extended {
+        if !self.lines() {
             return;
         }
         let Some(close) = close(self.insns, self.at) else { return };

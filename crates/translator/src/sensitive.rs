@@ -327,7 +327,7 @@ fn sti(e: &mut Emitter<'_>, insn: &Insn) -> Next {
     e.interpret(insn);
     e.buf.bytes[from - 1] = (e.buf.pos() - from) as u8;
     dynasm!(e.buf ; .arch x64 ; mov ecx, r8d ; mov DWORD [r14 + IF], eflags::IF as i32);
-    if e.groups.targets.contains(&insn.next_eip()) {
+    if e.groups.targets.contains(insn.next_eip()) {
         // It can be entered, too, as behind a conditional STI, and says nothing of who came there how.
         e.no_stop_next();
     } else {

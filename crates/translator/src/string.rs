@@ -19,7 +19,7 @@ use core::mem::offset_of;
 use dynasmrt::{DynasmApi, dynasm};
 use iced_x86::{OpKind, Register};
 use xlat86_arch::{Mode, Reg, eflags};
-use xlat86_decoder::Insn;
+use xlat86_decoder::{Insn, Kind};
 use xlat86_host::Frame;
 
 /// Emits a string instruction.
@@ -57,7 +57,7 @@ pub(crate) fn emit(e: &mut Emitter<'_>, insn: &Insn, bytes: &[u8]) -> Next {
 
 /// Does `insn` have a repeat prefix?
 pub(crate) fn is_repeated(insn: &Insn) -> bool {
-    insn.iced.has_rep_prefix() || insn.iced.has_repne_prefix()
+    insn.kind == Kind::String && (insn.iced.has_rep_prefix() || insn.iced.has_repne_prefix())
 }
 
 /// What a string instruction does.
@@ -102,6 +102,17 @@ impl Shape {
         Access { write: self.writes, ..self.source() }
     }
 
+    /// The registers that it goes through, in the order in which the operands are accessed: what comes first faults first. CMPS begins with
+    /// its second operand (tried on Intel).
+    fn order(self) -> (u8, u8) {
+        if self.compares { (EDI, ESI) } else { (ESI, EDI) }
+    }
+
+    /// The access through `register`.
+    fn access(self, register: u8) -> Access {
+        if register == EDI { self.destination() } else { self.source() }
+    }
+
     /// The host's instruction, on RSI and RDI.
     fn execute(self, e: &mut Emitter<'_>, prefix: Option<u8>) {
         e.buf.bytes.extend((self.scale == 1).then_some(0x66));
@@ -110,36 +121,36 @@ impl Shape {
     }
 }
 
-const ESI: HostMem = HostMem::at(Reg::Esi as u8, 0);
-const EDI: HostMem = HostMem::at(Reg::Edi as u8, 0);
+const ESI: u8 = Reg::Esi as u8;
+const EDI: u8 = Reg::Edi as u8;
 
 /// One element. The host does the arithmetic on the addresses, by its direction flag.
 fn once(e: &mut Emitter<'_>, s: Shape) {
     match (s.uses_si, s.uses_di) {
         (true, true) => {
-            // The source first: its fault comes first.
-            e.reach(ESI, s.source());
+            let (first, second) = s.order();
+            e.reach(HostMem::at(first, 0), s.access(first));
             dynasm!(e.buf ; .arch x64 ; lea r11, [r8 + r9]);
-            e.reach_beside(EDI, s.destination());
-            dynasm!(e.buf ; .arch x64 ; mov r10d, esi ; lea rdi, [r8 + r9] ; mov rsi, r11);
+            e.reach_beside(HostMem::at(second, 0), s.access(second));
+            dynasm!(e.buf ; .arch x64 ; mov r10d, Rd(first) ; lea Rq(second), [r8 + r9] ; mov Rq(first), r11);
             s.execute(e, None);
             // Back: by the addend, and by how far it has come.
             dynasm!(e.buf ; .arch x64
                 ; not r9
-                ; lea edi, [rdi + r9 + 1]
+                ; lea Rd(second), [Rq(second) + r9 + 1]
                 ; not r11
-                ; lea rsi, [rsi + r11 + 1]
-                ; lea esi, [rsi + r10]
+                ; lea Rq(first), [Rq(first) + r11 + 1]
+                ; lea Rd(first), [Rq(first) + r10]
             );
         }
         (true, false) => {
-            e.reach(ESI, s.source());
+            e.reach(HostMem::at(ESI, 0), s.source());
             dynasm!(e.buf ; .arch x64 ; lea rsi, [r8 + r9]);
             s.execute(e, None);
             dynasm!(e.buf ; .arch x64 ; not r9 ; lea esi, [rsi + r9 + 1]);
         }
         _ => {
-            e.reach(EDI, s.destination());
+            e.reach(HostMem::at(EDI, 0), s.destination());
             dynasm!(e.buf ; .arch x64 ; lea rdi, [r8 + r9]);
             s.execute(e, None);
             dynasm!(e.buf ; .arch x64 ; not r9 ; lea edi, [rdi + r9 + 1]);
@@ -216,12 +227,17 @@ fn repeated(e: &mut Emitter<'_>, insn: &Insn, s: Shape) {
     e.interpret(insn);
     e.buf.bytes[from - 1] = (e.buf.pos() - from) as u8;
 
+    // Host addresses: R11 of ESI, R9 of EDI.
+    let (first, second) = if s.uses_si { s.order() } else { (EDI, EDI) };
     if s.uses_si {
-        e.reach_clobbering(ESI, s.source());
+        e.reach_clobbering(HostMem::at(first, 0), s.access(first));
         dynasm!(e.buf ; .arch x64 ; lea r11, [r8 + r9]);
     }
-    e.reach_clobbering(EDI, s.destination());
+    e.reach_clobbering(HostMem::at(second, 0), s.access(second));
     dynasm!(e.buf ; .arch x64 ; lea r9, [r8 + r9]);
+    if second != EDI {
+        dynasm!(e.buf ; .arch x64 ; xchg r9, r11);
+    }
     let scale = s.scale as i8;
     let up_to_page_end = |e: &mut Emitter<'_>, r: Reg| {
         dynasm!(e.buf ; .arch x64

@@ -278,7 +278,7 @@ fn the_first_jump_to_a_page_brings_the_others() {
     // inc ecx; dec ecx; jmp 1b
     let code = [0x41, 0x49, 0xeb, 0xfc];
     for page in [7, 8] {
-        cache.insert(unit_with(&code, mode, &config), key(0x0804_8000, page), &[page]).unwrap();
+        cache.insert(unit_with(&code, mode, &config), key(0x0804_8000, page), vec![page]).unwrap();
     }
     let [one, two, three] = [(); 3].map(|()| cache.tables().add().unwrap());
     let entries =

@@ -201,7 +201,7 @@ pub struct Exit {
 }
 
 /// One translated unit, independent of where it will be placed.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Unit {
     /// Guest EIP of the first instruction.
     pub eip: u32,
@@ -226,6 +226,11 @@ pub struct Unit {
 }
 
 impl Unit {
+    /// Gives its memory to the next unit that this thread translates.
+    pub fn recycle(self) {
+        emit::recycle(self);
+    }
+
     /// Offset behind the code of the guest instructions: there the exits of unchained jumps stand.
     #[must_use]
     pub fn exits_start(&self) -> u32 {
@@ -245,11 +250,6 @@ pub(crate) fn entry(marks: &[Mark], eip: u32) -> Option<u32> {
     let m = marks.get(i)?;
     // Where ESP is biased, code may be stopped but not entered.
     (m.eip == eip && m.boundary && m.fix == Fix::default()).then_some(m.host)
-}
-
-/// The mark in force at host offset `host`.
-pub(crate) fn mark_at(marks: &[Mark], host: u32) -> Option<&Mark> {
-    marks[..marks.partition_point(|m| m.host <= host)].last()
 }
 
 /// Guest bytes looked at for one unit.

@@ -8,7 +8,7 @@ use crate::{Config, Engine, Error, Stats, lockstep, perf_map};
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 use xlat86_arch::{Gva, Mode, PAGE_SIZE};
 use xlat86_softmmu::{CodeWrite, FlatSpace, PhysMemory, Watch};
 use xlat86_translator::{AddressForm, Cache, CodeKey, Columns, Full, Source, TableId, Unit, listing, translate};
@@ -212,6 +212,12 @@ impl Process {
         }
     }
 
+    /// The pages at `start` now hold `contents` and can't be written. Not for contents that are translated in more ways than one: where no
+    /// system calls call out, those of the vDSO.
+    pub fn note_contents(&self, start: Gva, contents: &[u8]) {
+        self.note_file(start, contents.len() as u32, || Some(FileId::of_contents(contents)), 0);
+    }
+
     /// Keeps translations for later runs, if there are new ones. To be called when the guest ends.
     pub fn keep_code(&self) {
         if self.images.is_some() {
@@ -358,14 +364,14 @@ impl Process {
         }
     }
 
-    /// Translates the code at `eip`, which `source` has, to a unit that fits into `cache`; also gives how long it took.
+    /// Translates the code at `eip`, which `source` has, to a unit that fits into `cache`; also gives when that began.
     pub(crate) fn translate(
         &self,
         cache: &Cache,
         eip: u32,
         mode: Mode,
         source: &mut dyn Source,
-    ) -> Option<(Unit, Duration)> {
+    ) -> Option<(Unit, Instant)> {
         let started = Instant::now();
         let mut config = self.config.translator;
         if mode.has(Mode::WINDOW) {
@@ -378,7 +384,6 @@ impl Process {
             }
             config.max_insns = unit.insns as usize / 2;
         };
-        let took = started.elapsed();
         let trace = &self.config.tracing;
         trace.line(trace.block, || {
             let size = unit.code.len();
@@ -394,21 +399,20 @@ impl Process {
             source.peek(eip, &mut guest);
             eprintln!("{}", listing(&unit, &guest, columns));
         }
-        Some((unit, took))
+        Some((unit, started))
     }
 
     /// Places what [`Process::translate`] gave.
     pub(crate) fn insert(
         &self,
         cache: &mut Cache,
-        (unit, took): (Unit, Duration),
+        (unit, started): (Unit, Instant),
         key: CodeKey,
-        pages: &[u32],
+        pages: Vec<u32>,
     ) -> Result<u32, Full> {
-        let started = Instant::now();
         let size = unit.code.len();
         let inserted = cache.insert(unit, key, pages);
-        cache.add_time(took + started.elapsed());
+        cache.add_time(started.elapsed());
         if let (Ok(offset), true) = (inserted, self.config.perf_map) {
             perf_map::add(cache.arena().base() + u64::from(offset), size, key.eip());
         }
@@ -463,7 +467,7 @@ impl Process {
             {
                 images.made(eip >> 12, unit.0.insns);
             }
-            let inserted = self.insert(&mut cache, unit, key, &pages);
+            let inserted = self.insert(&mut cache, unit, key, pages);
             drop(cache);
             if inserted == Err(Full) {
                 self.make_room(me, |cache| {
@@ -541,6 +545,7 @@ impl Source for GuestCode<'_> {
 mod tests {
     use super::*;
     use std::sync::mpsc;
+    use std::time::Duration;
 
     /// A thread that ends the guest keeps its code beside others that translate.
     #[test]

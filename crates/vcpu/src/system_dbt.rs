@@ -201,7 +201,7 @@ impl Vcpu {
             };
             let unit = process.translate(&cache, eip, mode, &mut source)?;
             let pages = source.pages;
-            let inserted = process.insert(&mut cache, unit, key, &pages);
+            let inserted = process.insert(&mut cache, unit, key, pages);
             drop(cache);
             if inserted == Err(Full) {
                 process.evict();

@@ -18,6 +18,9 @@ impl Cache {
         let Some(from) = self.unit_at(offset - 1) else { return };
         let u = &*self.unit_mut(from);
         let Ok(exit) = u.exits.binary_search_by_key(&(offset - u.base), |x| x.exit.site) else { return };
+        if u.retired {
+            return;
+        }
         let (key, base, kind) = (u.key, u.base, u.exits[exit].exit.kind);
         let (to, patch) = match kind {
             ExitKind::Link { target, patch } => (self.linked_key(key, target), patch),
@@ -154,7 +157,10 @@ impl Cache {
         }
         for p in &u.pages {
             if let Some(ids) = self.by_page.get_mut(p) {
-                ids.retain(|x| x.id != id);
+                let near = ids.partition_point(|x| x.key.eip() < u.key.eip());
+                if let Some(at) = ids[near..].iter().position(|x| x.id == id) {
+                    ids.remove(near + at);
+                }
                 if ids.is_empty() {
                     self.by_page.remove(p);
                 }

@@ -1,8 +1,9 @@
 //! What becomes of units that are no longer wanted: dropped, retired while threads may be in them, or evicted by the region.
 
-use super::{Cache, CodeKey, UnitId, checks_in};
+use super::{Cache, CodeKey, REGIONS, UnitId, checks_in};
 use crate::checked::Snapshot;
 use crate::kept::KEPT;
+use crate::unit::LONGEST;
 
 /// More guest addresses of units that found themselves changed aren't remembered.
 const MOST_FOUND_CHANGED: usize = 4096;
@@ -51,10 +52,15 @@ impl Cache {
     /// Retires the units on `pages` that were made from other code than `now`.
     pub(super) fn retire_contradicting(&mut self, now: &Snapshot, pages: &[u32]) {
         let mut found = Vec::new();
-        for at in pages.iter().filter_map(|p| self.by_page.get(p)).flatten() {
-            let apart = now.is_apart(at.key.eip(), at.len);
-            if !apart && self.unit(at.id).details.snapshot().is_some_and(|s| s.contradicts(now)) {
-                found.push(at.id);
+        let code = now.range();
+        for list in pages.iter().filter_map(|p| self.by_page.get(p)) {
+            // None further back reaches so far.
+            let from = list.partition_point(|u| u.key.eip() < code.start.saturating_sub(LONGEST));
+            let until = list.partition_point(|u| u.key.eip() < code.end);
+            for at in list[from..until].iter().filter(|u| code.start - u.key.eip().min(code.start) < u.len) {
+                if self.unit(at.id).details.snapshot().is_some_and(|s| s.contradicts(now)) {
+                    found.push(at.id);
+                }
             }
         }
         found.into_iter().for_each(|id| self.retire(id));
@@ -68,8 +74,16 @@ impl Cache {
 
     /// Forgets retired units. No thread may be inside translated code.
     pub fn forget_retired(&mut self) {
+        let mut regions = [false; REGIONS];
         for id in core::mem::take(&mut self.retired) {
-            self.remove(id);
+            // Nothing has come to know it since it was retired.
+            if let Some(u) = self.units[id as usize].take() {
+                regions[u.region] = true;
+                self.free.push(id);
+            }
+        }
+        for (region, _) in self.regions.iter_mut().zip(regions).filter(|r| r.1) {
+            region.retain(|&(_, id)| self.units[id as usize].is_some());
         }
     }
 
