@@ -181,7 +181,9 @@ mod tests {
 
     #[test]
     fn nothing_said_is_everything_on() {
-        assert_eq!(parse(&[]).config().translator, Config::default().translator);
+        let mut all = Config::default().translator;
+        all.suit_host();
+        assert_eq!(parse(&[]).config().translator, all);
     }
 
     #[test]
