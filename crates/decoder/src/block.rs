@@ -132,9 +132,9 @@ pub fn decode_insn(bytes: &[u8], eip: u32, mode: Mode, features: Features) -> Op
     block.insns.pop()
 }
 
-/// CPUID, and of 32-bit code POPFD and the load of a segment register from another register. What libraries do at their start has these interpreted, and programs whose
-/// translations were kept often need nothing else decoded: so they are spared the decoder's tables, which take longer to make than a small
-/// program to run.
+/// CPUID, and of 32-bit code POPFD and the load of a segment register from another register. What libraries do at their start has
+/// these interpreted, and programs whose translations were kept often need nothing else decoded: so they are spared the decoder's
+/// tables, which take longer to make than a small program to run.
 fn without_tables(bytes: &[u8], eip: u32, mode: Mode, features: Features) -> Option<Insn> {
     use Register::{DS, EAX, ES, FS, GS, SS};
     const CPUID: u8 = 0xa2;

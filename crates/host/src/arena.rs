@@ -35,7 +35,7 @@ pub struct Arena {
 const POPULATE: usize = 64 << 10;
 
 /// Size of a host page.
-const PAGE: u64 = 4096;
+const PAGE: usize = 4096;
 
 impl Arena {
     /// Maps `size` bytes (rounded up to pages). The host may refuse memory that is writable and executable.
@@ -112,7 +112,6 @@ impl Arena {
     /// # Panics
     /// If the ranges aren't whole pages, of the arena and of its bits. Nothing may be executing there, and nothing else may write.
     pub fn write_file(&self, offset: usize, file: &File, code: Range<usize>, bits: Range<usize>) -> io::Result<()> {
-        const PAGE: usize = 4096;
         assert!(offset.is_multiple_of(8 * PAGE) && offset + code.len() <= self.size(), "code outside the arena");
         assert!(
             bits.len() == (code.len() / 8).next_multiple_of(PAGE) && offset / 8 + bits.len() <= self.boundary.len()
@@ -270,14 +269,14 @@ impl JumpTable {
     /// a fraction of a fault for each.
     pub fn fill(&self, entries: &[(u32, u32)]) {
         /// Pages apart at which asking for what lies between costs less than asking twice.
-        const NEAR: u64 = 2;
-        let page = |eip: u32| (self.base() + u64::from(eip) * 4) / PAGE;
+        const NEAR: usize = 2;
+        let page = |eip: u32| (self.base() as usize + eip as usize * 4) / PAGE;
         for run in entries.chunk_by(|a, b| page(b.0).saturating_sub(page(a.0)) <= NEAR) {
             let (first, last) = (page(run[0].0), page(run[run.len() - 1].0));
             // An old kernel refuses, and pages come by faults.
             let (at, len) = ((first * PAGE) as *mut libc::c_void, (last + 1).saturating_sub(first) * PAGE);
             // SAFETY: within our own mapping, as every entry is; contents stay as they are.
-            unsafe { libc::madvise(at, len as usize, libc::MADV_POPULATE_WRITE) };
+            unsafe { libc::madvise(at, len, libc::MADV_POPULATE_WRITE) };
             for &(eip, offset) in run {
                 // One writer at a time; others only read.
                 if self.get(eip) == 0 {

@@ -245,16 +245,15 @@ impl Shadow {
 
     fn find_window(&mut self, regs: &Paging) -> Option<Window> {
         if let Some(space) = self.spaces.get_mut(&regs.cr3) {
+            let window = space.window.window();
             if space.seen != self.flushes {
                 space.seen = self.flushes;
                 let gone = resync(space, regs, &self.memory, &mut self.stats);
                 space.replaced |= gone != 0 && space.pages.is_empty();
-                let window = space.window.window();
                 self.mapped -= gone;
                 self.charge(regs.cr3, gone);
-                return Some(window);
             }
-            return Some(space.window.window());
+            return Some(window);
         }
         while self.spaces.len() >= MOST_WINDOWS {
             self.drop_oldest();
