@@ -43,4 +43,6 @@ fn link_statically() {
     }
     println!("cargo:rustc-link-arg-bins=-L{dir}");
     println!("cargo:rustc-link-arg-bins=-static-pie");
+    // Of xlat86-host.
+    println!("cargo:rustc-link-arg-bin=xlat86=-Wl,-e,xlat86_start");
 }
