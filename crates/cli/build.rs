@@ -18,10 +18,11 @@ fn main() {
     }
 }
 
-/// Not where the compiler does it by itself (`-C target-feature=+crt-static`), or another C library is meant.
+/// Not where the compiler does it by itself (`-C target-feature=+crt-static`), or another C library or C compiler is meant.
 fn is_wanted() -> bool {
     let cfg = |name: &str| env::var(format!("CARGO_CFG_TARGET_{name}")).unwrap_or_default();
-    cfg("ENV") == "gnu" && !cfg("FEATURE").split(',').any(|f| f == "crt-static")
+    let is_native = env::var("HOST") == env::var("TARGET");
+    is_native && cfg("ENV") == "gnu" && !cfg("FEATURE").split(',').any(|f| f == "crt-static")
 }
 
 /// Does the C compiler, which links, come with `archive`?
