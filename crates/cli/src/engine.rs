@@ -8,10 +8,10 @@ use xlat86_vcpu::{AddressForm, Columns, Config, CpuModel, Engine};
 #[derive(Args, Clone, Debug)]
 pub(crate) struct EngineOptions {
     /// What executes the guest's instructions
-    #[arg(long, value_enum, default_value_t = EngineName::Dbt)]
+    #[arg(long, value_enum, default_value_t = EngineName::default())]
     engine: EngineName,
     /// The CPU that the program sees
-    #[arg(long, value_name = "MODEL", default_value = "max", value_parser = cpu_model)]
+    #[arg(long, value_name = "MODEL", default_value = CpuModel::MAX.name, value_parser = cpu_model)]
     cpu: &'static CpuModel,
     /// Don't let translations jump to each other directly
     #[arg(long, help_heading = TUNING)]
@@ -32,7 +32,7 @@ pub(crate) struct EngineOptions {
     #[arg(long, help_heading = TUNING)]
     no_code_cache: bool,
     /// How guest memory is reached: directly, or through the GS segment
-    #[arg(long, value_enum, default_value_t = Window::Low, help_heading = TUNING)]
+    #[arg(long, value_enum, default_value_t = Window::default(), help_heading = TUNING)]
     window: Window,
     /// Most guest instructions translated as one
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024), help_heading = TUNING)]
@@ -54,11 +54,12 @@ const SMALLEST_CACHE: usize = 256 << 10;
 /// Host jumps reach 2 GB.
 const LARGEST_CACHE: usize = 1 << 30;
 
-#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+#[derive(Clone, Copy, Default, PartialEq, Eq, Debug, ValueEnum)]
 enum EngineName {
     /// The reference interpreter
     Interp,
     /// The dynamic binary translator
+    #[default]
     Dbt,
     /// The translator, each block checked by the interpreter
     Lockstep,
@@ -72,9 +73,10 @@ enum Dump {
     Host,
 }
 
-#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+#[derive(Clone, Copy, Default, PartialEq, Eq, Debug, ValueEnum)]
 enum Window {
     /// Guest addresses are host addresses
+    #[default]
     Low,
     /// Every access goes through GS
     Gs,
@@ -106,6 +108,27 @@ pub(crate) fn bytes(text: &str) -> Result<u64, String> {
     let number: Option<u64> = digits.parse().ok();
     let bytes = number.and_then(|n| n.checked_mul(1 << shift));
     bytes.ok_or_else(|| "not a size; give a number, or one with K, M or G".to_owned())
+}
+
+impl Default for EngineOptions {
+    /// What the command line means that says nothing.
+    fn default() -> Self {
+        EngineOptions {
+            engine: EngineName::default(),
+            cpu: CpuModel::MAX,
+            no_chaining: false,
+            no_return_pairing: false,
+            no_flag_liveness: false,
+            no_lazy_esp: false,
+            no_self_checking: false,
+            no_code_cache: false,
+            window: Window::default(),
+            max_insns: None,
+            cache_size: None,
+            dump: Vec::new(),
+            perf_map: false,
+        }
+    }
 }
 
 impl EngineOptions {

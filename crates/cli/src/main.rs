@@ -9,8 +9,7 @@ mod engine;
 mod run;
 mod verify;
 
-use clap::{Args, FromArgMatches, Parser, Subcommand};
-use std::ffi::OsString;
+use clap::{Parser, Subcommand};
 use std::process::ExitCode;
 
 /// Runs 32-bit x86 software on 64-bit x86 Linux hosts, without help from the host's 32-bit support.
@@ -35,13 +34,6 @@ enum Command {
     Binfmt(binfmt::Binfmt),
 }
 
-/// What `args` say if they are in order and say `run`: describing all the other commands takes longer than many a program runs.
-fn only_run(args: &[OsString]) -> Option<run::Run> {
-    let args = args.get(1..).filter(|a| a.first().is_some_and(|a| a == "run"))?;
-    let matches = run::Run::augment_args(clap::Command::new("run")).try_get_matches_from(args).ok()?;
-    run::Run::from_arg_matches(&matches).ok()
-}
-
 fn main() -> ExitCode {
     std::panic::set_hook(Box::new(|info| {
         // A bug of the emulator, whatever the guest did. One line, and a status that no shell uses.
@@ -56,7 +48,11 @@ fn main() -> ExitCode {
         std::process::exit(xlat86_linux_user::EXIT_BUG);
     }));
     let args = binfmt::invoked(std::env::args_os().collect());
-    if let Some(run) = only_run(&args) {
+    // Describing all the other commands takes longer than many a program runs.
+    if let [_, command, rest @ ..] = &*args
+        && command == "run"
+        && let Some(run) = run::Run::parse(rest)
+    {
         return run.run();
     }
     match Cli::parse_from(args).command {

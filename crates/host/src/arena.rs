@@ -26,7 +26,7 @@ static RANGES: [[AtomicU64; 3]; MAX_ARENAS] = [const { [const { AtomicU64::new(0
 pub struct Arena {
     map: MmapMut,
     boundary: MmapMut,
-    /// Offset up to which the host has been asked for memory.
+    /// Offset up to which the host has been asked for memory. The first page comes by a fault: who has everything from a file needs no more.
     populated: AtomicUsize,
     slot: usize,
 }
@@ -54,7 +54,7 @@ impl Arena {
             if range[0].compare_exchange(0, start, Ordering::AcqRel, Ordering::Relaxed).is_ok() {
                 range[2].store(boundary.as_ptr() as u64, Ordering::Release);
                 range[1].store(start + len as u64, Ordering::Release);
-                return Ok(Arena { map, boundary, populated: AtomicUsize::new(0), slot });
+                return Ok(Arena { map, boundary, populated: AtomicUsize::new(PAGE), slot });
             }
         }
         Err(io::Error::other("too many code arenas in one process"))

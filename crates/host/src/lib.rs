@@ -20,6 +20,7 @@ mod scratch;
 mod shadow;
 pub mod signals;
 mod slot;
+mod start;
 pub mod syscall;
 mod tlb;
 mod trap;

@@ -6,7 +6,6 @@
 //! refuses them, and the functions below make them with addresses that are 32 bits wide by type.
 
 use std::ffi::CStr;
-use std::io::Read;
 use std::marker::PhantomData;
 use syscalls::{Errno, Sysno};
 use xlat86_host::syscall::{self, NotStarted};
@@ -202,12 +201,8 @@ fn peer(nr: Sysno, pid: u32, at: u64, local: u64, len: u64) -> Result<(), Errno>
 /// vector is in guest memory; the kernel takes its 32-bit pairs for 64-bit words, and gives them out as they are.
 pub(crate) fn describe_process(code: (u32, u32), placed: &crate::stack::Placed) {
     let (args, env, (auxv, auxv_size)) = (placed.args, placed.env, placed.auxv);
-    // The emulator's own heap has to stay what it is: field 47 of its stat line, and where the heap ends now.
-    let mut stat = [0; 1024];
-    let len = std::fs::File::open("/proc/self/stat").and_then(|mut f| f.read(&mut stat)).unwrap_or(0);
-    let stat = String::from_utf8_lossy(&stat[..len]);
-    let after_name = stat.rsplit_once(')').map_or("", |s| s.1);
-    let Some(start_brk) = after_name.split_whitespace().nth(47 - 3).and_then(|f| f.parse::<u64>().ok()) else { return };
+    // The emulator's own heap goes on from where it ends now. Where it began the host's kernel need not know: below that it gives nothing back,
+    // which the C library puts up with. Asking for that (field 47 of its stat line) takes longer than many a program runs.
     let Ok(brk) = raw(Sysno::brk, [0; 6]) else { return };
     let (code, args, env) = (wide(code), wide(args), wide(env));
     // struct prctl_mm_map: code, data, heap, stack, arguments, environment; auxiliary vector and its
@@ -218,7 +213,7 @@ pub(crate) fn describe_process(code: (u32, u32), placed: &crate::stack::Placed) 
         code.1,
         code.0,
         code.1,
-        start_brk,
+        brk,
         brk,
         placed.esp.into(),
         args.0,

@@ -75,7 +75,7 @@ impl Keep {
 pub enum CannotEnter {
     /// The emulator couldn't start again inside.
     #[error(
-        "this xlat86 is linked dynamically and would not find its libraries inside; build it with cargo rustc --release -p xlat86 --bin xlat86 -- -C target-feature=+crt-static"
+        "this xlat86 is linked dynamically and would not find its libraries inside; install the C library's archives (libc6-dev, glibc-static) and build it again"
     )]
     Dynamic,
     /// The host refuses a step.

@@ -6,6 +6,7 @@
 //! user, and be writable by nobody else. Files are only ever replaced whole, by renaming: processes may come and go as they like.
 
 use std::fs::{self, DirBuilder, File, Metadata, OpenOptions};
+use std::hash::{BuildHasher, RandomState};
 use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
@@ -19,8 +20,10 @@ const MAGIC: &[u8; 8] = b"xlat86\x00\x03";
 const O_NOFOLLOW: i32 = 0o400_000;
 /// Files larger than this are neither written nor read.
 const LARGEST: u64 = 64 << 20;
-/// The folder is kept below this by removing what was used longest ago.
+/// The folder is kept near this by removing what was used longest ago.
 const FOLDER: u64 = 128 << 20;
+/// So much is written, on average, before somebody looks through the folder for it.
+const BETWEEN_TIDYING: u64 = FOLDER / 16;
 /// A file changed within this time before it was mapped may change again without its times telling.
 const SETTLED: i64 = 2;
 
@@ -125,7 +128,9 @@ impl Store {
         let bytes = format(key, image);
         if bytes.len() as u64 <= LARGEST {
             let _ = self.replace(&self.path(key), &bytes);
-            let _ = self.tidy();
+            if tidies(bytes.len() as u64, RandomState::new().hash_one(())) {
+                let _ = self.tidy(FOLDER);
+            }
         }
     }
 
@@ -145,8 +150,8 @@ impl Store {
         written
     }
 
-    /// Removes what was used longest ago, as long as there is too much.
-    fn tidy(&self) -> io::Result<()> {
+    /// Removes what was used longest ago, as long as there are more than `most` bytes.
+    fn tidy(&self, most: u64) -> io::Result<()> {
         let mut files: Vec<_> = fs::read_dir(&self.folder)?
             .filter_map(|e| {
                 let e = e.ok()?;
@@ -157,7 +162,7 @@ impl Store {
         let mut total: u64 = files.iter().map(|f| f.1).sum();
         files.sort();
         for (_, len, path) in files {
-            if total <= FOLDER {
+            if total <= most {
                 break;
             }
             fs::remove_file(path)?;
@@ -165,6 +170,11 @@ impl Store {
         }
         Ok(())
     }
+}
+
+/// Does whoever has written `len` bytes tidy up? Processes know nothing of each other, so `chance` says.
+fn tidies(len: u64, chance: u64) -> bool {
+    chance % BETWEEN_TIDYING < len
 }
 
 /// Is it the user's, and does nobody else write to it?
@@ -238,6 +248,26 @@ mod tests {
             fs::copy(store.path(&key), store.path(&other)).unwrap();
             assert!(store.load(&other).is_none());
         }
+        fs::remove_dir_all(folder).unwrap();
+    }
+
+    #[test]
+    fn what_was_used_longest_ago_is_removed_now_and_then() {
+        let (store, folder) = store("tidy");
+        let keys = [0x1000, 0x2000, 0x3000].map(|at| store.key(&FILE, 0, at, 0x1000));
+        for (key, seconds) in keys.iter().zip([1, 3, 2]) {
+            store.save(key, &image());
+            let file = File::options().write(true).open(store.path(key)).unwrap();
+            file.set_modified(SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(seconds)).unwrap();
+        }
+        let len = fs::metadata(store.path(&keys[0])).unwrap().len();
+        for (most, left) in [(3 * len, [true; 3]), (3 * len - 1, [false, true, true]), (len, [false, true, false])] {
+            store.tidy(most).unwrap();
+            assert_eq!(keys.each_ref().map(|k| store.path(k).exists()), left);
+        }
+        // Each byte written counts the same.
+        assert_eq!([0, 99, 100, u64::MAX].map(|chance| tidies(100, chance)), [true, true, false, false]);
+        assert!(tidies(BETWEEN_TIDYING, u64::MAX));
         fs::remove_dir_all(folder).unwrap();
     }
 
