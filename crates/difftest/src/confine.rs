@@ -520,7 +520,7 @@ pub fn check_input(input: &[u8]) {
         return_pairing: !bit(1),
         flag_liveness: !bit(2),
         lazy_esp: !bit(3),
-        extended: !bit(4),
+        replayed: bit(4),
         max_insns: if bit(5) { 1 } else { 96 },
         ..Config::default()
     };

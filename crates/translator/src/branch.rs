@@ -183,8 +183,7 @@ enum Called {
 fn called(e: &mut Emitter<'_>, target: u32) -> Option<Called> {
     const ESP: u8 = 4;
     let mut code = [0; 4];
-    // A replay of the block counts instructions, so there one must stay one.
-    if !e.config.extended || e.is_far(target) || e.source.peek(target, &mut code) < 4 {
+    if e.is_far(target) || e.source.peek(target, &mut code) < 4 {
         return None;
     }
     // A comparison covers the unit's own bytes, and the call itself may write to the thunk.

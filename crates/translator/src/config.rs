@@ -32,8 +32,9 @@ pub struct Config {
     pub lazy_esp: bool,
     /// Translate code that may change unnoticed to units that check themselves. Without, the interpreter executes it.
     pub self_checking: bool,
-    /// Let units go on past conditional jumps, calls and leaving instructions. Without, a unit is one basic block that can be replayed.
-    pub extended: bool,
+    /// For lockstep, where code is executed twice: leave at instructions that read clocks, and let repeated string instructions stand alone, so that
+    /// they can be executed in parts.
+    pub replayed: bool,
     /// Most guest instructions in one unit.
     pub max_insns: usize,
     /// Size of the code arena in bytes.
@@ -51,7 +52,7 @@ impl Default for Config {
             flag_liveness: true,
             lazy_esp: true,
             self_checking: true,
-            extended: true,
+            replayed: false,
             max_insns: 96,
             cache_size: 64 << 20,
         }

@@ -7,7 +7,7 @@ use crate::branch;
 use crate::buf::CodeBuf;
 use crate::checked::{self, Constant, Snapshot};
 use crate::esp;
-use crate::flags;
+use crate::flags::{self, Undefined};
 use crate::group::Groups;
 use crate::line;
 use crate::operand;
@@ -157,10 +157,9 @@ fn emit_with(input: Input<'_>, source: &mut dyn Source, near: u32) -> Option<Uni
     // Host string instructions can't be told to use GS for EDI: beside a window, they look their pages up.
     let looking_up = Config { address_form: AddressForm::Tlb, shared_checks: false, ..*config };
     let windowed = config.paged && config.address_form == AddressForm::Gs;
-    if config.extended {
-        e.groups.targets.clone_from(&targets);
-    }
+    e.groups.targets.clone_from(&targets);
     let (mut next, mut end) = (Next::FallThrough, eip);
+    let mut undefined = Undefined::default();
     for (i, insn) in insns.iter().enumerate() {
         e.at = i;
         let before_jcc = insns.get(i + 1).is_some_and(|n| n.iced.is_jcc_short_or_near());
@@ -178,9 +177,9 @@ fn emit_with(input: Input<'_>, source: &mut dyn Source, near: u32) -> Option<Uni
         if loop_heads.contains(&insn.eip()) {
             e.align_loop_head();
         }
-        let alone = !config.extended && insn.kind == Kind::String && string::is_repeated(insn);
-        if alone && i > 0 {
-            // It may be replayed in parts.
+        let alone = config.replayed && insn.kind == Kind::String && string::is_repeated(insn);
+        if i > 0 && (alone || config.replayed && undefined.are_read_by(insn)) {
+            // It may be replayed in parts; or finds what the host's flags, and no others, have become.
             (end, next) = (insn.eip(), Next::FallThrough);
             e.insns = &insns[..i];
             break;
@@ -190,6 +189,7 @@ fn emit_with(input: Input<'_>, source: &mut dyn Source, near: u32) -> Option<Uni
         if let (0, Some(snapshot)) = (i, &snapshot) {
             checked::compare(&mut e, snapshot);
         }
+        undefined.after(insn);
         let from = insn.eip().wrapping_sub(eip) as usize;
         let exits = e.exits.len();
         next = e.insn(insn, &bytes[from..from + insn.len()]);
@@ -197,11 +197,6 @@ fn emit_with(input: Input<'_>, source: &mut dyn Source, near: u32) -> Option<Uni
         if e.exits.len() != exits {
             // Whatever was executed outside may have changed mappings.
             e.groups.drop_all();
-        }
-        if !config.extended && i > 0 && e.take_back_leave() {
-            // What leaves stands alone, so that everything before it can be replayed.
-            (end, next) = (insn.eip(), Next::FallThrough);
-            break;
         }
         end = insn.next_eip();
         if alone || checked && e.exits.last().is_some_and(|x| x.kind.is_leave()) {
@@ -284,7 +279,14 @@ impl Emitter<'_> {
         }
         if let Some((at, r)) = reencode(self, insn, bytes) {
             let fix = Fix { esp: self.esp, swapped: Some(r), pinned: false };
-            self.marks.push(Mark { host: at as u32, eip: insn.eip(), fix, boundary: false, exact: false });
+            self.marks.push(Mark {
+                host: at as u32,
+                eip: insn.eip(),
+                fix,
+                boundary: false,
+                exact: false,
+                clobbers: false,
+            });
         }
         Next::FallThrough
     }
@@ -339,22 +341,6 @@ impl Emitter<'_> {
         if falls_through(insn) { Next::FallThrough } else { Next::Elsewhere }
     }
 
-    /// If the current instruction leaves, removes its code again.
-    fn take_back_leave(&mut self) -> bool {
-        let Some(start) = self.marks.iter().rposition(|m| m.boundary) else { return false };
-        let from = self.marks[start].host;
-        if self.exits.last().is_none_or(|x| x.site <= from) {
-            return false;
-        }
-        self.exits.retain(|x| x.site <= from);
-        self.slow.retain(|s| s.patch < from as usize);
-        self.buf.bytes.truncate(from as usize);
-        self.esp = self.marks[start].fix.esp;
-        self.marks.truncate(start);
-        self.insns = &self.insns[..self.at];
-        true
-    }
-
     /// May the status flags be left in any state after the current instruction? If so, notes until when they are.
     pub(crate) fn flags_are_dead(&mut self) -> bool {
         let rest = &self.insns[self.at + 1..];
@@ -369,6 +355,9 @@ impl Emitter<'_> {
         let rest = &self.insns[self.at..];
         let Some(n) = flags::dead_before(rest, false).filter(|_| self.config.flag_liveness) else { return false };
         self.stale_until = self.stale_until.max(self.at + n);
+        if let Some(m) = self.marks.iter_mut().rfind(|m| m.boundary) {
+            m.clobbers = true;
+        }
         true
     }
 
@@ -399,14 +388,21 @@ impl Emitter<'_> {
         let pinned = self.groups.pinned(self.at);
         let fix = Fix { esp: self.esp, swapped: None, pinned };
         let exact = self.at >= self.stale_until && !pinned;
-        self.marks.push(Mark { host, eip, fix, boundary: true, exact });
+        self.marks.push(Mark { host, eip, fix, boundary: true, exact, clobbers: false });
     }
 
     /// Notes that from here on, still in the code of the current instruction, R12 is guest ESP.
     pub(crate) fn mark_synced(&mut self) {
         let host = self.buf.pos() as u32;
         if let Some(last) = self.marks.last() {
-            self.marks.push(Mark { host, eip: last.eip, fix: Fix::default(), boundary: false, exact: false });
+            self.marks.push(Mark {
+                host,
+                eip: last.eip,
+                fix: Fix::default(),
+                boundary: false,
+                exact: false,
+                clobbers: false,
+            });
         }
     }
 

@@ -72,7 +72,7 @@ impl Emitter<'_> {
     /// Before the `length` bytes of an indirect call: sees to it that it ends a line, if that may help.
     pub(crate) fn place_call(&mut self, length: usize) {
         self.indirect = None;
-        if self.config.paged || !self.config.extended {
+        if self.config.paged {
             return;
         }
         let Some(close) = close(self.insns, self.at) else { return };

@@ -131,8 +131,8 @@ pub(crate) fn marks(bytes: &[u8], unit: u32) -> impl Iterator<Item = Mark> + '_ 
         let esp = if flags & ESP != 0 { r.get()? } else { 0 };
         let esp = (esp >> 1) as i32 ^ -((esp & 1) as i32);
         let swapped = if flags & SWAPPED != 0 { Some(r.byte()? & 3) } else { None };
-        // Kept units are of programs without page tables, whose marks are never pinned.
+        // Kept units are of programs without page tables, whose marks are never pinned, and whose accesses look nothing up.
         let fix = Fix { esp, swapped, pinned: false };
-        Some(Mark { host, eip, fix, boundary: flags & BOUNDARY != 0, exact: flags & EXACT != 0 })
+        Some(Mark { host, eip, fix, boundary: flags & BOUNDARY != 0, exact: flags & EXACT != 0, clobbers: false })
     })
 }

@@ -1,6 +1,7 @@
 //! What lockstep says about a difference: everything needed to understand and reproduce it.
 
-use super::{Claim, Known, Lockstep};
+use super::plan::{Path, Plan};
+use super::{Claim, Lockstep};
 use crate::Vcpu;
 use iced_x86::{Code, Decoder, DecoderOptions, Formatter, GasFormatter};
 use std::fmt::{Debug, Write as _};
@@ -8,20 +9,22 @@ use xlat86_arch::{CpuState, FxState, Gva, eflags};
 
 impl Vcpu {
     /// Describes how the current state differs from what was expected. `None`: only where the manual leaves things undefined.
-    pub(super) fn report(&mut self, l: &Lockstep, block: Known, claim: Claim) -> Option<String> {
-        let differences = self.differences(l, block, claim);
+    pub(super) fn report(&mut self, l: &Lockstep, path: &Path, plan: &Plan, claim: Claim) -> Option<String> {
+        let differences = self.differences(l, path, claim);
         if differences.is_empty() {
             return None;
         }
-        let eip = block.key.eip();
-        let mut out = format!("block at {eip:08x} differs:\n{differences}\nguest code:\n");
-        let bytes = self.guest_bytes(eip, block.len);
+        let eip = plan.key.eip();
+        let mut out = format!("code at {eip:08x} differs:\n{differences}\nguest code:\n");
+        let bytes = self.guest_bytes(eip, plan.len);
         listing(&mut out, 32, eip.into(), &bytes);
         out.push_str("\nhost code:\n");
-        if let Some(info) = self.process.cache().block_at(block.key) {
+        if let Some(info) = self.process.cache().block_at(plan.key) {
             let arena = self.arena.as_ref().expect("translating");
             listing(&mut out, 64, 0, &arena.read(info.code.start as usize, info.code.len()));
         }
+        let way: Vec<String> = path.insns(l.insns).map(|i| format!("{:x}", i.eip())).collect();
+        let _ = writeln!(out, "\nthe interpreter's way: {}", way.join(" "));
         let _ = writeln!(out, "\nstate before:\n{}", registers(&l.before));
         let _ = writeln!(out, "state after (interpreter):\n{}", registers(&l.expected));
         let _ = writeln!(out, "state after (translated):\n{}", registers(&self.state));
@@ -37,7 +40,7 @@ impl Vcpu {
     }
 
     /// What differs, a line each.
-    fn differences(&mut self, l: &Lockstep, block: Known, claim: Claim) -> String {
+    pub(super) fn differences(&mut self, l: &Lockstep, path: &Path, claim: Claim) -> String {
         let mut out = String::new();
         let (a, b) = (&l.expected, &self.state);
         for (name, i) in ["eax", "ecx", "edx", "ebx", "esp", "ebp", "esi", "edi"].iter().zip(0..) {
@@ -54,17 +57,16 @@ impl Vcpu {
         differ(&mut out, "msr", &a.msr, &b.msr);
         let rest = |s: &CpuState| (s.cpl, s.interrupt_shadow, s.halted, s.nmi_masked);
         differ(&mut out, "cpl, interrupt shadow, halted, NMI", &rest(a), &rest(b));
-        if block.float {
-            float(&mut out, &a.fx, &b.fx);
+        if l.float {
+            float_state(&mut out, &a.fx, &b.fx);
         }
-        if let Claim::Before(Some(_)) | Claim::Whole = claim {
+        if let Claim::Before(Some(_)) | Claim::Behind = claim {
             let claimed = if let Claim::Before(fault) = claim { fault } else { None };
             differ(&mut out, "fault", &l.fault, &claimed);
         }
         let (a, b) = (a.eflags, b.eflags);
         if a != b {
-            let replaced = if matches!(claim, Claim::Before(_)) { self.replaced_flags(block) } else { 0 };
-            let defined = !self.undefined_flags(block, claim) & !replaced;
+            let defined = !undefined_flags(l, path) & !stale_flags(l, claim);
             differ(&mut out, "eflags", &Hex((a & defined).into()), &Hex((b & defined).into()));
         }
         for c in &l.changes {
@@ -77,25 +79,23 @@ impl Vcpu {
         }
         out
     }
+}
 
-    /// Status flags that don't matter where `block` was left. A POPF that turns out to be the interpreter's business has been looked at by
-    /// then, for which the flags that it replaces were free.
-    fn replaced_flags(&mut self, block: Known) -> u32 {
-        let eip = self.state.eip;
-        let next = self.decoded(block).insns.into_iter().find(|i| i.eip() == eip);
-        if next.is_some_and(|i| i.code() == Code::Popfd) { eflags::STATUS } else { 0 }
-    }
+/// Status flags that don't matter where translated code was left. It may say so itself ([`xlat86_translator::BlockInfo::stale`]); and a POPF that turns
+/// out to be the interpreter's business has been looked at by then, for which the flags that it replaces were free.
+fn stale_flags(l: &Lockstep, claim: Claim) -> u32 {
+    let Some((plan, n)) = l.ended_at.as_ref().and_then(|p| p.before.as_ref()) else { return 0 };
+    let Some(insn) = plan.insns.get(*n).filter(|_| matches!(claim, Claim::Before(_))) else { return 0 };
+    if insn.code() == Code::Popfd || plan.stale.contains(&insn.eip()) { eflags::STATUS } else { 0 }
+}
 
-    /// Status flags that the manual leaves undefined after `block`, or as much of it as `claim` says.
-    fn undefined_flags(&mut self, block: Known, claim: Claim) -> u32 {
-        let (insns, eip) = (self.decoded(block).insns, self.state.eip);
-        let left_at = insns.iter().position(|i| i.eip() == eip).filter(|_| claim != Claim::Whole);
-        insns[..left_at.unwrap_or(insns.len())].iter().fold(0, |undefined, insn| {
-            let i = &insn.iced;
-            let settled = i.rflags_written() | i.rflags_cleared() | i.rflags_set();
-            (undefined & !to_eflags(settled)) | to_eflags(i.rflags_undefined())
-        })
-    }
+/// Status flags that the manual leaves undefined at the end of the replay.
+fn undefined_flags(l: &Lockstep, path: &Path) -> u32 {
+    path.insns(l.insns).fold(0, |undefined, insn| {
+        let i = &insn.iced;
+        let settled = i.rflags_written() | i.rflags_cleared() | i.rflags_set();
+        (undefined & !to_eflags(settled)) | to_eflags(i.rflags_undefined())
+    })
 }
 
 fn differ<T: Debug + PartialEq>(out: &mut String, name: &str, interp: &T, dbt: &T) {
@@ -104,7 +104,7 @@ fn differ<T: Debug + PartialEq>(out: &mut String, name: &str, interp: &T, dbt: &
     }
 }
 
-fn float(out: &mut String, a: &FxState, b: &FxState) {
+fn float_state(out: &mut String, a: &FxState, b: &FxState) {
     let words = [("fcw", a.fcw, b.fcw), ("fsw", a.fsw, b.fsw), ("ftw", a.ftw.into(), b.ftw.into())];
     for (name, a, b) in words {
         differ(out, name, &Hex(a.into()), &Hex(b.into()));
