@@ -7,11 +7,12 @@ use crate::branch;
 use crate::buf::CodeBuf;
 use crate::checked::{self, Constant, Snapshot};
 use crate::esp;
-use crate::flags::{self, Undefined};
+use crate::flags;
 use crate::group::Groups;
 use crate::line;
 use crate::operand;
 use crate::reencode::reencode;
+use crate::replayed;
 use crate::shape::shape_of;
 use crate::stack;
 use crate::stubs;
@@ -130,6 +131,7 @@ pub(crate) fn emit(input: Input<'_>, source: &mut dyn Source) -> Unit {
 fn emit_with(input: Input<'_>, source: &mut dyn Source, near: u32) -> Option<Unit> {
     let Input { eip, insns, bytes, mode, checked, config } = input;
     let insns = if checked { &insns[..checked::span(insns)] } else { insns };
+    let insns = if config.replayed { &insns[..replayed::span(insns)] } else { insns };
     let snapshot = checked.then(|| Snapshot::new(eip, insns, bytes));
     let mut e = Emitter {
         buf: CodeBuf::default(),
@@ -159,7 +161,6 @@ fn emit_with(input: Input<'_>, source: &mut dyn Source, near: u32) -> Option<Uni
     let windowed = config.paged && config.address_form == AddressForm::Gs;
     e.groups.targets.clone_from(&targets);
     let (mut next, mut end) = (Next::FallThrough, eip);
-    let mut undefined = Undefined::default();
     for (i, insn) in insns.iter().enumerate() {
         e.at = i;
         let before_jcc = insns.get(i + 1).is_some_and(|n| n.iced.is_jcc_short_or_near());
@@ -177,19 +178,11 @@ fn emit_with(input: Input<'_>, source: &mut dyn Source, near: u32) -> Option<Uni
         if loop_heads.contains(&insn.eip()) {
             e.align_loop_head();
         }
-        let alone = config.replayed && insn.kind == Kind::String && string::is_repeated(insn);
-        if i > 0 && (alone || config.replayed && undefined.are_read_by(insn)) {
-            // It may be replayed in parts; or finds what the host's flags, and no others, have become.
-            (end, next) = (insn.eip(), Next::FallThrough);
-            e.insns = &insns[..i];
-            break;
-        }
         e.place_boundary();
         e.mark(insn.eip());
         if let (0, Some(snapshot)) = (i, &snapshot) {
             checked::compare(&mut e, snapshot);
         }
-        undefined.after(insn);
         let from = insn.eip().wrapping_sub(eip) as usize;
         let exits = e.exits.len();
         next = e.insn(insn, &bytes[from..from + insn.len()]);
@@ -199,7 +192,7 @@ fn emit_with(input: Input<'_>, source: &mut dyn Source, near: u32) -> Option<Uni
             e.groups.drop_all();
         }
         end = insn.next_eip();
-        if alone || checked && e.exits.last().is_some_and(|x| x.kind.is_leave()) {
+        if checked && e.exits.last().is_some_and(|x| x.kind.is_leave()) {
             // It is entered again behind this instruction, thus as another unit.
             e.insns = &insns[..=i];
             break;

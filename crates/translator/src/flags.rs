@@ -3,7 +3,7 @@
 //! Guest flags live in the host's flags, so flags are never computed twice or lazily; liveness only decides which
 //! form a piece of glue may take. The answer "dead" must be provable from the instructions at hand.
 
-use iced_x86::{FlowControl, Mnemonic, OpKind, Register, RflagsBits};
+use iced_x86::{Mnemonic, OpKind, RflagsBits};
 use xlat86_arch::eflags;
 use xlat86_decoder::{Insn, Kind, ends_block};
 
@@ -29,35 +29,6 @@ pub(crate) fn dead_before(insns: &[Insn], seen_by_faults: bool) -> Option<usize>
     }
     None
 }
-
-/// Status flags that the manual leaves undefined: what they are is the host CPU's own business.
-#[derive(Clone, Copy, Default)]
-pub(crate) struct Undefined(u32);
-
-impl Undefined {
-    /// Would `insn` show them?
-    pub(crate) fn are_read_by(self, insn: &Insn) -> bool {
-        self.0 & insn.iced.rflags_read() != 0
-    }
-
-    /// `insn` has been executed.
-    pub(crate) fn after(&mut self, insn: &Insn) {
-        let i = &insn.iced;
-        if matches!(i.flow_control(), FlowControl::Call | FlowControl::IndirectCall) {
-            // What it returns with is another function's.
-            self.0 = STATUS;
-            return;
-        }
-        // A shift by nothing leaves all flags alone.
-        let by_cl = i.op_count() > 0 && i.op_register(i.op_count() - 1) == Register::CL;
-        let settled = i.rflags_written() | i.rflags_cleared() | i.rflags_set();
-        let kept = if by_cl { self.0 } else { self.0 & !settled };
-        self.0 = kept | i.rflags_undefined() & STATUS;
-    }
-}
-
-/// The status flags as iced has them.
-const STATUS: u32 = RflagsBits::CF | RflagsBits::PF | RflagsBits::AF | RflagsBits::ZF | RflagsBits::SF | RflagsBits::OF;
 
 /// Can `insn` raise an exception?
 fn may_fault(insn: &Insn) -> bool {

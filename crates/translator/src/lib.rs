@@ -29,6 +29,7 @@ mod listing;
 mod operand;
 mod packed;
 mod reencode;
+mod replayed;
 mod sensitive;
 mod shape;
 mod stack;
