@@ -39,6 +39,7 @@ fn sweep(text: &[u8], base: u32, mut each: impl FnMut(&Unit)) -> (u64, u64, u64)
                 sum.1 += u64::from(u.len);
                 sum.2 += u.code.len() as u64;
                 eip = eip.wrapping_add(u.len);
+                u.recycle();
             }
             None => break,
         }

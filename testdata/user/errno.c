@@ -39,6 +39,22 @@ void start(u32 *sp)
     result("select", SYS(_newselect, 0, 0, 0, 0, ((u32[]){ 0, 0 })));
     result("select negative", SYS(_newselect, -1, 0, 0, 0, 0));
     result("select negative time", SYS(_newselect, 0, 0, 0, 0, ((u32[]){ -1, 0 })));
+    {
+        /* 1024 descriptors' sets, at the end of what there is. */
+        u32 page = SYS(mmap2, 0, 0x2000, 3, 0x22, -1, 0);
+        SYS(munmap, page + 0x1000, 0x1000);
+        result("select on all", SYS(_newselect, 0x7fffffff, page + 0x1000 - 128, 0, 0, ((u32[]){ 0, 0 })));
+        result("select on many", SYS(_newselect, 1 << 20, page + 0x1000 - 128, 0, 0, ((u32[]){ 0, 0 })));
+        /* A million arguments, each of them 4095 bytes long. */
+        u32 list = SYS(mmap2, 0, 0x400000, 3, 0x22, -1, 0);
+        fill((char *)page, 'x', 4095);
+        for (u32 i = 0; i + 1 < 0x100000; i++) ((u32 *)list)[i] = page;
+        result("arguments", SYS(execve, "/proc/self/exe", list, 0));
+        result("environment", SYS(execve, "/proc/self/exe", 0, list));
+        ((u32 *)list)[1] = 0x10;
+        result("bad argument", SYS(execve, "/proc/self/exe", list, 0));
+        SYS(munmap, list, 0x400000);
+    }
     result("nanosleep", SYS(nanosleep, ((u32[]){ 0, 1000000000 }), 0));
     result("nanosleep efault", SYS(nanosleep, bad, 0));
     result("clock_gettime", SYS(clock_gettime, 999, buffer));

@@ -1,4 +1,5 @@
-/* Children forked while other threads rewrite and run code: each child rewrites and runs some too. */
+/* Children forked while other threads rewrite and run code: each child rewrites and runs some too. And one that runs in its parent's memory
+   until another thread has changed the protection of code. */
 #include "user.h"
 #include "thread.h"
 
@@ -27,6 +28,14 @@ static void work(void *code)
     }
 }
 
+static volatile u32 spinning, changed;
+static void change(void *code)
+{
+    while (!spinning) SYS(sched_yield);
+    SYS(mprotect, code, PAGE, RWX);
+    changed = 1;
+}
+
 void start(u32 *sp)
 {
     (void)sp;
@@ -46,5 +55,14 @@ void start(u32 *sp)
         join(&alive[i]);
     show("wrong results", wrong);
     show("children's answers", sum);
+    spawn(change, code, stacks[1], &alive[0]);
+    int status = 0, pid = SYS(vfork);
+    if (pid == 0) {
+        spinning = 1;
+        while (!changed) ;
+        exit_(7);
+    }
+    show("of vfork", SYS(waitpid, pid, &status, 0) == pid ? status : 1);
+    join(&alive[0]);
     exit_(0);
 }

@@ -52,6 +52,27 @@ void start(u32 *sp)
     result("mremap shrink", SYS(mremap, 0x40000000, 0x9000, 0x1000, 0) - 0x40000000);
     result("mremap unmapped", SYS(mremap, 0x50000000, 0x1000, 0x2000, 1));
     result("mremap zero", SYS(mremap, 0x40000000, 0x1000, 0, 1));
+    /* More than there is; a hint that is none. */
+    result("mremap no room", SYS(mremap, 0x40000000, 0x1000, 0xf0000000, 1));
+    /* EINVAL or, before Linux 6.16, ENOMEM where it may move */
+    result("mremap too long", (u32)SYS(mremap, 0x40000000, 0x1000, 0xfffff000, 1) >= 0xfffff000);
+    result("mremap too long, in place", (u32)SYS(mremap, 0x40000000, 0x1000, 0xfffff000, 0) >= 0xfffff000);
+    result("mremap too long, fixed", SYS(mremap, 0x40000000, 0x1000, 0xfffff000, 3, 0x50000000));
+    result("mremap too long, both", SYS(mremap, 0x40000000, 0x1000, 0xfffff000, 5, 0x50000000));
+    map(0x40001000, 0x1000, 3, ANON | 0x10);
+    m = SYS(mremap, 0x40000000, 0x1000, 0x3000, 1, 0x48000000);
+    result("mremap takes no hint", m != 0x48000000 && m < 0xfffff000);
+    m = SYS(mremap, m, 0x3000, 0x1000, 3, 0x40000000);
+    show("mremap back", m);
+    show("mremap both, with a hint", SYS(mremap, 0x40000000, 0x1000, 0x1000, 5, 0x48000000));
+    result("mremap both, unaligned", SYS(mremap, 0x40000000, 0x1000, 0x1000, 5, 0x48000001));
+    result("mremap both, overlap", SYS(mremap, 0x40000000, 0x1000, 0x1000, 5, 0x40000000));
+    int seg = SYS(shmget, 0, 0xfffff000, 010600);
+    result("shmget", seg >= 0);
+    result("shmat too long", SYS(shmat, seg, 0, 0));
+    result("shmat too long, fixed", SYS(shmat, seg, 0x60000000, 0));
+    result("shmat too long, over all", SYS(shmat, seg, 0x60000000, 040000));
+    result("remove", SYS(shmctl, seg, 0, 0));
     result("madvise dontneed", SYS(madvise, 0x30004000, 0x1000, 4));
     result("madvise hole", SYS(madvise, 0x50000000, 0x1000, 4));
     result("madvise bad", SYS(madvise, 0x30004000, 0x1000, 999));

@@ -1,5 +1,6 @@
 /* Seccomp filters: what each action does to a call, inheritance by children and by executed programs. */
 #include "user.h"
+#include "thread.h"
 
 struct insn { unsigned short code; unsigned char jt, jf; u32 k; };
 struct program { unsigned short len; struct insn *filter; };
@@ -40,8 +41,65 @@ static void killed_by_uname(void) { INSTALL(DATA(0), IF_EQ(__NR_uname, KILL_PROC
 static void killed_by_thread_action(void) { INSTALL(DATA(0), IF_EQ(__NR_uname, KILL), RETURN(ALLOW)); static char b[400]; SYS(uname, b); }
 static void strict(void) { result("strict", SYS(prctl, 22, 1, 0)); puts_("still writes\n"); SYS(getpid); }
 
+/* As many instructions as there may be. */
+static void many(void)
+{
+    static struct insn program[4096];
+    int n = 0, r;
+    for (int i = 0; i < 4095; i++) program[i] = (struct insn)DATA(0);
+    program[4095] = (struct insn)RETURN(ALLOW);
+    while (n < 20 && !(r = install(program, 4096))) n++;
+    result("filters", n); result("then", r);
+}
+
+/* Threads follow the one that asks for it, unless they have filters that it hasn't. */
+static u8 stack[16384] __attribute__((aligned(16)));
+static volatile u32 alive, tid, turn;
+static void wait_for(u32 n) { while (turn != n) SYS(sched_yield); }
+static void other(void *diverges)
+{
+    tid = SYS(gettid);
+    if (diverges) INSTALL(DATA(0), IF_EQ(__NR_getuid, ERRNO | 5), RETURN(ALLOW));
+    turn = 1;
+    wait_for(2);
+    result("the other's getppid", SYS(getppid) == -33); result("getuid", SYS(getuid) == -5);
+}
+static void together(u32 diverges)
+{
+    struct insn insns[] = { DATA(0), IF_EQ(__NR_getppid, ERRNO | 33), RETURN(ALLOW) };
+    struct program p = { 4, insns };
+    turn = 0;
+    spawn(other, (void *)diverges, stack + sizeof stack, &alive);
+    wait_for(1);
+    if (diverges) result("as an error", SYS(seccomp, 1, 1 | 16, &p));
+    int r = SYS(seccomp, 1, 1, &p);
+    result("together", r == (int)tid ? 1 : r);
+    turn = 2;
+    join(&alive);
+    result("getppid", SYS(getppid) == -33);
+}
+static void follow(void) { SYS(prctl, 38, 1, 0, 0, 0); together(0); }
+static void diverge(void) { SYS(prctl, 38, 1, 0, 0, 0); together(1); }
+
+/* A child between vfork and execve has filters of its own. */
+static int in_vfork(void)
+{
+    int pid;
+    __asm__ volatile("int $0x80" : "=a"(pid) : "a"(__NR_vfork) : "memory");
+    if (!pid) { INSTALL(DATA(0), IF_EQ(__NR_getppid, ERRNO | 77), RETURN(ALLOW)); int r = SYS(getppid); exit_(r == -77); }
+    return pid;
+}
+
 void start(u32 *sp)
 {
+    if (sp[0] > 1 && *(char *)sp[2] == 'h') {
+        /* A program of the host's, which no filter of an emulator's would see. */
+        char *argv[] = { "/bin/true", 0 };
+        SYS(prctl, 38, 1, 0, 0, 0);
+        INSTALL(RETURN(ALLOW));
+        result("execve", SYS(execve, argv[0], argv, 0));
+        exit_(0);
+    }
     if (sp[0] > 1 && *(char *)sp[2] == 'x') {
         puts_("executed\n");
         result("mode", SYS(prctl, 21));
@@ -60,6 +118,13 @@ void start(u32 *sp)
     result("killed", in_child(killed_by_uname));
     result("killed thread", in_child(killed_by_thread_action));
     result("strict kills", in_child(strict));
+
+    result("many", in_child(many));
+    result("follow", in_child(follow));
+    result("diverge", in_child(diverge));
+    int child_status = 0, vchild = in_vfork();
+    SYS(wait4, vchild, &child_status, 0, 0);
+    result("the child's own", child_status >> 8); result("getppid", SYS(getppid) > 0);
 
     result("install", INSTALL(DATA(4), IF_EQ(0xc000003e, KILL_PROCESS), DATA(0), IF_EQ(__NR_getppid, ERRNO | 42), IF_EQ(__NR_uname, TRAP | 7), IF_EQ(__NR_sync, TRACE), RETURN(ALLOW)));
     result("mode", SYS(prctl, 21));

@@ -72,8 +72,100 @@ static void old_frame(int sig)
         resume = 0;                                                                            \
     } while (0)
 
+/* Signals of the synchronous kind, and the one that was for a coprocessor's stack, sent by a process: they can be blocked like any other. */
+static void sent(int sig) { puts_("sent "); result("signal", sig); }
+static void code_of(int sig, u32 *info) { result("sent", sig); result(" code", info[2]); result(" by me", (int)info[3] == me()); }
+static void pending(const char *what) { u64 set = 0; SYS(rt_sigpending, &set, 8); puts_(what); put(' '); hex(set >> 32); put(' '); hex(set); put('\n'); }
+static void blocked(void)
+{
+    static const int sigs[] = { 4, 5, 7, 8, 11, 16, 10, 40 };
+    u64 all = 0, none = 0;
+    for (u32 i = 0; i < sizeof sigs / sizeof *sigs; i++) { act(sigs[i], i & 1 ? (void *)code_of : (void *)sent, i & 1 ? SIGINFO : 0, 0); all |= 1ull << (sigs[i] - 1); }
+    for (u32 i = 0; i < sizeof sigs / sizeof *sigs; i++) SYS(tgkill, me(), me(), sigs[i]);
+    SYS(rt_sigprocmask, 0, &all, 0, 8);
+    for (int twice = 0; twice < 2; twice++)
+        for (u32 i = 0; i < 7; i++) { SYS(kill, me(), sigs[i]); pending("pending"); }
+    puts_("open\n");
+    SYS(rt_sigprocmask, 1, &all, 0, 8);
+    pending("pending");
+    /* taken by waiting */
+    SYS(rt_sigprocmask, 0, &all, 0, 8);
+    u32 info[32];
+    for (u32 i = 0; i < 7; i++) {
+        u64 one = 1ull << (sigs[i] - 1);
+        int second[2] = { 1, 0 }, instant[2] = { 0, 0 };
+        SYS(tgkill, me(), me(), sigs[i]);
+        result("waited for", SYS(rt_sigtimedwait, &one, info, second, 8)); result(" code", info[2]); result(" by me", (int)info[3] == me());
+        result("nothing more", SYS(rt_sigtimedwait, &one, info, instant, 8));
+    }
+    /* sent by another while this waits */
+    for (u32 i = 0; i < 7; i++) {
+        u64 one = 1ull << (sigs[i] - 1);
+        int parent = me(), pid = SYS(fork), status, wait[2] = { 5, 0 }, little[2] = { 0, 30000000 };
+        if (!pid) { SYS(nanosleep, little, 0); SYS(kill, parent, sigs[i]); exit_(0); }
+        result("waited for", SYS(rt_sigtimedwait, &one, info, wait, 8));
+        SYS(wait4, pid, &status, 0, 0);
+    }
+    /* they don't end a call that they are blocked in, and end one that opens them */
+    for (u32 i = 0; i < 7; i++) {
+        int parent = me(), pid = SYS(fork), status, fds[2], little[2] = { 0, 30000000 };
+        char c = 'x';
+        SYS(pipe, fds);
+        if (!pid) { SYS(nanosleep, little, 0); SYS(kill, parent, sigs[i]); SYS(nanosleep, little, 0); SYS(write, fds[1], &c, 1); exit_(0); }
+        SYS(wait4, pid, &status, 0, 0);
+        pending("blocked in wait4");
+        result("sigsuspend", SYS(rt_sigsuspend, &none, 8));
+        SYS(kill, me(), sigs[i]);
+        u32 poll[2] = { fds[0], 1 };
+        int second[2] = { 1, 0 };
+        result("ppoll", SYS(ppoll, poll, 1, second, &none, 8));
+        SYS(close, fds[0]); SYS(close, fds[1]);
+    }
+    /* A handler's mask, and what one blocks of its own kind */
+    act(10, plain, 0, all); depth = 5;
+    act(5, plain, 0, 0);
+    SYS(rt_sigprocmask, 1, &all, 0, 8);
+    SYS(kill, me(), 10);
+    /* Neither a child nor a program begins with them, but with the mask. */
+    SYS(rt_sigprocmask, 0, &all, 0, 8);
+    for (u32 i = 0; i < 6; i++) SYS(kill, me(), sigs[i]);
+    int pid = SYS(fork), status;
+    if (!pid) { pending("a child's"); exit_(0); }
+    SYS(wait4, pid, &status, 0, 0);
+    pid = SYS(fork);
+    if (!pid) {
+        char *argv[] = { "./signals", "x", 0 };
+        SYS(kill, me(), 5); SYS(kill, me(), 16);
+        SYS(execve, "./none", argv, 0);
+        pending("still here");
+        SYS(execve, "./signals", argv, 0);
+        exit_(1);
+    }
+    SYS(wait4, pid, &status, 0, 0);
+    show("status", status);
+    SYS(rt_sigprocmask, 1, &all, 0, 8);
+    /* What they do to whom doesn't catch them. */
+    for (u32 i = 0; i < 6; i++) {
+        pid = SYS(fork);
+        if (!pid) { act(sigs[i], 0, 0, 0); SYS(tgkill, me(), me(), sigs[i]); exit_(1); }
+        SYS(wait4, pid, &status, 0, 0); show("dies", status & 0x7f);
+        pid = SYS(fork);
+        if (!pid) { act(sigs[i], (void *)1, 0, 0); SYS(tgkill, me(), me(), sigs[i]); exit_(1); }
+        SYS(wait4, pid, &status, 0, 0); show("lives", status);
+    }
+}
+
 void start(u32 *sp)
 {
+    if (sp[0] > 1 && *(char *)sp[2] == 'x') {
+        u64 mask;
+        SYS(rt_sigprocmask, 0, 0, &mask, 8);
+        show("executed with the mask", mask); show(" and", mask >> 32);
+        pending("pending");
+        mask = 1 << 4;
+        SYS(rt_sigprocmask, 1, &mask, 0, 8);
+        exit_(1);
+    }
     base = SYS(mmap2, 0, 0x1000, 1, 0x22, -1, 0);
     act(11, info_handler, SIGINFO, 0); act(8, info_handler, SIGINFO, 0); act(4, info_handler, SIGINFO, 0);
     act(5, info_handler, SIGINFO, 0); act(7, info_handler, SIGINFO, 0);
@@ -148,6 +240,7 @@ void start(u32 *sp)
     if (!pid) { SYS(exit, 42); }
     SYS(wait4, pid, &status, 0, 0);
     show("status", status);
+    blocked();
     act(11, info_handler, SIGINFO, 0);
     set = 1 << 10;
     SYS(rt_sigprocmask, 0, &set, 0, 8);

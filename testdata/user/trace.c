@@ -129,6 +129,23 @@ void start(u32 *sp)
     show("the signal of it", go(CONT, 0));
     show("end", go(CONT, 0));
 
+    /* Another way to wait. */
+    begin(plain);
+    int word_of[32], ways[] = { 4 | 2, 4 | 2 | 0x1000000, 4 };
+    for (int i = 0; i < 8; i++) {
+        if (i == 2) trace(SETOPTIONS, 0, (void *)SYSGOOD);
+        trace(i < 2 ? CONT : SYSCALL, 0, i == 7 ? (void *)9 : 0);
+        for (int way = 0; way < 3; way++) {
+            if (ways[way] & 0x1000000) continue;
+            word_of[0] = word_of[2] = word_of[5] = 0;
+            int options = i < 7 ? (way == 2 ? 2 | 1 : ways[way] | 0x1000000) : ways[way] | (way ? 1 : 0);
+            result("waitid", SYS(waitid, 1, child, word_of, options, 0));
+            result(" signal", word_of[0]); result(" code", word_of[2]); result(" child", word_of[3] == child); show(" status", word_of[5]);
+        }
+    }
+    SYS(kill, child, 9);
+    SYS(wait4, child, &status, 0x40000000, 0);
+
     begin(executes);
     result("options", trace(SETOPTIONS, 0, (void *)SYSGOOD));
     show("executed", go(CONT, 0));

@@ -122,6 +122,7 @@ impl EngineOptions {
         config.perf_map = self.perf_map;
         config.keep_code = !self.no_code_cache;
         let t = &mut config.translator;
+        t.suit_host();
         t.chaining = !self.no_chaining;
         t.return_pairing = !self.no_return_pairing;
         t.flag_liveness = !self.no_flag_liveness;
@@ -180,7 +181,9 @@ mod tests {
 
     #[test]
     fn nothing_said_is_everything_on() {
-        assert_eq!(parse(&[]).config().translator, Config::default().translator);
+        let mut all = Config::default().translator;
+        all.suit_host();
+        assert_eq!(parse(&[]).config().translator, all);
     }
 
     #[test]

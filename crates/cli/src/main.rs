@@ -9,7 +9,8 @@ mod engine;
 mod run;
 mod verify;
 
-use clap::{Parser, Subcommand};
+use clap::{Args, FromArgMatches, Parser, Subcommand};
+use std::ffi::OsString;
 use std::process::ExitCode;
 
 /// Runs 32-bit x86 software on 64-bit x86 Linux hosts, without help from the host's 32-bit support.
@@ -34,6 +35,13 @@ enum Command {
     Binfmt(binfmt::Binfmt),
 }
 
+/// What `args` say if they are in order and say `run`: describing all the other commands takes longer than many a program runs.
+fn only_run(args: &[OsString]) -> Option<run::Run> {
+    let args = args.get(1..).filter(|a| a.first().is_some_and(|a| a == "run"))?;
+    let matches = run::Run::augment_args(clap::Command::new("run")).try_get_matches_from(args).ok()?;
+    run::Run::from_arg_matches(&matches).ok()
+}
+
 fn main() -> ExitCode {
     std::panic::set_hook(Box::new(|info| {
         // A bug of the emulator, whatever the guest did. One line, and a status that no shell uses.
@@ -47,7 +55,11 @@ fn main() -> ExitCode {
         );
         std::process::exit(xlat86_linux_user::EXIT_BUG);
     }));
-    match Cli::parse_from(binfmt::invoked(std::env::args_os().collect())).command {
+    let args = binfmt::invoked(std::env::args_os().collect());
+    if let Some(run) = only_run(&args) {
+        return run.run();
+    }
+    match Cli::parse_from(args).command {
         Command::Run(run) => run.run(),
         Command::Boot(boot) => boot.run(),
         Command::Bench(bench) => bench.run(),

@@ -43,6 +43,9 @@ pub(crate) struct Run {
     /// A descriptor with seccomp filters
     #[arg(long, hide = true)]
     seccomp_fd: Option<i32>,
+    /// A descriptor for the program's file
+    #[arg(long, hide = true)]
+    exec_fd: Option<i32>,
     /// Traced by another guest process, with these options
     #[arg(long, hide = true)]
     traced: Option<u32>,
@@ -150,6 +153,7 @@ impl Run {
             memory_limits: self.memory_limits.as_ref().and_then(|v| v.as_slice().try_into().ok()),
             traced: self.traced,
             seccomp_fd: self.seccomp_fd,
+            exec_fd: self.exec_fd,
             trace_syscalls: self.trace.contains(&Trace::Syscall),
             trace_file: self.trace_file.clone(),
             stats: self.stats.map(Stats::form),

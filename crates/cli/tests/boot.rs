@@ -17,8 +17,12 @@ use std::time::{Duration, Instant};
 /// What a run may take on a busy machine.
 const LIMIT: Duration = Duration::from_secs(300);
 
+fn scratch_name(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("boot-{}-{name}", std::process::id()))
+}
+
 fn scratch(name: &str) -> PathBuf {
-    let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("boot-{}-{name}", std::process::id()));
+    let path = scratch_name(name);
     let _ = fs::remove_file(&path);
     path
 }
@@ -200,6 +204,58 @@ fn debian_boots_to_a_login_and_shuts_down() {
     assert_eq!(finish(typist.run).status.code(), Some(0));
 }
 
+/// A guest at its shell, the 686 kernel's, with more options.
+fn shell(command: Command, args: &[&str]) -> Typist {
+    let out = testdata().join("kernels/out");
+    let mut command = command;
+    command.arg("--kernel").arg(out.join("vmlinuz-686")).arg("--initrd").arg(out.join("initrd-686.img")).args(args);
+    Typist::new(command)
+}
+
+/// What was flushed is in the image whatever happens: a reset of the guest, or the end of this process.
+#[test]
+fn a_killed_run_leaves_what_was_flushed() {
+    let (disk, fixed) = (scratch("disk"), scratch("fixed"));
+    for d in [&disk, &fixed] {
+        File::create(d).unwrap().set_len(1 << 20).unwrap();
+    }
+    let mut command = Command::new(XLAT86);
+    command.args(["boot", "--engine", &engine()]);
+    let read_only = format!("{},ro", fixed.display());
+    let args = ["--append", "console=ttyS0 quiet", "--disk", disk.to_str().unwrap(), "--disk", &read_only];
+    let mut guest = shell(command, &args);
+    guest.answer("", "# ");
+    // The quotes keep the echo from being taken for the answer.
+    guest.answer("echo first | dd of=/dev/vda conv=fsync; echo d''one\n", "done");
+    assert_eq!(fs::read(&disk).unwrap()[..6], *b"first\n");
+    let refused = guest.answer("cat /sys/block/vdb/ro; echo x | dd of=/dev/vdb conv=fsync; echo d''one\n", "done");
+    assert!(refused.contains("1\r\n") && refused.contains("dd: "), "{refused}");
+    assert!(fs::read(&fixed).unwrap().iter().all(|&b| b == 0));
+    guest.answer("reboot -f\n", "BusyBox v");
+    guest.answer("", "# ");
+    guest.answer("head -c 5 /dev/vda | tr f F\n", "First");
+    guest.answer("echo second | dd of=/dev/vda conv=fsync; echo d''one\n", "done");
+    guest.run.child().kill().unwrap();
+    assert_eq!(guest.run.child().wait().unwrap().signal(), Some(9));
+    assert_eq!(fs::read(&disk).unwrap()[..7], *b"second\n");
+}
+
+#[test]
+fn a_snapshot_outlives_resets_and_leaves_nothing() {
+    let disk = scratch("snapshot");
+    fs::write(&disk, vec![b'.'; 1 << 20]).unwrap();
+    let mut command = Command::new(XLAT86);
+    command.args(["boot", "--engine", &engine(), "--console", "virtio", "--snapshot"]);
+    let mut guest = shell(command, &["--append", "console=hvc0 quiet", "--disk", disk.to_str().unwrap()]);
+    guest.answer("", "# ");
+    guest.answer("echo mine | dd of=/dev/vda conv=fsync; reboot -f\n", "BusyBox v");
+    guest.answer("", "# ");
+    guest.answer("head -c 4 /dev/vda | tr m M\n", "Mine");
+    guest.answer("poweroff -f\n", "");
+    assert_eq!(finish(guest.run).status.code(), Some(0));
+    assert!(fs::read(&disk).unwrap().iter().all(|&b| b == b'.'));
+}
+
 #[test]
 fn test_kernels_print_and_exit_with_a_status() {
     // mov dx, 0xe9; mov al, 'o'; out dx, al; mov al, 'k'; out dx, al; mov al, 0x10; out 0xf4, al
@@ -339,6 +395,13 @@ fn what_cant_be_booted_is_said() {
         (&["--kernel", loops, "-m", "5G"], 2, "2M to 3G"),
         (&[], 2, "required"),
     ];
+    let sector = scratch("sector");
+    fs::write(&sector, [0; 512]).unwrap();
+    let disks = (0..30).flat_map(|_| ["--disk", sector.to_str().unwrap()]);
+    let many: Vec<&str> = ["--kernel", loops, "--snapshot"].into_iter().chain(disks).collect();
+    let o = run(&many);
+    assert_eq!(o.status.code(), Some(126));
+    assert!(String::from_utf8_lossy(&o.stderr).contains("room for 29"), "{}", String::from_utf8_lossy(&o.stderr));
     for (args, status, says) in cases {
         let o = run(args);
         let err = String::from_utf8_lossy(&o.stderr);
@@ -409,6 +472,55 @@ fn the_control_socket_looks_into_the_machine() {
     assert_eq!(m.ask(r#"{"do":"resume"}"#), "done");
     assert_eq!(m.ask(r#"{"do":"quit"}"#), "done");
     assert_eq!(finish(m.run).status.code(), Some(0));
+}
+
+#[test]
+fn keys_and_the_power_button_reach_the_guest() {
+    // 1: in al, 0x64; test al, 1; je 1b; in al, 0x60; out 0xf4, al
+    let mut m = Asked::start("key", &[0xe4, 0x64, 0xa8, 1, 0x74, 0xfa, 0xe4, 0x60, 0xe6, 0xf4, 0xeb, 0xfe]);
+    // Unanswered when the run ends first.
+    m.stream.get_mut().write_all(b"{\"do\":\"key\",\"name\":\"a\",\"press\":true}\n").unwrap();
+    assert_eq!(finish(m.run).status.code(), Some(0x1e << 1 | 1), "scan code of A, set 1");
+    // mov dx, 0x600; 1: in ax, dx; test ah, 1; je 1b; mov al, 5; out 0xf4, al
+    let code = [0x66, 0xba, 0, 6, 0x66, 0xed, 0xf6, 0xc4, 1, 0x74, 0xf9, 0xb0, 5, 0xe6, 0xf4, 0xeb, 0xfe];
+    let mut m = Asked::start("button", &code);
+    m.stream.get_mut().write_all(b"{\"do\":\"power-button\"}\n").unwrap();
+    assert_eq!(finish(m.run).status.code(), Some(11), "PWRBTN_STS");
+}
+
+#[test]
+fn steps_end_where_the_run_does() {
+    // nop; mov al, 4; out 0xf4, al; jmp $
+    let mut m = Asked::start("steps", &[0xeb, 0xfe, 0xb0, 4, 0xe6, 0xf4, 0xeb, 0xfe]);
+    assert_eq!(m.ask(r#"{"do":"pause"}"#), "done");
+    let error = m.ask(r#"{"do":"step","count":4000000000}"#)["error"].clone();
+    assert!(error.as_str().unwrap().contains("at most"), "{error}");
+    assert_eq!(m.ask(r#"{"do":"step","count":1000}"#)["registers"]["eip"], 0x20_0020);
+    assert_eq!(m.ask(r#"{"do":"quit"}"#), "done");
+    assert_eq!(finish(m.run).status.code(), Some(0));
+}
+
+/// What stands where the socket is to be is replaced only if it is a dead run's socket.
+#[test]
+fn the_control_socket_replaces_nothing_else() {
+    let loops = kernel("occupied", FOREVER);
+    let (file, dead) = (scratch("precious"), scratch("dead"));
+    fs::write(&file, "precious").unwrap();
+    let o = run(&["--kernel", loops.to_str().unwrap(), "--control", file.to_str().unwrap()]);
+    let err = String::from_utf8_lossy(&o.stderr);
+    assert!(o.status.code() == Some(126) && err.contains("in use"), "{err}");
+    assert_eq!(fs::read(&file).unwrap(), b"precious");
+    drop(std::os::unix::net::UnixListener::bind(&dead).unwrap());
+    let code = [0xb0, 4, 0xe6, 0xf4, 0xeb, 0xfe];
+    let path = kernel("replaces", &code);
+    let o = run(&["--kernel", path.to_str().unwrap(), "--control", dead.to_str().unwrap()]);
+    assert_eq!(o.status.code(), Some(9), "{}", String::from_utf8_lossy(&o.stderr));
+    assert!(!dead.exists(), "removed at the end");
+    // Nobody else may connect, whatever the umask.
+    let mut m = Asked::start("modes", FOREVER);
+    use std::os::unix::fs::PermissionsExt;
+    assert_eq!(fs::metadata(scratch_name("modes.sock")).unwrap().permissions().mode() & 0o777, 0o600);
+    m.ask(r#"{"do":"quit"}"#);
 }
 
 #[test]

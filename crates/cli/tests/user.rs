@@ -143,6 +143,53 @@ fn clocks_of_the_vdso() {
     }
 }
 
+/// Children forked while other threads hold whatever lock they share with the one that forks.
+#[test]
+fn forks_beside_threads_that_hold_locks() {
+    for engine in ["interp", "dbt"] {
+        for _ in 0..3 {
+            same_with("./locks", &["--engine", engine], 1);
+        }
+    }
+}
+
+#[test]
+fn descriptors_and_what_is_opened_by_them() {
+    same("./descriptors");
+}
+
+/// A program that closes all descriptors, or puts its own in their place, is traced as before.
+#[test]
+fn a_trace_outlives_its_programs_descriptors() {
+    let file = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("trace-{}", std::process::id()));
+    same_with(
+        "./descriptors",
+        &["--engine", &engine(), "--trace", "syscall", "--trace-file", file.to_str().unwrap()],
+        20,
+    );
+    let trace = std::fs::read_to_string(&file).unwrap();
+    std::fs::remove_file(&file).unwrap();
+    let last = trace.lines().rev().take(4).collect::<Vec<_>>();
+    assert!(
+        last.iter().any(|l| l.contains("getppid()")) && last.iter().any(|l| l.contains("exited with 0")),
+        "{last:?}"
+    );
+}
+
+/// A guest with filters can't leave them behind by executing one of the host's programs.
+#[test]
+fn filters_keep_from_executing_host_programs() {
+    let emulator = ["/usr/bin/timeout", "-s", "KILL", "100", GUARD, XLAT86, "run", "--engine", &engine()];
+    let o = Command::new(emulator[0])
+        .args(&emulator[1..])
+        .args(["./seccomp", "host"])
+        .current_dir(testdata().join("user"))
+        .stdin(Stdio::null())
+        .output()
+        .unwrap();
+    assert_eq!(String::from_utf8_lossy(&o.stdout), "execve -13\n", "{o:?}");
+}
+
 /// Children forked while other threads translate.
 #[test]
 fn forks_beside_translating_threads() {

@@ -2,7 +2,7 @@
 
 use crate::Kind;
 use crate::table::{CodeInfo, Only, info_of};
-use iced_x86::{Code, CodeSize, ConstantOffsets, Decoder, DecoderError, DecoderOptions, Instruction, OpKind};
+use iced_x86::{Code, CodeSize, ConstantOffsets, Decoder, DecoderError, DecoderOptions, Instruction, OpKind, Register};
 use xlat86_arch::{Fault, Features, Mode};
 
 /// Longest legal instruction in bytes; a longer one raises #GP(0) (SDM vol. 2A, 2.3.11).
@@ -124,9 +124,39 @@ impl Default for Block {
 /// Decodes one instruction at the head of `bytes`; `None` when they run out inside it.
 #[must_use]
 pub fn decode_insn(bytes: &[u8], eip: u32, mode: Mode, features: Features) -> Option<Insn> {
+    if let Some(insn) = without_tables(bytes, eip, mode, features) {
+        return Some(insn);
+    }
     let mut block = Block::default();
     decode_block_into(&mut block, bytes, eip, MAX_INSN_LEN, mode, features, 1);
     block.insns.pop()
+}
+
+/// CPUID, and of 32-bit code POPFD and the load of a segment register from another register. What libraries do at their start has
+/// these interpreted, and programs whose translations were kept often need nothing else decoded: so they are spared the decoder's
+/// tables, which take longer to make than a small program to run.
+fn without_tables(bytes: &[u8], eip: u32, mode: Mode, features: Features) -> Option<Insn> {
+    use Register::{DS, EAX, ES, FS, GS, SS};
+    const CPUID: u8 = 0xa2;
+    const MOV_SREG: u8 = 0x8e;
+    const POPF: u8 = 0x9d;
+    /// Those that can be loaded, by number; for the other numbers ask the tables.
+    const SEGMENTS: [Register; 8] = [ES, Register::None, SS, DS, FS, GS, Register::None, Register::None];
+    let is_32 = mode.bitness() == 32;
+    let (mut iced, len) = match *bytes {
+        [0x0f, CPUID, ..] => (Instruction::with(Code::Cpuid), 2),
+        [POPF, ..] if is_32 => (Instruction::with(Code::Popfd), 1),
+        [MOV_SREG, modrm @ 0xc0..=0xff, ..] if is_32 => {
+            let segment = Some(SEGMENTS[usize::from(modrm >> 3 & 7)]).filter(|s| *s != Register::None)?;
+            (Instruction::with2(Code::Mov_Sreg_r32m16, segment, EAX + u32::from(modrm & 7)).ok()?, 2)
+        }
+        _ => return None,
+    };
+    iced.set_code_size(if is_32 { CodeSize::Code32 } else { CodeSize::Code16 });
+    iced.set_len(len);
+    iced.set_next_ip(u64::from(eip) + len as u64);
+    let kind = kind_under(info_of(iced.code()), &iced, mode, features);
+    Some(Insn { iced, kind, over_long: false })
 }
 
 /// Decodes the basic block at the head of `bytes`.

@@ -1,7 +1,7 @@
 //! Where blocks end, and what they say about it.
 
-use xlat86_arch::{CpuModel, Mode};
-use xlat86_decoder::{Block, BlockEnd, Kind, decode_block, decode_block_into};
+use xlat86_arch::{CpuModel, Features, Mode};
+use xlat86_decoder::{Block, BlockEnd, Kind, decode_block, decode_block_into, decode_insn};
 
 const NOP: u8 = 0x90;
 const CALL: [u8; 5] = [0xe8, 0, 0, 0, 0];
@@ -77,4 +77,28 @@ fn a_reused_block_forgets_what_it_held() {
     assert!(b.crosses_page);
     decode_block_into(&mut b, &[NOP, 0xc3], 7, 4096, Mode::USER32, CpuModel::MAX.features, 64);
     assert_eq!(b, decode_block(&[NOP, 0xc3], 7, 4096, Mode::USER32, CpuModel::MAX.features, 64));
+}
+
+#[test]
+fn one_instruction_is_what_it_is_in_a_block() {
+    let bytes = (0..=255).map(|modrm| [0x8e, modrm]).chain([
+        [0x0f, 0xa2],
+        [0x9d, 0x0f],
+        [0x66, 0x9d],
+        [0x66, 0x8e],
+        [0x0f, 0x0b],
+    ]);
+    for bytes in bytes.map(|[a, b]| [a, b, 0xd8, NOP, 0, 0, 0, 0]) {
+        for mode in [Mode::USER32, Mode::default(), Mode(Mode::USER32.0 | Mode::TRAP)] {
+            for (features, eip) in [(CpuModel::MAX.features, 0x1234), (Features::default(), u32::MAX - 1)] {
+                let alone = decode_insn(&bytes, eip, mode, features).expect("whole");
+                let among = decode_block(&bytes, eip, 4096, mode, features, 1).insns[0];
+                assert_eq!(alone, among);
+                let all = |i: &iced_x86::Instruction| (i.ip(), i.next_ip(), i.len(), i.code_size(), format!("{i:?}"));
+                assert_eq!(all(&alone.iced), all(&among.iced), "{bytes:02x?} at {eip:x} in {mode:?}");
+            }
+        }
+    }
+    assert!(decode_insn(&[0x0f], 0, Mode::USER32, CpuModel::MAX.features).is_none());
+    assert!(decode_insn(&[0x8e], 0, Mode::USER32, CpuModel::MAX.features).is_none());
 }

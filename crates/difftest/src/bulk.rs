@@ -19,7 +19,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use xlat86_arch::{CpuModel, CpuState, FxState, Gva, Mode, Vector, eflags};
 use xlat86_decoder::{Insn, Unit, decode_insn, unit_of};
-use xlat86_host::{Compat, CompatState, Window, protect_guest_page, scratch_window};
+use xlat86_host::{Compat, CompatState, Window, protect_guest_pages, scratch_window};
 use xlat86_interp::{Interp, Stop};
 use xlat86_softmmu::{FlatSpace, Mmu, Prot};
 use xlat86_vcpu::{Config, Engine, Exit, Process, TranslatorConfig, Vcpu};
@@ -260,10 +260,10 @@ impl<'a> Trio<'a> {
     fn interpret(&mut self, batch: &Batch) {
         let mut code = [INT3; 32];
         code[..batch.code.len()].copy_from_slice(&batch.code);
-        protect_guest_page(self.window, CODE, true, true);
+        assert!(protect_guest_pages(self.window, CODE, 0x1000, true, true));
         self.window.write_bytes(CODE, &[INT3; 0x1000]).expect("the code page is mapped");
         self.window.write_bytes(AT, &code).expect("the code page is mapped");
-        protect_guest_page(self.window, CODE, true, false);
+        assert!(protect_guest_pages(self.window, CODE, 0x1000, true, false));
         self.interp.invalidate_page(CODE >> 12);
         self.after.clear();
         let never = AtomicBool::new(false);

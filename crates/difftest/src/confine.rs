@@ -252,6 +252,9 @@ impl Check<'_> {
 
     /// A field of the frame, an entry of the jump table, a constant of the unit.
     fn is_known(&self, i: &Instruction, write: bool) -> bool {
+        if !write && self.is_gs_probe(i) {
+            return true;
+        }
         if matches!(i.segment_prefix(), Register::FS | Register::GS) {
             return false;
         }
@@ -281,10 +284,19 @@ impl Check<'_> {
             })
     }
 
-    /// A landing's load: the probe, indexed by the 32 bits that LEA has just computed.
+    /// A landing's load: the probe, at which GS begins where memory is the host's low 4 GB, indexed by 32 bits.
+    fn is_gs_probe(&self, i: &Instruction) -> bool {
+        self.s.config.address_form == AddressForm::Low
+            && self.s.config.return_pairing
+            && (i.code(), i.op0_register()) == (Code::Mov_r32_rm32, Register::R10D)
+            && i.segment_prefix() == Register::GS
+            && (i.memory_base(), i.memory_index(), i.memory_displ_size()) == (Register::R11D, Register::None, 4)
+    }
+
+    /// A landing's load elsewhere: the probe, indexed by the 32 bits that LEA has just computed.
     fn is_probe(&self, i: &Instruction) -> bool {
         let before = self.insns.range(..i.ip32()).rev().map(|(_, x)| x).find(|x| x.mnemonic() != Mnemonic::Nop);
-        i.code() == Code::Mov_r8_rm8
+        i.code() == Code::Mov_r32_rm32
             && (i.memory_base(), i.memory_index(), i.memory_index_scale()) == (Register::R14, Register::R10, 1)
             && i.memory_displacement64() == u64::from(PROBE)
             && before.is_some_and(|x| x.code() == Code::Lea_r32_m && x.op0_register() == Register::R10D)
@@ -424,7 +436,7 @@ fn is_harmless(i: &Instruction) -> bool {
             | M::Rdgsbase
             | M::Swapgs
     );
-    let vex = i.encoding() != iced_x86::EncodingKind::Legacy && !matches!(i.mnemonic(), M::Pext | M::Pdep);
+    let vex = i.encoding() != iced_x86::EncodingKind::Legacy && !matches!(i.mnemonic(), M::Pext | M::Pdep | M::Shrx);
     let segment =
         i.op_kinds().enumerate().any(|(n, k)| k == OpKind::Register && i.op_register(n as u32).is_segment_register());
     !(system || vex || segment || i.is_privileged())
@@ -554,9 +566,9 @@ mod tests {
 
     /// What is wrong with `code` as the translation of `guest` (one instruction), before an exit.
     fn wrong(code: &[u8], guest: &[u8]) -> String {
-        let leave = [0x41, 0xff, 0x56, offset_of!(Frame, leave) as u8];
+        let leave = [0x41, 0xff, 0x16];
         let code = [code, &leave].concat();
-        let mark = Mark { host: 0, eip: EIP, fix: Fix::default(), boundary: true, exact: true };
+        let mark = Mark { host: 0, eip: EIP, fix: Fix::default(), boundary: true, exact: true, clobbers: false };
         let guest = [guest, &[0xcc; 16]].concat();
         let config = Config::default();
         let end = code.len() as u32;
@@ -581,6 +593,12 @@ mod tests {
     fn the_checker_bites() {
         for (what, code) in [
             ("isn't confined", &[0x65, 0x67, 0x8b, 0x03][..]), // mov eax, gs:[ebx]
+            ("isn't confined", &[0x65, 0x67, 0x41, 0x8b, 0x83, 0, 0, 0, 0]), // mov eax, gs:[r11d+0]
+            ("isn't confined", &[0x65, 0x67, 0x45, 0x8b, 0x92, 0, 0, 0, 0]), // mov r10d, gs:[r10d+0]
+            ("isn't confined", &[0x65, 0x45, 0x8b, 0x93, 0, 0, 0, 0]), // mov r10d, gs:[r11+0]
+            ("isn't confined", &[0x64, 0x67, 0x45, 0x8b, 0x93, 0, 0, 0, 0]), // mov r10d, fs:[r11d+0]
+            ("isn't confined", &[0x65, 0x67, 0x4d, 0x8b, 0x93, 0, 0, 0, 0]), // mov r10, gs:[r11d+0]
+            ("isn't confined", &[0x65, 0x67, 0x45, 0x89, 0x93, 0, 0, 0, 0]), // mov gs:[r11d+0], r10d
             ("isn't confined", &[0xa4]),                       // movsb
             ("isn't confined", &[0xf3, 0xab]),                 // rep stosd
             ("isn't confined", &[0x8b, 0x44, 0x24, 0x08]),     // mov eax, [rsp+8]
@@ -626,7 +644,7 @@ mod tests {
 
     #[test]
     fn an_unknown_exit_is_noticed() {
-        let leave = [0x41, 0xff, 0x56, offset_of!(Frame, leave) as u8];
+        let leave = [0x41, 0xff, 0x16];
         assert!(wrong(&leave, &MOV_EAX_FROM_EBX).contains("no way"));
     }
 

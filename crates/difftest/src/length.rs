@@ -132,6 +132,9 @@ mod tests {
 
     #[test]
     fn random_bytes_have_the_cpus_lengths() {
+        if !crate::undefined::silicon_is_followed("random_bytes_have_the_cpus_lengths") {
+            return;
+        }
         let mut ruler = Ruler::new().unwrap();
         let mut walk = Walk::new(1);
         for _ in 0..40_000 {

@@ -8,6 +8,7 @@ use xlat86_difftest::engine::{LowMemory, Program, Translated, configurations};
 use xlat86_difftest::known::Known;
 use xlat86_difftest::reference::Reference;
 use xlat86_difftest::state::{AT, End, Executor, Outcome, Regs};
+use xlat86_difftest::undefined::differs_by_maker;
 use xlat86_vcpu::{Engine, Exit};
 
 /// Every recorded case, with the file that it is in.
@@ -49,7 +50,7 @@ fn translator_does_what_was_recorded() {
     let (mut bad, mut known) = (Vec::new(), Known::of("insn"));
     for (name, config) in configurations() {
         let mut cpu = low.cpu(Engine::Dbt, config);
-        for (file, r) in &cases {
+        for (file, r) in cases.iter().filter(|(_, r)| !differs_by_maker(r.case.code)) {
             let ours = translated(&mut cpu, &r.case);
             let hex: String = r.case.bytes.iter().map(|b| format!("{b:02x}")).collect();
             if let Some(what) = difference(r.case.code, &r.outcome, &ours)

@@ -9,7 +9,7 @@ use xlat86_difftest::engine::{Kicker, LowMemory, Program, Stepper, configuration
 use xlat86_difftest::fpu;
 use xlat86_difftest::generate::{Generator, Rng};
 use xlat86_difftest::program::{self, Programs};
-use xlat86_difftest::undefined::Undefined;
+use xlat86_difftest::undefined::{Undefined, differs_by_maker, silicon_is_followed, undefined};
 use xlat86_vcpu::Engine;
 
 fn number(name: &str, default: u64) -> u64 {
@@ -44,14 +44,18 @@ fn integer_instructions_do_what_the_interpreter_does() {
     let mut findings = Findings::default();
     for n in 0..number("XLAT86_CASES", 20_000) {
         let case = generator.next_case();
+        if differs_by_maker(case.code) {
+            continue;
+        }
         let program = Program::from_case(&case, with_tls());
         let Some(want) = reference.run(&program, 64) else { continue };
+        let except = Undefined { flags: undefined(case.code.mnemonic()).flags, ..Undefined::default() };
         // Each in the default configuration and in one other.
         let other = 1 + n as usize % (engines.len() - 1);
         for i in [0, other] {
             let (name, engine) = &mut engines[i];
             let got = engine.run(&program);
-            if let Some(what) = difference(&want, &got, &Undefined::default()) {
+            if let Some(what) = difference(&want, &got, &except) {
                 findings.add(format!("{:?}", case.code), || {
                     format!(
                         "{} {:02x?} gpr {:x?} flags {:x} ({name})\n{what}",
@@ -69,6 +73,9 @@ fn integer_instructions_do_what_the_interpreter_does() {
 
 #[test]
 fn floating_point_instructions_do_what_the_interpreter_does() {
+    if !silicon_is_followed("floating_point_instructions_do_what_the_interpreter_does") {
+        return;
+    }
     let low = LowMemory::new(&Program::FPU_LAYOUT).expect("low memory");
     let mut reference = Stepper::new(&Program::FPU_LAYOUT).expect("a window");
     let mut engine = low.cpu(Engine::Dbt, configurations()[0].1);
@@ -93,6 +100,9 @@ fn floating_point_instructions_do_what_the_interpreter_does() {
 /// Wherever it is interrupted, the state is one the interpreter passes through, and going on leads to the same end.
 #[test]
 fn interruption_shows_a_state_between_two_instructions() {
+    if !silicon_is_followed("interruption_shows_a_state_between_two_instructions") {
+        return;
+    }
     let low = LowMemory::new(&program::LAYOUT).expect("low memory");
     let mut reference = Stepper::new(&program::LAYOUT).expect("a window");
     let off = |name| configurations().into_iter().find(|c| c.0 == name).expect("a configuration").1;

@@ -34,6 +34,9 @@ pub struct Arena {
 /// Memory is asked for this much at once: one call costs less than a fault for each page.
 const POPULATE: usize = 64 << 10;
 
+/// Size of a host page.
+const PAGE: usize = 4096;
+
 impl Arena {
     /// Maps `size` bytes (rounded up to pages). The host may refuse memory that is writable and executable.
     pub fn new(size: usize) -> io::Result<Arena> {
@@ -77,20 +80,20 @@ impl Arena {
     pub fn write(&self, offset: usize, code: &[u8], boundaries: impl Iterator<Item = usize>) {
         assert!(offset.is_multiple_of(8) && offset + code.len() <= self.size(), "code outside the arena");
         self.populate(offset, code.len());
-        // One writer at a time, so plain loads and stores do; signal handlers only read.
-        for byte in &self.bits()[offset / 8..(offset + code.len()).div_ceil(8)] {
-            byte.store(0, Ordering::Relaxed);
-        }
         // SAFETY: in bounds; the arena is shared memory that is only ever accessed through raw pointers and atomics.
         unsafe {
             core::ptr::copy_nonoverlapping(code.as_ptr(), (self.base() as *mut u8).add(offset), code.len());
         }
-        for b in boundaries {
-            debug_assert!(b < code.len());
-            let at = offset + b;
-            let byte = &self.bits()[at / 8];
-            byte.store(byte.load(Ordering::Relaxed) | 1 << (at % 8), Ordering::Release);
+        // One writer at a time; signal handlers only read.
+        let mut boundaries = boundaries.peekable();
+        for (i, byte) in self.bits()[offset / 8..(offset + code.len()).div_ceil(8)].iter().enumerate() {
+            let mut bits = 0;
+            while let Some(b) = boundaries.next_if(|b| b / 8 == i) {
+                bits |= 1 << (b % 8);
+            }
+            byte.store(bits, Ordering::Release);
         }
+        debug_assert!(boundaries.next().is_none(), "ascending, and in the code");
     }
 
     fn bits(&self) -> &[AtomicU8] {
@@ -109,7 +112,6 @@ impl Arena {
     /// # Panics
     /// If the ranges aren't whole pages, of the arena and of its bits. Nothing may be executing there, and nothing else may write.
     pub fn write_file(&self, offset: usize, file: &File, code: Range<usize>, bits: Range<usize>) -> io::Result<()> {
-        const PAGE: usize = 4096;
         assert!(offset.is_multiple_of(8 * PAGE) && offset + code.len() <= self.size(), "code outside the arena");
         assert!(
             bits.len() == (code.len() / 8).next_multiple_of(PAGE) && offset / 8 + bits.len() <= self.boundary.len()
@@ -160,14 +162,14 @@ impl Arena {
         self.replace(offset, u64::from(u32::MAX), u64::from(value));
     }
 
-    /// Atomically replaces the 5 bytes at `offset` by a jump or call: `opcode` and a displacement. Under the conditions of
-    /// [`Arena::patch`].
+    /// Atomically replaces the 5 bytes at `offset` by a jump with displacement `displacement`. Under the conditions of [`Arena::patch`].
     ///
     /// # Panics
     /// If `offset` is outside the arena or the bytes cross an 8-byte boundary.
-    pub fn patch_jump(&self, offset: usize, opcode: u8, displacement: u32) {
+    pub fn patch_jump(&self, offset: usize, displacement: u32) {
+        const JMP: u64 = 0xe9;
         assert!(offset % 8 <= 3 && offset + 5 <= self.size(), "patch site {offset:#x} is not atomic");
-        self.replace(offset, 0xff_ffff_ffff, u64::from(opcode) | u64::from(displacement) << 8);
+        self.replace(offset, 0xff_ffff_ffff, JMP | u64::from(displacement) << 8);
     }
 
     /// Replaces the bits of `mask`, shifted to byte `offset` of its aligned quadword, by those of `value`.
@@ -263,9 +265,47 @@ impl JumpTable {
         self.entry(eip).store(offset, Ordering::Release);
     }
 
+    /// Sets those of `entries` (guest EIPs, ascending, and offsets) that are empty. The memory is asked for in runs of pages, which costs
+    /// a fraction of a fault for each.
+    pub fn fill(&self, entries: &[(u32, u32)]) {
+        /// Pages apart at which asking for what lies between costs less than asking twice.
+        const NEAR: usize = 2;
+        let page = |eip: u32| (self.base() as usize + eip as usize * 4) / PAGE;
+        for run in entries.chunk_by(|a, b| page(b.0).saturating_sub(page(a.0)) <= NEAR) {
+            let (first, last) = (page(run[0].0), page(run[run.len() - 1].0));
+            // An old kernel refuses, and pages come by faults.
+            let (at, len) = ((first * PAGE) as *mut libc::c_void, (last + 1).saturating_sub(first) * PAGE);
+            // SAFETY: within our own mapping, as every entry is; contents stay as they are.
+            unsafe { libc::madvise(at, len, libc::MADV_POPULATE_WRITE) };
+            for &(eip, offset) in run {
+                // One writer at a time; others only read.
+                if self.get(eip) == 0 {
+                    self.set(eip, offset);
+                }
+            }
+        }
+    }
+
     /// Clears every entry and gives the memory back.
     pub fn clear(&self) {
         // SAFETY: private anonymous memory of ours; its pages read as zero afterwards.
         unsafe { libc::madvise(self.base() as *mut libc::c_void, self.map.len(), libc::MADV_DONTNEED) };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn filling_a_table_sets_what_is_empty() {
+        let table = JumpTable::new().unwrap();
+        table.set(0x1001, 7);
+        // On one page, on the next but one, far away, and at the very end.
+        let entries = [(0, 1), (0x1001, 2), (0x1002, 3), (0x1900, 4), (0x8048_0000, 5), (u32::MAX, 6)];
+        table.fill(&entries);
+        assert_eq!(entries.map(|e| table.get(e.0)), [1, 7, 3, 4, 5, 6]);
+        assert_eq!([1, 0x1000, 0x1003, u32::MAX - 1].map(|eip| table.get(eip)), [0; 4]);
+        table.fill(&[]);
     }
 }

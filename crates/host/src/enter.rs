@@ -6,9 +6,9 @@
 //! goes through the jump table). Signal handlers run on the alternate stack.
 
 use crate::crossing::{CROSSINGS, Crossing, Descriptor, Load};
-use crate::frame::{CallOut, Frame, FrameMemory, Left, Returns};
+use crate::frame::{CallOut, Frame, FrameMemory, Left, PROBE, Returns};
 use crate::slot::GUARD;
-use crate::{Arena, JumpTable, Ram, TlbMemory, Window, slot};
+use crate::{Arena, JumpTable, Ram, TlbMemory, Window, set_gs_base, slot};
 use core::arch::{asm, naked_asm};
 use core::mem::offset_of;
 use memmap2::{MmapMut, MmapOptions};
@@ -159,6 +159,9 @@ impl VcpuFrame {
         // Records read guest memory for as long as they are there.
         self.ram = Some(ram.clone());
         let index = Crossing::index(eip, outer);
+        if self.crossing(index).key == 0 {
+            self.crossings.push(index);
+        }
         let slot = self.crossing(index);
         crossing.key = Crossing::key(from, eip).wrapping_neg();
         let null = &raw const slot.null as u64;
@@ -171,7 +174,6 @@ impl VcpuFrame {
             }
         });
         *slot = crossing;
-        self.crossings.push(index);
     }
 
     /// Empties all crossings.
@@ -198,6 +200,12 @@ impl VcpuFrame {
         slot::set_return_guards(self.stacks.each_ref().map(ReturnStack::guard));
         // SAFETY: the frame is valid and exclusively ours; the code in the arena is trusted.
         unsafe { enter(self.frame, arena.base() + u64::from(offset)) }
+    }
+
+    /// Makes the probe the start of the current thread's GS segment, for code whose guest memory is the host's low 4 GB: its landings are loads
+    /// from there. To be called by whichever thread is going to enter.
+    pub fn use_probe(&self) {
+        set_gs_base(self.frame as u64 + u64::from(PROBE));
     }
 
     /// Has [`Frame::call_out`] call `function`, which sees `memory`, the guest's.
@@ -306,8 +314,8 @@ unsafe extern "C" fn xlat86_enter() {
         "mov al, cl",
         "add al, 0x7f",
         "sahf",
-        "mov eax, [r14]", "mov ecx, [r14 + 4]", "mov edx, [r14 + 8]", "mov ebx, [r14 + 12]",
-        "mov r12d, [r14 + 16]", "mov ebp, [r14 + 20]", "mov esi, [r14 + 24]", "mov edi, [r14 + 28]",
+        "mov eax, [r14 + {gpr}]", "mov ecx, [r14 + {gpr} + 4]", "mov edx, [r14 + {gpr} + 8]", "mov ebx, [r14 + {gpr} + 12]",
+        "mov r12d, [r14 + {gpr} + 16]", "mov ebp, [r14 + {gpr} + 20]", "mov esi, [r14 + {gpr} + 24]", "mov edi, [r14 + {gpr} + 28]",
         "xlat86_enter_jump:",
         "ret",
         "xlat86_enter_cancel:",
@@ -320,6 +328,7 @@ unsafe extern "C" fn xlat86_enter() {
         arena = const offset_of!(Frame, arena),
         table = const offset_of!(Frame, table),
         return_sp = const offset_of!(Frame, return_sp),
+        gpr = const offset_of!(Frame, gpr),
         flags = const offset_of!(Frame, flags),
     )
 }
@@ -334,8 +343,8 @@ macro_rules! save_registers {
             "pop r11\n",
             "cld\n",
             "mov [r14 + {flags}], r11d\n",
-            "mov [r14], eax\n mov [r14 + 4], ecx\n mov [r14 + 8], edx\n mov [r14 + 12], ebx\n",
-            "mov [r14 + 16], r12d\n mov [r14 + 20], ebp\n mov [r14 + 24], esi\n mov [r14 + 28], edi\n",
+            "mov [r14 + {gpr}], eax\n mov [r14 + {gpr} + 4], ecx\n mov [r14 + {gpr} + 8], edx\n mov [r14 + {gpr} + 12], ebx\n",
+            "mov [r14 + {gpr} + 16], r12d\n mov [r14 + {gpr} + 20], ebp\n mov [r14 + {gpr} + 24], esi\n mov [r14 + {gpr} + 28], edi\n",
             "movaps [r14 + {xmm}], xmm0\n movaps [r14 + {xmm} + 16], xmm1\n",
             "movaps [r14 + {xmm} + 32], xmm2\n movaps [r14 + {xmm} + 48], xmm3\n",
             "movaps [r14 + {xmm} + 64], xmm4\n movaps [r14 + {xmm} + 80], xmm5\n",
@@ -376,6 +385,7 @@ unsafe extern "C" fn xlat86_leave() {
         address = const offset_of!(Frame, address),
         return_sp = const offset_of!(Frame, return_sp),
         host_sp = const offset_of!(Frame, host_sp),
+        gpr = const offset_of!(Frame, gpr),
         flags = const offset_of!(Frame, flags),
         xmm = const offset_of!(Frame, xmm),
         mxcsr = const offset_of!(Frame, mxcsr),
@@ -410,6 +420,7 @@ unsafe extern "C" fn xlat86_call_out() {
         stopped = const Left::Stopped as u32,
         return_sp = const offset_of!(Frame, return_sp),
         host_sp = const offset_of!(Frame, host_sp),
+        gpr = const offset_of!(Frame, gpr),
         flags = const offset_of!(Frame, flags),
         xmm = const offset_of!(Frame, xmm),
         mxcsr = const offset_of!(Frame, mxcsr),
@@ -429,9 +440,9 @@ mod tests {
     use super::*;
     use crate::{install_fault_handlers, last_fault, signals};
 
-    /// `call [r14 + leave]`.
-    fn leave() -> [u8; 4] {
-        [0x41, 0xff, 0x56, offset_of!(Frame, leave) as u8]
+    /// `call [r14]`: the leave routine.
+    fn leave() -> [u8; 3] {
+        [0x41, 0xff, 0x16]
     }
 
     fn setup(code: &[u8], boundaries: &[usize]) -> (Arena, JumpTable, VcpuFrame) {

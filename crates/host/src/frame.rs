@@ -12,6 +12,8 @@ use std::io;
 #[derive(Debug)]
 #[repr(C, align(64))]
 pub struct Frame {
+    /// The leave routine; translated code leaves by calling through this field, and does so in many places: first, it needs no displacement.
+    pub leave: u64,
     /// EAX to EDI as translated code left them, or as it shall find them.
     pub gpr: [u32; 8],
     /// Status flags and DF in their EFLAGS positions; other bits are ignored on entry and host's on leaving.
@@ -22,8 +24,6 @@ pub struct Frame {
     pub site: u64,
     /// R11 on leaving: the guest target of an indirect jump.
     pub target: u64,
-    /// The leave routine; translated code leaves by calling through this field.
-    pub leave: u64,
     /// Calls [`Frame::function`], or leaves if that won't: translated code calls through this field at an exit.
     pub call_out: u64,
     /// For FS and GS an address that can be read if the segment can be used, and only then.
@@ -64,6 +64,8 @@ pub struct Frame {
     pub control: [u32; 5],
     /// What guests add to the host's time stamp counter.
     pub tsc_offset: u64,
+    /// Base of the window, where code has one; a multiple of 4 GB.
+    pub window: u64,
     /// Keeps a register during the code of one instruction.
     pub spill: u32,
     /// Keeps the host's flags during the code of one instruction.
@@ -103,12 +105,9 @@ pub struct Returns {
     pub table: u64,
 }
 
-/// Where the probe is, from the frame on: the last byte of a readable page, with nothing but inaccessible memory in the 4 GB behind
-/// it. A load from it, indexed by a 32-bit difference, succeeds if and only if the difference is zero, and touches no flags.
-///
-/// Its upper three bytes are those of a NOP, so that an instruction with this displacement at its end can have everything
-/// before them overwritten.
-pub const PROBE: u32 = 0x001f_0fff;
+/// Where the probe is, from the frame on: the last four bytes of a readable page, with nothing but inaccessible memory in the 4 GB behind
+/// them. A load of four bytes from it, indexed by a 32-bit difference, succeeds if and only if the difference is zero, and touches no flags.
+pub const PROBE: u32 = 0x001f_0ffc;
 
 /// Memory for a frame, with room before it and the probe behind it.
 #[derive(Debug)]
@@ -122,7 +121,7 @@ impl FrameMemory {
     pub(crate) fn new(before: usize) -> io::Result<FrameMemory> {
         /// Behind the probe every load faults.
         const OUT_OF_REACH: usize = 4 << 30;
-        let beyond = before + PROBE as usize + 1;
+        let beyond = before + PROBE as usize + 4;
         let map = MmapOptions::new().len(beyond + OUT_OF_REACH).no_reserve_swap().map_anon()?;
         let start = map.as_ptr() as usize + beyond;
         // SAFETY: whole pages of our own mapping, to which no reference exists.
@@ -160,7 +159,7 @@ impl Frame {
     /// Sets the bases of FS and GS. Without a base an access through the segment faults.
     pub fn set_segments(&mut self, bases: [Option<u32>; 2]) {
         let here = core::ptr::from_ref(self) as u64;
-        let out_of_reach = here + u64::from(PROBE) + 1;
+        let out_of_reach = here + u64::from(PROBE) + 4;
         self.seg_base = bases.map(Option::unwrap_or_default);
         self.usable = bases.map(|base| if base.is_some() { here } else { out_of_reach });
     }
@@ -194,6 +193,7 @@ impl Frame {
             shared: [0; 2],
             control: [0; 5],
             tsc_offset: 0,
+            window: 0,
             spill: 0,
             spilled_flags: 0,
             function: None,

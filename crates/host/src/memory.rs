@@ -11,14 +11,14 @@ pub fn zeroed_atomics(len: usize) -> Box<[AtomicU8]> {
     unsafe { Box::from_raw(Box::into_raw(v) as *mut [AtomicU8]) }
 }
 
-/// Sets the host protection of the guest page at `addr` (page-aligned) in `window`.
+/// Sets the host protection of the `len` bytes of guest pages at `addr` (both multiples of the page size) in `window`. False when the host refuses: the
+/// guest has unmapped something there meanwhile, or a mapping would be cut in two when there are too many already (vm.max_map_count).
 ///
-/// Only ever used to take write permission from a guest page and to give it back, so the page must be mapped; if
-/// the guest unmapped it concurrently there is nothing to protect and the failure is of no consequence.
-pub fn protect_guest_page(window: Window, addr: u32, read: bool, write: bool) {
+/// Only ever used to take write permission from guest pages and to give it back.
+#[must_use]
+pub fn protect_guest_pages(window: Window, addr: u32, len: u32, read: bool, write: bool) -> bool {
     let prot = if read { libc::PROT_READ } else { 0 } | if write { libc::PROT_WRITE } else { 0 };
-    // SAFETY: the page belongs to the guest by the window's contract; no Rust reference points into it.
-    unsafe {
-        libc::mprotect((window.base() + u64::from(addr & !0xfff)) as *mut libc::c_void, 4096, prot);
-    }
+    let len = u64::from(len).min((1 << 32) - u64::from(addr));
+    // SAFETY: the pages belong to the guest by the window's contract; no Rust reference points into them.
+    unsafe { libc::mprotect((window.base() + u64::from(addr & !0xfff)) as *mut libc::c_void, len as usize, prot) == 0 }
 }

@@ -41,16 +41,26 @@ impl ShadowWindow {
             .fetch_update(Ordering::AcqRel, Ordering::Acquire, claim)
             .map_err(|_| io::Error::other("too many shadow windows"))?;
         let slot = used.trailing_ones();
-        let this = ShadowWindow { base: FIRST + u64::from(slot) * STRIDE, slot, ram };
+        ShadowWindow::at(slot, ram).inspect_err(|_| release(slot))
+    }
+
+    /// The window of `slot`, which has been claimed.
+    fn at(slot: u32, ram: Arc<Ram>) -> io::Result<ShadowWindow> {
+        let base = FIRST + u64::from(slot) * STRIDE;
         // Is it a hole? Asked once; from then on the range is ours by convention: the kernel places mappings elsewhere.
         let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE | libc::MAP_FIXED_NOREPLACE;
         // SAFETY: with MAP_FIXED_NOREPLACE nothing that exists is touched.
-        let p = unsafe { libc::mmap(this.base as *mut libc::c_void, STRIDE as usize, libc::PROT_NONE, flags, -1, 0) };
-        if p as u64 != this.base {
+        let p = unsafe { libc::mmap(base as *mut libc::c_void, STRIDE as usize, libc::PROT_NONE, flags, -1, 0) };
+        if p == libc::MAP_FAILED {
             return Err(io::Error::last_os_error());
         }
-        this.unmap_range(0, STRIDE);
-        Ok(this)
+        // SAFETY: the mapping just made, wherever it is: kernels before 4.17 take the address for a hint.
+        unsafe { libc::munmap(p, STRIDE as usize) };
+        if p as u64 != base {
+            return Err(io::Error::from(io::ErrorKind::AddrInUse));
+        }
+        // Only now: what a window drops is all that is in its range.
+        Ok(ShadowWindow { base, slot, ram })
     }
 
     /// The guest's addresses in it. After the shadow window's end it leads to a hole, or to the next one in its place.
@@ -72,12 +82,27 @@ impl ShadowWindow {
     /// # Errors
     /// The range isn't within RAM and the window, or the host has no mappings left.
     pub fn map(&mut self, gva: u32, offset: u64, len: u32, write: bool) -> io::Result<()> {
+        let prot = libc::PROT_READ | if write { libc::PROT_WRITE } else { 0 };
+        self.map_with(gva, offset, len, prot, libc::MAP_POPULATE)
+    }
+
+    /// The same, readable and writable, but the host's page tables are filled in as pages are touched. Nothing at all may be mapped so.
+    ///
+    /// # Errors
+    /// As for [`ShadowWindow::map`].
+    pub fn map_lazily(&mut self, gva: u32, offset: u64, len: u32) -> io::Result<()> {
+        if len == 0 {
+            return Ok(());
+        }
+        self.map_with(gva, offset, len, libc::PROT_READ | libc::PROT_WRITE, 0)
+    }
+
+    fn map_with(&mut self, gva: u32, offset: u64, len: u32, prot: i32, flags: i32) -> io::Result<()> {
         let inside = u64::from(gva) + u64::from(len) <= SPAN && offset + u64::from(len) <= self.ram.len();
         if !inside || (gva | len | offset as u32) & 0xfff != 0 || len == 0 {
             return Err(io::Error::from(io::ErrorKind::InvalidInput));
         }
-        let prot = libc::PROT_READ | if write { libc::PROT_WRITE } else { 0 };
-        let flags = libc::MAP_SHARED | libc::MAP_FIXED | libc::MAP_POPULATE;
+        let flags = libc::MAP_SHARED | libc::MAP_FIXED | flags;
         let at = (self.base + u64::from(gva)) as *mut libc::c_void;
         // SAFETY: the range is in this window, where there is nothing but such mappings and no Rust reference points.
         let p =
@@ -115,25 +140,13 @@ impl ShadowWindow {
 impl Drop for ShadowWindow {
     fn drop(&mut self) {
         self.unmap_range(0, STRIDE);
-        USED.fetch_and(!(1 << self.slot), Ordering::AcqRel);
+        release(self.slot);
     }
 }
 
-/// Makes `base` the base of the current thread's GS segment, which nothing else on this host uses.
-pub fn set_gs_base(base: u64) {
-    const HWCAP2_FSGSBASE: u64 = 1 << 1;
-    const ARCH_SET_GS: i32 = 0x1001;
-    static FAST: std::sync::LazyLock<bool> = std::sync::LazyLock::new(|| {
-        // SAFETY: no arguments that could be wrong.
-        (unsafe { libc::getauxval(libc::AT_HWCAP2) }) & HWCAP2_FSGSBASE != 0
-    });
-    if *FAST {
-        // SAFETY: the kernel says that the instruction is enabled; Rust and libc don't use GS.
-        unsafe { core::arch::asm!("wrgsbase {}", in(reg) base, options(nostack, preserves_flags)) };
-    } else {
-        // SAFETY: as above.
-        unsafe { libc::syscall(libc::SYS_arch_prctl, ARCH_SET_GS, base) };
-    }
+/// Whoever has claimed `slot` doesn't need it any more.
+fn release(slot: u32) {
+    USED.fetch_and(!(1 << slot), Ordering::AcqRel);
 }
 
 #[cfg(test)]
@@ -161,7 +174,38 @@ mod tests {
         assert!(view.read::<u8>(0x5000).is_err());
         assert!(w.map(0x5000, 0x4000, 0x1000, false).is_err(), "outside RAM");
         assert!(w.map(0xffff_f000, 0, 0x2000, false).is_err(), "outside the window");
+        w.map_lazily(0, 0, 0x4000).unwrap();
+        view.write(0x1008, 0x5678u16).unwrap();
+        assert_eq!(ram.read::<u16>(0x1008), Some(0x5678));
+        assert!(w.map_lazily(0, 0x1000, 0x4000).is_err(), "outside RAM");
+        w.map_lazily(0, 0x4000, 0).unwrap();
         drop(w);
-        assert!(view.read::<u8>(0xffff_f000).is_err(), "nothing remains");
+        assert!(view.read::<u8>(0xffff_f000).is_err() && view.read::<u8>(0).is_err(), "nothing remains");
+    }
+
+    #[test]
+    fn a_window_that_finds_its_place_taken_leaves_it_alone() {
+        let ram = Arc::new(Ram::new(0x4000).unwrap());
+        // As if it had been claimed: the last ones are never reached by tests.
+        let slot = ShadowWindow::MOST as u32 - 1;
+        let at = (FIRST + u64::from(slot) * STRIDE + 0x10_0000) as *mut u8;
+        let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_FIXED_NOREPLACE;
+        let prot = libc::PROT_READ | libc::PROT_WRITE;
+        // SAFETY: nothing that exists is touched.
+        let p = unsafe { libc::mmap(at.cast(), 4096, prot, flags, -1, 0) };
+        assert_eq!(p.cast(), at);
+        // SAFETY: the page just mapped.
+        unsafe { at.write(7) };
+        assert!(ShadowWindow::at(slot, ram.clone()).is_err());
+        let mut here = 0;
+        // SAFETY: an address range, and room for a page's answer.
+        let mapped = unsafe { libc::mincore(at.cast(), 4096, &raw mut here) } == 0;
+        assert!(mapped, "unmapped by somebody it isn't the business of");
+        // SAFETY: the page mapped above, which is still there.
+        unsafe {
+            assert_eq!(at.read(), 7);
+            libc::munmap(at.cast(), 4096);
+        }
+        assert!(ShadowWindow::at(slot, ram).is_ok(), "free again");
     }
 }

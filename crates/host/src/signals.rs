@@ -14,9 +14,11 @@ pub const fn bit(sig: i32) -> u64 {
     1 << (sig - 1)
 }
 
-/// What one emulator thread sends another to make it leave translated code. Nothing else uses this number: the hardware it
-/// was meant for never was.
+/// What one emulator thread sends another to make it leave translated code. Hardly anything else uses this number: the hardware it
+/// was meant for never was. So what isn't marked as a kick is the guest's.
 pub const KICK: i32 = libc::SIGSTKFLT;
+/// Marks a kick: `si_errno`.
+const MARK: i32 = 0x7861_386b;
 
 const fn blockable() -> u64 {
     let mut mask = !bit(KICK);
@@ -40,7 +42,7 @@ pub(crate) fn block_all_in(set: &mut libc::sigset_t) {
     unsafe { *(&raw mut *set).cast::<u64>() = BLOCKABLE };
 }
 
-/// Synchronous signals: never blocked on the host (a process that faults with its signal blocked is killed).
+/// Synchronous signals and kicks: not blocked on the host while the guest runs (a process that faults with its signal blocked is killed).
 pub const ALWAYS_OPEN: u64 = !BLOCKABLE;
 
 /// What the host does with a signal on the guest's behalf.
@@ -119,6 +121,11 @@ pub fn mask() -> u64 {
     unsafe { change_mask(core::ptr::null()) }
 }
 
+/// Sets the mask that a program is to have which is about to be executed, the synchronous signals included.
+pub fn hand_on_mask(mask: u64) {
+    swap_mask(mask);
+}
+
 fn swap_mask(mask: u64) -> u64 {
     // SAFETY: a valid 8-byte set.
     unsafe { change_mask(&mask) }
@@ -137,8 +144,20 @@ unsafe fn change_mask(new: *const u64) -> u64 {
 /// doing something else it will notice before it next enters.
 pub fn kick(pid: i32, tid: i32) {
     expect_kicks();
-    // SAFETY: a signal to a thread in this memory, with a handler installed. A thread that has ended is no matter.
-    unsafe { libc::syscall(libc::SYS_tgkill, pid, tid, KICK) };
+    let mut info: RawSiginfo = [0; 128];
+    for (word, value) in info.chunks_exact_mut(4).zip([KICK, MARK, libc::SI_QUEUE]) {
+        word.copy_from_slice(&value.to_ne_bytes());
+    }
+    // SAFETY: a signal to a thread in this memory, with a handler installed, and a whole siginfo. A thread that has ended is no matter.
+    unsafe { libc::syscall(libc::SYS_rt_tgsigqueueinfo, pid, tid, KICK, info.as_ptr()) };
+}
+
+/// Is this signal of number [`KICK`] a kick? One that says nothing about its sender, a process in this namespace, has lost what it said: the
+/// host's kernel was short of memory, or its user at the limit of waiting signals.
+pub(crate) fn is_kick(info: &RawSiginfo) -> bool {
+    let word = |i: usize| i32::from_ne_bytes([info[4 * i], info[4 * i + 1], info[4 * i + 2], info[4 * i + 3]]);
+    let (errno, code, pid) = (word(1), word(2), word(4));
+    code == libc::SI_QUEUE && errno == MARK || code == libc::SI_USER && errno == 0 && pid == 0
 }
 
 /// Has the current thread do what a kick from another one would make it do.

@@ -5,7 +5,7 @@
 //! constant-initialised thread-local storage.
 
 use core::cell::{Cell, UnsafeCell};
-use core::sync::atomic::{AtomicBool, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 /// What the host's kernel said about a fault.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -32,10 +32,13 @@ struct Slot {
     fault: Cell<HostFault>,
     /// Something asynchronous wants attention: `pending` holds something, or another thread kicked this one. Read by assembly.
     flag: AtomicBool,
-    count: Cell<usize>,
+    /// Signals taken so far, and signals noted: number n is at n modulo [`PENDING`].
+    taken: AtomicUsize,
+    noted: AtomicUsize,
     pending: UnsafeCell<[RawSiginfo; PENDING]>,
     return_guards: Cell<[u64; 2]>,
     stepping: Cell<bool>,
+    gs_base: Cell<Option<u64>>,
 }
 
 thread_local! {
@@ -43,10 +46,12 @@ thread_local! {
         Slot {
             fault: Cell::new(HostFault { addr: 0, error: 0, trapno: 0, signal: 0, code: 0 }),
             flag: AtomicBool::new(false),
-            count: Cell::new(0),
+            taken: AtomicUsize::new(0),
+            noted: AtomicUsize::new(0),
             pending: UnsafeCell::new([[0; 128]; PENDING]),
             return_guards: Cell::new([0; 2]),
             stepping: Cell::new(false),
+            gs_base: Cell::new(None),
         }
     };
 }
@@ -81,54 +86,63 @@ pub(crate) fn raise() {
 pub(crate) fn lower() {
     SLOT.with(|s| {
         s.flag.store(false, Ordering::SeqCst);
-        if s.count.get() != 0 {
+        if s.waiting() != 0 {
             s.flag.store(true, Ordering::SeqCst);
         }
     });
 }
 
+impl Slot {
+    /// Signals that wait.
+    fn waiting(&self) -> usize {
+        self.noted.load(Ordering::SeqCst).wrapping_sub(self.taken.load(Ordering::SeqCst))
+    }
+
+    /// The number of the next signal to be noted, for the caller alone, whatever handler interrupts this one. `None` when there is no room.
+    fn reserve(&self) -> Option<usize> {
+        let room = |n: usize| (self.waiting() < PENDING).then(|| n.wrapping_add(1));
+        self.noted.fetch_update(Ordering::SeqCst, Ordering::SeqCst, room).ok()
+    }
+
+    /// Puts `info` in the place of signal number `n`.
+    fn fill(&self, n: usize, info: &RawSiginfo) {
+        // SAFETY: only this thread touches the array; `n` is the caller's, and not read before the outermost handler has returned.
+        unsafe { (*self.pending.get())[n % PENDING] = *info };
+        self.flag.store(true, Ordering::SeqCst);
+    }
+}
+
 /// Queues `info`. Called from handlers, which nest only for the synchronous signals.
 pub(crate) fn push_pending(info: &RawSiginfo) {
     SLOT.with(|s| {
-        let n = s.count.get();
-        if n < PENDING {
-            // SAFETY: only this thread touches the array, and readers block signals (`take_pending`).
-            unsafe { (*s.pending.get())[n] = *info };
-            s.count.set(n + 1);
+        if let Some(n) = s.reserve() {
+            s.fill(n, info);
         }
-        s.flag.store(true, Ordering::SeqCst);
     });
 }
 
-/// Takes the oldest waiting signal and clears the flag when it was the last.
+/// Takes the oldest waiting signal and lowers the flag when it was the last. Handlers that run meanwhile only add behind it.
 pub(crate) fn pop_pending() -> Option<RawSiginfo> {
-    SLOT.with(|s| {
-        let n = s.count.get();
-        if n == 0 {
-            s.flag.store(false, Ordering::SeqCst);
-            return None;
-        }
-        // SAFETY: as above; the caller has blocked signals.
-        let first = unsafe {
-            let q = &mut *s.pending.get();
-            let first = q[0];
-            q.copy_within(1..n, 0);
-            first
-        };
-        s.count.set(n - 1);
-        if n == 1 {
-            s.flag.store(false, Ordering::SeqCst);
-        }
-        Some(first)
-    })
+    let first = SLOT.with(|s| {
+        let n = s.taken.load(Ordering::SeqCst);
+        // SAFETY: only this thread touches the array, and no handler this place as long as it isn't taken.
+        (s.waiting() != 0).then(|| unsafe { (*s.pending.get())[n % PENDING] }).inspect(|_| {
+            s.taken.store(n.wrapping_add(1), Ordering::SeqCst);
+        })
+    });
+    if SLOT.with(Slot::waiting) == 0 {
+        lower();
+    }
+    first
 }
 
 /// The number of the oldest waiting signal.
 pub(crate) fn oldest_pending() -> Option<i32> {
     SLOT.with(|s| {
-        // SAFETY: as in `push_pending`; a handler that runs meanwhile only adds behind the oldest.
-        let first = unsafe { &(*s.pending.get())[0] };
-        (s.count.get() != 0).then(|| i32::from_le_bytes([first[0], first[1], first[2], first[3]]))
+        let n = s.taken.load(Ordering::SeqCst);
+        // SAFETY: as in `pop_pending`.
+        let first = unsafe { &(*s.pending.get())[n % PENDING] };
+        (s.waiting() != 0).then(|| i32::from_le_bytes([first[0], first[1], first[2], first[3]]))
     })
 }
 
@@ -153,4 +167,36 @@ pub(crate) fn stepping() -> bool {
 /// Sets [`stepping`].
 pub(crate) fn set_stepping(on: bool) {
     SLOT.with(|s| s.stepping.set(on));
+}
+
+/// Notes that the current thread's GS segment begins at `base`, and gives what was noted before: nothing in a new thread, whose base is
+/// that of the thread that made it.
+pub(crate) fn replace_gs_base(base: u64) -> Option<u64> {
+    SLOT.with(|s| s.gs_base.replace(Some(base)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_handler_that_interrupts_another_loses_nothing() {
+        let info = |n: u8| [n; 128];
+        for round in 0..20u8 {
+            push_pending(&info(1));
+            // The second is interrupted by the third in between.
+            let second = SLOT.with(Slot::reserve).unwrap();
+            push_pending(&info(3));
+            SLOT.with(|s| s.fill(second, &info(2)));
+            assert_eq!(oldest_pending(), Some(0x0101_0101), "round {round}");
+            assert_eq!([pop_pending(), pop_pending()].map(Option::unwrap), [info(1), info(2)]);
+            assert!(with_pending(|f| f.load(Ordering::SeqCst)));
+            assert_eq!(pop_pending(), Some(info(3)));
+            assert!(!with_pending(|f| f.load(Ordering::SeqCst)));
+            assert_eq!((pop_pending(), oldest_pending()), (None, None));
+        }
+        (0..2 * PENDING as u8).for_each(|n| push_pending(&info(n)));
+        (0..PENDING as u8).for_each(|n| assert_eq!(pop_pending(), Some(info(n))));
+        assert_eq!(pop_pending(), None, "there was no room");
+    }
 }

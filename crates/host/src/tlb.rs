@@ -33,10 +33,8 @@ impl TlbMemory {
     }
 }
 
-/// A tag that no page has, of an entry that isn't listed as filled. Where 0 can't be a page that hits it is as good.
+/// A tag that no page has. Where 0 can't be a page that hits it is as good.
 const EMPTY: u32 = u32::MAX;
-/// The same of an entry that is still listed.
-const GONE: u32 = u32::MAX - 1;
 /// The last page: an access that wraps around ends in page 0.
 const LAST: u32 = (TlbView::PAGES - 1) as u32;
 
@@ -48,12 +46,39 @@ struct Tags {
     write: u32,
 }
 
+/// Pages that have been filled.
+struct Filled {
+    pages: Vec<u32>,
+    /// A bit for each page: is it in `pages`?
+    listed: Vec<u64>,
+}
+
+impl Filled {
+    fn new() -> Filled {
+        Filled { pages: Vec::new(), listed: vec![0; TlbView::PAGES / 64] }
+    }
+
+    fn add(&mut self, page: u32) {
+        let (word, bit) = (&mut self.listed[page as usize / 64], 1 << (page % 64));
+        if *word & bit == 0 {
+            *word |= bit;
+            self.pages.push(page);
+        }
+    }
+
+    fn take(&mut self) -> Vec<u32> {
+        let pages = core::mem::take(&mut self.pages);
+        pages.iter().for_each(|&page| self.listed[page as usize / 64] = 0);
+        pages
+    }
+}
+
 /// The TLB of one view (user or supervisor) of one CPU.
 pub struct Tlb {
     tags: *mut Tags,
     addends: *mut u64,
-    /// Pages filled since they were last empty: local ones, and those that survive a flush of the others.
-    filled: [Vec<u32>; 2],
+    /// Pages filled since the last flush: as local ones, and as those that survive a flush of the others. A page may be in both.
+    filled: [Filled; 2],
     ram: Arc<Ram>,
     _memory: Arc<TlbMemory>,
 }
@@ -66,7 +91,7 @@ impl Tlb {
         let mut tlb = Tlb {
             tags: at(view.read_tags()).cast(),
             addends: at(view.addends()).cast(),
-            filled: [Vec::new(), Vec::new()],
+            filled: [Filled::new(), Filled::new()],
             ram,
             _memory: memory,
         };
@@ -91,16 +116,10 @@ impl Tlb {
         unsafe { &mut *self.addends.add(page as usize) }
     }
 
-    /// Empties an entry that is not listed, or no longer.
+    /// Empties an entry.
     fn clear(&mut self, page: u32) {
         let tag = if page == 0 || page == LAST { EMPTY } else { 0 };
         *self.tags(page) = Tags { read: tag, write: tag };
-    }
-
-    /// Is `page` in a list of filled pages?
-    fn is_listed(&self, page: u32) -> bool {
-        let tag = self.tags(page).read;
-        tag == page || tag == GONE
     }
 
     /// Host address of the `size` bytes at `gva`, when they are within a page whose `tag` says that it may be accessed.
@@ -189,28 +208,27 @@ impl Tlb {
             return;
         }
         let page = gva >> 12;
-        if !self.is_listed(page) {
-            self.filled[usize::from(global)].push(page);
-        }
+        self.filled[usize::from(global)].add(page);
         *self.addend(page) = (self.ram.base() + offset).wrapping_sub((gva & !0xfff).into());
-        *self.tags(page) = Tags { read: page, write: if write { page } else { GONE } };
+        *self.tags(page) = Tags { read: page, write: if write { page } else { EMPTY } };
     }
 
     /// Makes writes to the page at byte `offset` of RAM go the slow way, wherever the guest sees it.
     pub fn protect(&mut self, offset: u64) {
         let host = self.ram.base() + (offset & !0xfff);
-        for &page in self.filled.iter().flatten() {
+        for &page in self.filled.iter().flat_map(|f| &f.pages) {
             let t = self.tags(page);
             if t.write == page && self.addend(page).wrapping_add(u64::from(page) << 12) == host {
-                t.write = GONE;
+                t.write = EMPTY;
             }
         }
     }
 
     /// Forgets the page of `gva`.
     pub fn flush_page(&mut self, gva: u32) {
-        if self.is_listed(gva >> 12) {
-            *self.tags(gva >> 12) = Tags { read: GONE, write: GONE };
+        let page = gva >> 12;
+        if self.tags(page).read == page {
+            self.clear(page);
         }
     }
 
@@ -218,9 +236,10 @@ impl Tlb {
     pub fn flush(&mut self, keep_global: bool) {
         let lists = if keep_global { 1 } else { 2 };
         for list in 0..lists {
-            let mut filled = core::mem::take(&mut self.filled[list]);
-            filled.drain(..).for_each(|page| self.clear(page));
-            self.filled[list] = filled;
+            let mut pages = self.filled[list].take();
+            pages.drain(..).for_each(|page| self.clear(page));
+            // Its room serves again.
+            self.filled[list].pages = pages;
         }
     }
 }
@@ -257,8 +276,26 @@ mod tests {
         tlb.fill(0xc000_0000, 0, false, false);
         assert!(tlb.read::<u8>(0xc000_0000).is_some() && !tlb.writable(0xc000_0000));
         tlb.flush(false);
-        assert!(tlb.read::<u8>(0xc000_0000).is_none() && tlb.filled.iter().all(Vec::is_empty));
+        assert!(tlb.read::<u8>(0xc000_0000).is_none() && tlb.filled.iter().all(|f| f.pages.is_empty()));
     }
+
+    #[test]
+    fn a_global_page_that_has_become_local_is_forgotten_with_those() {
+        let ram = Arc::new(Ram::new(0x4000).unwrap());
+        let mut tlb = Tlb::new(ram, TlbMemory::new().unwrap(), TlbView::User);
+        tlb.fill(0x5000, 0x1000, true, true);
+        tlb.flush_page(0x5000);
+        tlb.fill(0x5000, 0x2000, true, false);
+        tlb.flush(true);
+        assert!(!tlb.hits(0x5000, 1, false), "its entry was a local one");
+        for _ in 0..10 {
+            tlb.fill(0x5000, 0x1000, true, true);
+            tlb.fill(0x5000, 0x1000, true, false);
+            tlb.flush(true);
+        }
+        assert_eq!(tlb.filled.each_ref().map(|f| f.pages.len()), [0, 1], "listed once");
+    }
+
     #[test]
     fn the_first_and_the_last_page_are_nobody_elses() {
         let ram = Arc::new(Ram::new(0x4000).unwrap());
@@ -271,7 +308,7 @@ mod tests {
             assert!(!tlb.hits(gva, 1, false));
             tlb.fill(gva, 0x1000, false, true);
             tlb.flush(true);
-            assert!(!tlb.hits(gva, 1, false), "still listed as a local page");
+            assert!(!tlb.hits(gva, 1, false), "it was a local page, too");
         }
         // What translated code compares at the end of the address space is page 0.
         assert_ne!(tlb.tags(LAST).read, 0);

@@ -196,9 +196,9 @@ extern "C" fn on_async(_sig: i32, info: *mut libc::siginfo_t, uc: *mut libc::c_v
 
 /// Another thread wants this one out of translated code; no signal to deliver, so none to hold back.
 extern "C" fn on_kick(sig: i32, info: *mut libc::siginfo_t, uc: *mut libc::c_void) {
-    // SAFETY: the kernel passes a valid siginfo.
-    if matches!(unsafe { (*info).si_code }, libc::SI_QUEUE | libc::SI_USER) {
-        // With a message for the embedder, or a process's signal like any other; kicks come by tgkill.
+    // SAFETY: the kernel passes a valid siginfo of 128 bytes.
+    if !crate::signals::is_kick(unsafe { &*info.cast::<RawSiginfo>() }) {
+        // A message for the embedder, or a process's signal like any other.
         return on_async(sig, info, uc);
     }
     // SAFETY: the kernel passes a valid ucontext.

@@ -112,6 +112,7 @@ pub(crate) fn fetch_one(ctx: &mut Ctx<'_>) -> Result<Op, Fault> {
 pub(crate) struct Cache {
     /// Instructions that were stepped over, where the caller said that they may be kept.
     steps: Vec<Option<(Key, Op)>>,
+    /// Empty until blocks are asked for: most interpreters only step.
     front: Box<[FrontEntry]>,
     map: HashMap<Key, u32>,
     blocks: Vec<Kept>,
@@ -129,7 +130,7 @@ impl Cache {
     pub(crate) fn new() -> Self {
         Cache {
             steps: vec![None; STEPS],
-            front: vec![EMPTY; FRONT].into_boxed_slice(),
+            front: Box::default(),
             map: HashMap::new(),
             blocks: vec![Kept::default()],
             pages: HashMap::new(),
@@ -137,6 +138,13 @@ impl Cache {
             ops: 0,
             decoded: Block::default(),
             bytes: Box::new([0; 4096 + 14]),
+        }
+    }
+
+    /// To be called before the first [`Cache::block`].
+    pub(crate) fn expect_blocks(&mut self) {
+        if self.front.is_empty() {
+            self.front = vec![EMPTY; FRONT].into_boxed_slice();
         }
     }
 

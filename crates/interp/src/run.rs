@@ -79,6 +79,7 @@ impl Interp {
         interrupt: &AtomicBool,
         next: &mut impl FnMut(u64, u32) -> u64,
     ) -> Stop {
+        self.cache.expect_blocks();
         let mut ctx = Ctx::new(cpu, mmu, platform, self.model, interrupt);
         let (mut left, mut max_insns) = (0, 0);
         let stop = loop {
@@ -126,23 +127,24 @@ impl Interp {
     /// This is also how a write into code gets past the page that it is on: once the page's blocks are dropped, `step`
     /// executes the write without marking the page as code again, which `run` would.
     pub fn step(&mut self, cpu: &mut CpuState, mmu: &mut Mmu, platform: &mut dyn Platform) -> Stop {
-        self.step_after(cpu, mmu, platform, false, |_, _| ())
+        self.step_after(cpu, mmu, platform, false, &AtomicBool::new(false), |_, _| ())
     }
 
     /// [`Interp::step`] for an embedder that steps over the same instructions often, and keeps the floating-point state elsewhere.
     ///
     /// With `watched` the instruction may be kept: its page is watched, and changes are answered by [`Interp::flush`]. Between fetching
-    /// and executing, `before` learns whether the instruction may use floating-point state, and can bring it.
+    /// and executing, `before` learns whether the instruction may use floating-point state, and can bring it. While `interrupt` is raised a
+    /// repeated string instruction stops after some iterations ([`Stop::Interrupted`]); the same instruction is next then.
     pub fn step_after(
         &mut self,
         cpu: &mut CpuState,
         mmu: &mut Mmu,
         platform: &mut dyn Platform,
         watched: bool,
+        interrupt: &AtomicBool,
         before: impl FnOnce(&mut CpuState, bool),
     ) -> Stop {
-        let never = AtomicBool::new(false);
-        let mut ctx = Ctx::new(cpu, mmu, platform, self.model, &never);
+        let mut ctx = Ctx::new(cpu, mmu, platform, self.model, interrupt);
         match self.cache.one(&mut ctx, watched) {
             Ok(op) => {
                 self.stepped = op.code;

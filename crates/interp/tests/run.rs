@@ -39,7 +39,7 @@ impl Guest {
             match self.run(n) {
                 Stop::Fault(f) if f.vector == Vector::PF && f.error.unwrap() & 2 != 0 => {
                     match self.mmu.space().unwrap().resolve_write(f.addr) {
-                        CodeWrite::Dropped => {
+                        CodeWrite::Dropped(_) => {
                             self.interp.invalidate_page(f.addr.page());
                             let stop = self.interp.step(&mut self.cpu, &mut self.mmu, &mut Detached::program());
                             if stop != Stop::Budget {
@@ -98,7 +98,9 @@ fn an_instruction_across_pages_depends_on_both() {
     assert_eq!(g.cpu.reg(Reg::Eax), 0x1111_1111);
     assert!(g.mmu.space().unwrap().page(Gva(CODE + 0x1000)).is_code());
     g.interp.invalidate_page((CODE + 0x1000) >> 12);
-    assert_eq!(g.mmu.space().unwrap().resolve_write(Gva(CODE + 0x1000)), CodeWrite::Dropped);
+    let second = Gva(CODE + 0x1000);
+    let dropped = CodeWrite::Dropped(second.page()..second.page() + 1);
+    assert_eq!(g.mmu.space().unwrap().resolve_write(second), dropped);
     g.mmu.write::<u8>(Gva(CODE + 0x1001), 0x22).unwrap();
     g.cpu.eip = at;
     assert_eq!(g.run_resolving(100), Stop::Fault(Fault::ud()));

@@ -133,20 +133,30 @@ impl Guest {
         self.read_str(addr, PATH_MAX, Errno::ENAMETOOLONG)
     }
 
-    /// Reads a null-terminated list of string pointers (argv, envp); a null list is empty.
-    pub fn strings(&self, mut addr: u32) -> Result<Vec<CString>, Errno> {
+    /// Reads a null-terminated list of string pointers (argv, envp); a null list is empty. They are taken from `room` bytes, as many as a
+    /// 64-bit kernel counts for each, beyond which the list is too long.
+    pub fn pointers(&self, mut addr: u32, room: &mut usize) -> Result<Vec<u32>, Errno> {
         let mut v = Vec::new();
-        if addr == 0 {
-            return Ok(v);
-        }
-        loop {
+        while addr != 0 {
             let p: u32 = self.read(addr)?;
             if p == 0 {
-                return Ok(v);
+                break;
             }
-            v.push(self.read_str(p, ARG_MAX, Errno::E2BIG)?);
+            *room = room.checked_sub(8).ok_or(Errno::E2BIG)?;
+            v.push(p);
             addr = addr.checked_add(4).ok_or(Errno::EFAULT)?;
         }
+        Ok(v)
+    }
+
+    /// Reads the strings at these pointers, which are taken from `room` bytes.
+    pub fn strings(&self, pointers: &[u32], room: &mut usize) -> Result<Vec<CString>, Errno> {
+        let mut read = |&p: &u32| {
+            let s = self.read_str(p, ARG_MAX, Errno::E2BIG)?;
+            *room = room.checked_sub(s.as_bytes_with_nul().len()).ok_or(Errno::E2BIG)?;
+            Ok(s)
+        };
+        pointers.iter().map(&mut read).collect()
     }
 }
 

@@ -6,6 +6,7 @@
 //! refuses them, and the functions below make them with addresses that are 32 bits wide by type.
 
 use std::ffi::CStr;
+use std::io::Read;
 use std::marker::PhantomData;
 use syscalls::{Errno, Sysno};
 use xlat86_host::syscall::{self, NotStarted};
@@ -202,7 +203,9 @@ fn peer(nr: Sysno, pid: u32, at: u64, local: u64, len: u64) -> Result<(), Errno>
 pub(crate) fn describe_process(code: (u32, u32), placed: &crate::stack::Placed) {
     let (args, env, (auxv, auxv_size)) = (placed.args, placed.env, placed.auxv);
     // The emulator's own heap has to stay what it is: field 47 of its stat line, and where the heap ends now.
-    let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
+    let mut stat = [0; 1024];
+    let len = std::fs::File::open("/proc/self/stat").and_then(|mut f| f.read(&mut stat)).unwrap_or(0);
+    let stat = String::from_utf8_lossy(&stat[..len]);
     let after_name = stat.rsplit_once(')').map_or("", |s| s.1);
     let Some(start_brk) = after_name.split_whitespace().nth(47 - 3).and_then(|f| f.parse::<u64>().ok()) else { return };
     let Ok(brk) = raw(Sysno::brk, [0; 6]) else { return };
@@ -301,6 +304,37 @@ pub(crate) fn vfork(flags: i32, child: &mut dyn FnMut() -> i32) -> Result<u32, E
     if pid < 0 { Err(Errno::last()) } else { Ok(pid as u32) }
 }
 
+/// Runs `f` on a new, detached thread with a stack of `stack` bytes.
+///
+/// Not by the standard library, which takes a lock of its own whenever a thread of its making begins or ends: in the child of a fork that
+/// struck meanwhile, it would stay locked. The C library's fork sees to those of its threads.
+pub(crate) fn spawn(stack: usize, f: impl FnOnce() + Send + 'static) -> Result<(), Errno> {
+    type Main = Box<dyn FnOnce() + Send>;
+    extern "C" fn enter(arg: *mut libc::c_void) -> *mut libc::c_void {
+        // SAFETY: the box that `spawn` has given away, to this thread alone.
+        let f = unsafe { Box::from_raw(arg.cast::<Main>()) };
+        f();
+        std::ptr::null_mut()
+    }
+    let arg: *mut Main = Box::into_raw(Box::new(Box::new(f)));
+    // SAFETY: the attributes are initialised before they are used and live until the thread is made; `enter` takes `arg` over if it is.
+    let error = unsafe {
+        let (mut thread, mut attr) = (std::mem::zeroed(), std::mem::zeroed());
+        libc::pthread_attr_init(&mut attr);
+        libc::pthread_attr_setstacksize(&mut attr, stack);
+        libc::pthread_attr_setdetachstate(&mut attr, libc::PTHREAD_CREATE_DETACHED);
+        let error = libc::pthread_create(&mut thread, &attr, enter, arg.cast());
+        libc::pthread_attr_destroy(&mut attr);
+        error
+    };
+    if error != 0 {
+        // SAFETY: no thread has taken it.
+        drop(unsafe { Box::from_raw(arg) });
+        return Err(Errno::new(error));
+    }
+    Ok(())
+}
+
 struct Stack(*mut libc::c_void, usize);
 
 impl Stack {
@@ -396,6 +430,7 @@ pub(crate) fn stop_process() {
 
 /// What this process was started with, noted before the Rust runtime changed it.
 pub(crate) mod inherited {
+    use std::io::Read;
     use std::sync::atomic::{AtomicU8, Ordering};
 
     static SIGPIPE_IGNORED: AtomicU8 = AtomicU8::new(0);
@@ -438,17 +473,29 @@ pub(crate) mod inherited {
         }
     }
 
-    /// True when this process was started with `sig` ignored.
-    pub(crate) fn ignored(sig: i32) -> bool {
-        if sig == libc::SIGPIPE {
-            return SIGPIPE_IGNORED.load(Ordering::Relaxed) != 0;
-        }
-        // SAFETY: reading a disposition; an invalid number leaves the zeroed (default) one.
-        unsafe {
-            let mut sa: libc::sigaction = std::mem::zeroed();
-            libc::sigaction(sig, std::ptr::null(), &mut sa);
-            sa.sa_sigaction == libc::SIG_IGN
-        }
+    /// The signals that this process was started with ignored: bit `sig - 1`.
+    pub(crate) fn ignored() -> u64 {
+        // One file says it of all; without /proc each is asked for.
+        let mut status = [0; 4096];
+        let len = std::fs::File::open("/proc/self/status").and_then(|mut f| f.read(&mut status)).unwrap_or(0);
+        let all = ignored_in(&status[..len]);
+        let all = all.unwrap_or_else(|| (1..=64).filter(|&sig| is_ignored(sig)).map(|sig| 1 << (sig - 1)).sum());
+        let pipe = 1 << (libc::SIGPIPE - 1);
+        all & !pipe | if SIGPIPE_IGNORED.load(Ordering::Relaxed) != 0 { pipe } else { 0 }
+    }
+
+    /// What /proc's `status` says.
+    pub(super) fn ignored_in(status: &[u8]) -> Option<u64> {
+        let line = status.split(|&b| b == b'\n').find_map(|l| l.strip_prefix(b"SigIgn:\t"))?;
+        u64::from_str_radix(std::str::from_utf8(line.get(..16)?).ok()?, 16).ok()
+    }
+
+    /// By the raw call: the C library's refuses the two signals that it keeps for itself, and posix_spawn may leave those ignored.
+    pub(super) fn is_ignored(sig: i32) -> bool {
+        // The handler, flags, restorer and mask.
+        let mut action = [0u64; 4];
+        let args = [sig as u64, 0, action.as_mut_ptr() as u64, size_of::<u64>() as u64, 0, 0];
+        super::raw(super::Sysno::rt_sigaction, args).is_ok() && action[0] == libc::SIG_IGN as u64
     }
 }
 
@@ -457,4 +504,24 @@ pub(crate) fn own_fd(fd: i32) -> std::fs::File {
     use std::os::fd::FromRawFd;
     // SAFETY: the caller passes on a descriptor fresh from the kernel, which nobody else owns.
     unsafe { std::fs::File::from_raw_fd(fd) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::inherited;
+
+    #[test]
+    fn ignored_signals_are_those_the_kernel_says() {
+        let agree = || {
+            let status = std::fs::read("/proc/self/status").unwrap();
+            let all = inherited::ignored_in(&status).expect("a line of them");
+            // Test programs ignore SIGPIPE, as all of Rust's do.
+            all >> (libc::SIGPIPE - 1) & 1 != 0
+                && (1..=64).all(|sig| inherited::is_ignored(sig) == (all >> (sig - 1) & 1 != 0))
+        };
+        // Tests beside this one may change a disposition in between.
+        assert!((0..1000).any(|_| agree()));
+        assert_eq!(inherited::ignored_in(b"Name:\tx\nSigIgn:\t00000000000010"), None);
+        assert_eq!(inherited::ignored_in(b"SigIgn:\t0000000100000002\nSigCgt:\t1"), Some(1 << 32 | 2));
+    }
 }

@@ -3,6 +3,7 @@
 use crate::elf::Loaded;
 use crate::guest::Guest;
 use crate::host_unsafe as host;
+use crate::kept::{self, Kept};
 use crate::mm::{ET_DYN_BASE, Mm};
 use crate::options::Options;
 use crate::program::{self, GuestProgram, Program, Refused};
@@ -16,6 +17,7 @@ use crate::task::Task;
 use crate::trace::Tracer;
 use crate::{clock, vdso};
 use std::ffi::{CStr, CString};
+use std::os::unix::ffi::OsStringExt;
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 use syscalls::{Errno, Sysno};
@@ -91,30 +93,38 @@ pub fn run(options: Options, invocation: Invocation, inner: bool) -> Result<i32,
         None => None,
     };
     let Invocation { path, argv, envp } = invocation;
-    let program = match program::resolve(sysroot.as_ref(), &path, argv)? {
+    let program = match program::resolve(sysroot.as_ref(), &path, argv, options.exec_fd)? {
         Program::Guest(p) => *p,
+        // Refused before, when it was another file.
+        Program::Host { path, .. } if options.seccomp_fd.is_some() => {
+            return Err(Failure::HostExec(path, Errno::EACCES));
+        }
         Program::Host { path, argv } if inner => {
             let e = host::execve(&path, &argv, &envp);
             return Err(Failure::HostExec(path, e));
         }
         Program::Host { path, .. } => return Err(Refused::Bad(path, crate::elf::Bad::Elf64).into()),
     };
-    let trace = match options.trace_syscalls {
-        true => Some(Tracer::open(options.trace_file.as_deref()).map_err(|(p, e)| Failure::Trace(p, e))?),
+    let traces = options.trace_syscalls || options.config.tracing.any();
+    let output = match traces {
+        true => Some(Arc::new(Tracer::open(options.trace_file.as_deref()).map_err(|(p, e)| Failure::Trace(p, e))?)),
         false => None,
     };
+    let nameless = options.exec_fd.and_then(|fd| keep_if_nameless(fd, &program));
     // The environment is the guest's now; the process is named after the program, as ps shows it.
     let name = path.to_bytes().rsplit(|&b| b == b'/').next().unwrap_or_default();
     if let Ok(name) = CString::new(name) {
         let _ = host::call(Sysno::prctl, &[host::Arg::wide(libc::PR_SET_NAME as u64), host::Arg::cstr(&name)]);
     }
     let mut options = options;
-    if options.config.tracing.any() {
-        let tracer = Tracer::open(options.trace_file.as_deref()).map_err(|(p, e)| Failure::Trace(p, e))?;
+    if let (true, Some(tracer)) = (options.config.tracing.any(), output.clone()) {
         options.config.tracing.to = Some(Arc::new(move |line| tracer.line(line)));
     }
-    let mut task = load(options, keep, sysroot, trace, program, &path, envp)?;
+    let own = Own { keep, nameless: Kept::new(nameless), output };
+    let mut task = load(options, own, sysroot, program, &path, envp)?;
     host::inherited::restore();
+    // Of what was handed on, the host is to block only what it may.
+    task.set_blocked(task.signals.blocked);
     task.renew_actions();
     if let Some(options) = task.shared.options.traced {
         task.trace_exec(options);
@@ -123,21 +133,38 @@ pub fn run(options: Options, invocation: Invocation, inner: bool) -> Result<i32,
     task.end_main_thread(status)
 }
 
+/// Closes a descriptor of the program's file that was handed on, unless nothing else leads to the file.
+fn keep_if_nameless(fd: i32, program: &GuestProgram) -> Option<i32> {
+    if program::through_descriptor(&program.path).is_none() {
+        drop(host::own_fd(fd));
+        return None;
+    }
+    kept::set_cloexec(fd, true);
+    Some(fd)
+}
+
+/// The emulator's own descriptors.
+struct Own {
+    keep: Keep,
+    nameless: Kept,
+    output: Option<Arc<Tracer>>,
+}
+
 fn load(
     options: Options,
-    keep: Keep,
+    own: Own,
     sysroot: Option<Sysroot>,
-    trace: Option<Tracer>,
     program: GuestProgram,
     execfn: &CStr,
     envp: Vec<CString>,
 ) -> Result<Task, Failure> {
+    let trace_syscalls = options.trace_syscalls;
     let window = host::low_window();
     xlat86_host::signals::expect_kicks();
     let space = Arc::new(FlatSpace::new(window));
     let mut config = options.config.clone();
     // What is to be traced has to be a system call.
-    config.call_out = trace.is_none().then_some(clock::call_out);
+    config.call_out = (!trace_syscalls).then_some(clock::call_out);
     let process = Process::new(space.clone(), config)?;
     let mm = Arc::new(Mm::new(process.clone(), space));
     if let Some([soft_as, hard_as, soft_data, hard_data]) = options.memory_limits {
@@ -183,13 +210,19 @@ fn load(
         // Running without them would be worse.
         Some(None) => return Err(Failure::Memory { what: "the seccomp filters", errno: Errno::EINVAL }),
     };
+    let Own { keep, nameless, output } = own;
+    // A file without a name is called as the host's kernel calls it.
+    let link = nameless.fd().and_then(|fd| std::fs::read_link(format!("/proc/self/fd/{fd}")).ok());
+    let exe = link.and_then(|l| CString::new(l.into_os_string().into_vec()).ok()).unwrap_or(path);
     let shared = Arc::new(Shared {
         options,
         sysroot: sysroot.map(Arc::new),
         keep,
-        exe: path,
+        exe,
+        nameless,
         placed,
-        trace: trace.map(Arc::new),
+        trace: output.clone().filter(|_| trace_syscalls),
+        output,
         vdso: entry,
         started: Instant::now(),
         threads: Default::default(),
@@ -197,9 +230,11 @@ fn load(
         traced: Default::default(),
         tracees: Default::default(),
         robust: Default::default(),
+        positions: Default::default(),
         process,
     });
     let seccomp = shared.seccomp.add(&inherited);
+    seccomp.belongs_to(std::process::id());
     Ok(Task {
         seccomp,
         trace: None,

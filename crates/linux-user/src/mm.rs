@@ -307,7 +307,7 @@ impl Mm {
         if old & PAGE_MASK != 0 || flags & !known != 0 || flags & MREMAP_FIXED != 0 && flags & MREMAP_MAYMOVE == 0 {
             return Err(Errno::EINVAL);
         }
-        let new_len = page_len(new_len).ok_or(Errno::EINVAL)?;
+        let new_len = page_len(new_len).filter(|&l| l <= TASK_SIZE).ok_or(Errno::EINVAL)?;
         let old_len = if old_len == 0 { 0 } else { page_len(old_len).ok_or(Errno::EINVAL)? };
         if old_len > TASK_SIZE || old > TASK_SIZE - old_len {
             return Err(Errno::EINVAL);
@@ -334,15 +334,18 @@ impl Mm {
         if flags & MREMAP_MAYMOVE == 0 {
             return Err(if must_move { Errno::EINVAL } else { Errno::ENOMEM });
         }
-        let target = if flags & MREMAP_FIXED != 0 {
+        // Only these two kinds look at the address; the last takes it for a hint.
+        if flags & (MREMAP_FIXED | MREMAP_DONTUNMAP) != 0 {
             let overlap = u64::from(new) < u64::from(old) + u64::from(old_len)
                 && u64::from(old) < u64::from(new) + u64::from(new_len);
             if new & PAGE_MASK != 0 || new_len > TASK_SIZE || new > TASK_SIZE - new_len || overlap {
                 return Err(Errno::EINVAL);
             }
-            new
-        } else {
-            find(&m, new, new_len).ok_or(Errno::ENOMEM)?
+        }
+        let target = match flags & (MREMAP_FIXED | MREMAP_DONTUNMAP) {
+            0 => find(&m, 0, new_len).ok_or(Errno::ENOMEM)?,
+            MREMAP_DONTUNMAP => find(&m, new, new_len).ok_or(Errno::ENOMEM)?,
+            _ => new,
         };
         // Without old pages (`old_len` is 0) a shared mapping is doubled, and nothing changes at the old place.
         let ranges = [(Gva(target), new_len), (Gva(old), old_len)];
@@ -439,11 +442,11 @@ impl Mm {
             find(&m, 0, len).ok_or(Errno::ENOMEM)?
         } else {
             let at = if flags & SHM_RND != 0 { addr & !PAGE_MASK } else { addr };
-            if at & PAGE_MASK != 0 || at > TASK_SIZE - len {
+            if at & PAGE_MASK != 0 || flags & SHM_REMAP == 0 && !m.used.is_free(pages(at, len)) {
                 return Err(Errno::EINVAL);
             }
-            if flags & SHM_REMAP == 0 && !m.used.is_free(pages(at, len)) {
-                return Err(Errno::EINVAL);
+            if TASK_SIZE.checked_sub(len).is_none_or(|highest| at > highest) {
+                return Err(Errno::ENOMEM);
             }
             at
         };
@@ -478,7 +481,8 @@ impl Mm {
 fn find(m: &Map, hint: u32, len: u32) -> Option<u32> {
     let n = len >> PAGE_SHIFT;
     let hint = hint & !PAGE_MASK;
-    if hint >= MIN_ADDR && hint <= TASK_SIZE - len && m.used.is_free(pages(hint, len)) {
+    let highest = TASK_SIZE.checked_sub(len)?;
+    if hint >= MIN_ADDR && hint <= highest && m.used.is_free(pages(hint, len)) {
         return Some(hint);
     }
     let page = |a: u32| a >> PAGE_SHIFT;

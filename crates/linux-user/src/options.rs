@@ -25,6 +25,8 @@ pub struct Options {
     pub self_fd: Option<i32>,
     /// `--seccomp-fd`: a descriptor with the seccomp filters that execve keeps.
     pub seccomp_fd: Option<i32>,
+    /// `--exec-fd`: a descriptor for the program's file, where its path may lead nowhere any more.
+    pub exec_fd: Option<i32>,
     /// `--traced`: this process is another emulated one's tracee, with these PTRACE_O_ bits.
     pub traced: Option<u32>,
     /// `--memory-limits`: soft and hard RLIMIT_AS and RLIMIT_DATA, which execve keeps.

@@ -7,31 +7,58 @@ use crate::peer;
 use crate::shared::proc_file;
 use crate::signal::{SIG_DFL, SIG_IGN};
 use crate::task::Task;
+use std::ffi::{CStr, CString};
 use std::fmt::Write;
+use std::os::unix::ffi::OsStringExt;
 use syscalls::{Errno, Sysno};
 use xlat86_arch::{Features, Gva, PAGE_SIZE};
 
-/// Opens the guest's version of a file of /proc/self, if `path` names one.
-pub(crate) fn open(t: &Task, path: u32, flags: u32) -> Result<Option<u32>, Errno> {
-    let mut start = [0u8; 6];
-    if t.mem.read_bytes(path, &mut start).is_err() || &start != b"/proc/" {
-        return Ok(None);
+/// Puts in the place of `fd`, which has just been opened with `flags`, what the guest is to have of a file of /proc: its own version,
+/// and of a process's memory no right to write ([`guard_memory`]). By whatever path it came there, the host names it the same.
+pub(crate) fn take_place(t: &Task, fd: u32, flags: u32) -> Result<(), Errno> {
+    if flags & libc::O_PATH as u32 != 0 {
+        return Ok(());
     }
-    let path = t.mem.path(path)?;
-    // An empty file would be wrong where the host hides /proc: then its own answer stands.
-    let contents = match proc_file(&path) {
-        None if path.as_bytes() == b"/proc/cpuinfo" => cpuinfo(t)?,
-        None => return Ok(None),
-        Some((None, name)) => match FILES.iter().find(|f| f.0 == name) {
-            Some((_, file)) => file(t)?,
-            None => return Ok(None),
-        },
-        Some((Some(pid), name)) => match peer::file(pid, name) {
-            Some(contents) => contents,
-            None => return Ok(None),
-        },
+    let Some(path) = proc_path(fd) else { return Ok(()) };
+    let new = if flags & libc::O_ACCMODE as u32 != libc::O_RDONLY as u32 {
+        if memory_of(&path).is_none() {
+            return Ok(());
+        }
+        guard_memory(fd, flags)?
+    } else {
+        let Some(contents) = guests_own(t, &path)? else { return Ok(()) };
+        memory_file(&contents)?
     };
-    memory_file(&contents, flags).map(Some)
+    let cloexec = Arg::uint(flags & libc::O_CLOEXEC as u32);
+    let moved = host::call(Sysno::dup3, &[Arg::int(new), Arg::int(fd), cloexec]);
+    let _ = host::call(Sysno::close, &[Arg::int(new)]);
+    moved.map(drop)
+}
+
+/// The path of descriptor `fd` below /proc, as the host gives it.
+fn proc_path(fd: u32) -> Option<CString> {
+    const PROC_SUPER_MAGIC: i64 = 0x9fa0;
+    let mut fs = crate::abi::HostStatfs::default();
+    host::call(Sysno::fstatfs, &[Arg::int(fd), Arg::output(&mut fs)]).ok()?;
+    if fs.typ != PROC_SUPER_MAGIC {
+        return None;
+    }
+    let link = std::fs::read_link(format!("/proc/self/fd/{fd}")).ok()?;
+    CString::new(link.into_os_string().into_vec()).ok()
+}
+
+/// The guest's version of the file at `path`, where that differs from the host's.
+fn guests_own(t: &Task, path: &CStr) -> Result<Option<Vec<u8>>, Errno> {
+    if path.to_bytes() == b"/proc/cpuinfo" {
+        return cpuinfo(t).map(Some);
+    }
+    let Some((pid, name)) = proc_file(path) else { return Ok(None) };
+    // By the number that this /proc shows, which may be of another namespace.
+    let own = |pid: u32| std::fs::read_link("/proc/self").is_ok_and(|l| l.as_os_str() == pid.to_string().as_str());
+    match pid.filter(|&pid| !own(pid)) {
+        None => FILES.iter().find(|f| f.0 == name).map(|(_, file)| file(t)).transpose(),
+        Some(pid) => Ok(peer::file(pid, name)),
+    }
 }
 
 type File = fn(&Task) -> Result<Vec<u8>, Errno>;
@@ -140,40 +167,30 @@ fn cpuinfo(t: &Task) -> Result<Vec<u8>, Errno> {
 /// Lines of /proc/cpuinfo that a guest's CPU doesn't have.
 const HOST_ONLY: [&str; 5] = ["microcode", "bugs", "TLB size", "power management", "vmx flags"];
 
-/// The process whose memory, as /proc shows it, descriptor `fd` is.
-fn memory_of(fd: u32) -> Option<u32> {
-    const PROC_SUPER_MAGIC: i64 = 0x9fa0;
-    let mut fs = crate::abi::HostStatfs::default();
-    host::call(Sysno::fstatfs, &[Arg::int(fd), Arg::output(&mut fs)]).ok()?;
-    if fs.typ != PROC_SUPER_MAGIC {
-        return None;
-    }
-    let link = std::fs::read_link(format!("/proc/self/fd/{fd}")).ok()?;
-    let mut parts = link.to_str()?.rsplit('/');
+/// The process whose memory the file of /proc at `path` is.
+fn memory_of(path: &CStr) -> Option<u32> {
+    let mut parts = path.to_str().ok()?.rsplit('/');
     (parts.next() == Some("mem")).then(|| parts.next()?.parse().ok())?
 }
 
 /// Marks a descriptor of memory that the guest has opened for writing.
 const WRITABLE: u32 = libc::O_APPEND as u32;
 
-/// Takes back the right to write from a descriptor that has just been opened with it, if it is a process's memory: through it a
-/// guest could write to an emulator's memory and behind the back of its own write protection. [`write_memory`] writes.
-pub(crate) fn guard_memory(fd: u32, flags: u32) -> Result<u32, Errno> {
-    if memory_of(fd).is_none() {
-        return Ok(fd);
-    }
-    let path = std::ffi::CString::new(format!("/proc/self/fd/{fd}")).map_err(|_| Errno::EIO)?;
-    let read_only = Arg::uint(flags & !(libc::O_ACCMODE as u32) | WRITABLE);
+/// Opens again, without the right to write, what has just been opened with it and is a process's memory: through it a guest could
+/// write to an emulator's memory and behind the back of its own write protection. [`write_memory`] writes.
+fn guard_memory(fd: u32, flags: u32) -> Result<u32, Errno> {
+    let path = CString::new(format!("/proc/self/fd/{fd}")).map_err(|_| Errno::EIO)?;
+    // This path is a link to what is there already.
+    let of_the_path = (libc::O_ACCMODE | libc::O_NOFOLLOW | libc::O_CREAT | libc::O_EXCL) as u32;
     let at = Arg::int(libc::AT_FDCWD as u32);
-    let guarded = host::call(Sysno::openat, &[at, Arg::cstr(&path), read_only, Arg::NULL]);
-    let _ = host::call(Sysno::close, &[Arg::int(fd)]);
-    guarded.map(|fd| fd as u32)
+    let read_only = Arg::uint(flags & !of_the_path | WRITABLE);
+    host::call(Sysno::openat, &[at, Arg::cstr(&path), read_only, Arg::NULL]).map(|fd| fd as u32)
 }
 
 /// Writes guest bytes to a descriptor that the host says can't be written: it can if it is guest memory, at `offset`, or where the
 /// descriptor stands. Protection is no obstacle there, as on the host.
 pub(crate) fn write_memory(t: &mut Task, fd: u32, from: u32, len: u32, offset: Option<u64>) -> Result<u32, Errno> {
-    let Some(pid) = memory_of(fd) else { return Err(Errno::EBADF) };
+    let Some(pid) = proc_path(fd).and_then(|path| memory_of(&path)) else { return Err(Errno::EBADF) };
     let flags = host::call(Sysno::fcntl, &[Arg::int(fd), Arg::uint(libc::F_GETFL as u32)])?;
     if flags as u32 & WRITABLE == 0 {
         return Err(Errno::EBADF);
@@ -210,9 +227,8 @@ fn region(t: &Task, (from, to): (u32, u32)) -> Vec<u8> {
     b
 }
 
-fn memory_file(contents: &[u8], flags: u32) -> Result<u32, Errno> {
-    let cloexec = if flags & libc::O_CLOEXEC as u32 != 0 { libc::MFD_CLOEXEC } else { 0 };
-    let fd = host::call(Sysno::memfd_create, &[Arg::cstr(c"proc"), Arg::uint(cloexec)])?;
+fn memory_file(contents: &[u8]) -> Result<u32, Errno> {
+    let fd = host::call(Sysno::memfd_create, &[Arg::cstr(c"proc"), Arg::uint(libc::MFD_CLOEXEC)])?;
     let mut done = 0;
     while done < contents.len() {
         let args = [

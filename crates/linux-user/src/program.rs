@@ -4,12 +4,13 @@
 
 use crate::elf::{self, Bad, Image};
 use crate::host_unsafe::{self as host, Arg};
+use crate::kept;
 use crate::shared::Shared;
 use crate::sysroot::Sysroot;
 use std::ffi::{CStr, CString, OsStr};
 use std::fs::File;
 use std::os::fd::AsRawFd;
-use std::os::unix::ffi::OsStrExt;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use syscalls::{Errno, Sysno};
 
 /// A file that can be executed.
@@ -87,12 +88,19 @@ impl Refused {
 /// The kernel's limit on nested interpreters.
 const MAX_DEPTH: usize = 5;
 
-/// Finds out what executing `path` with `argv` means. `path` is the guest's; `host_path` overrides where it is opened.
-pub(crate) fn resolve(sysroot: Option<&Sysroot>, path: &CStr, argv: Vec<CString>) -> Result<Program, Refused> {
+/// Finds out what executing `path` with `argv` means. `path` is the guest's; where its file has been handed on, `handed` is that descriptor.
+pub(crate) fn resolve(
+    sysroot: Option<&Sysroot>,
+    path: &CStr,
+    argv: Vec<CString>,
+    handed: Option<i32>,
+) -> Result<Program, Refused> {
     let mut argv = if argv.is_empty() { vec![CString::default()] } else { argv };
     let mut path = path.to_owned();
+    let mut handed = handed.and_then(|fd| CString::new(format!("/proc/self/fd/{fd}")).ok());
     for _ in 0..MAX_DEPTH {
-        let host_path = sysroot.and_then(|s| s.find(&path, true)).unwrap_or_else(|| path.clone());
+        let found = handed.take().or_else(|| sysroot.and_then(|s| s.find(&path, true)));
+        let host_path = found.unwrap_or_else(|| path.clone());
         let refuse = |e| Refused::File(path.clone(), e);
         let file = open_executable(&host_path).map_err(refuse)?;
         let head = elf::head(&file).map_err(refuse)?;
@@ -107,7 +115,7 @@ pub(crate) fn resolve(sysroot: Option<&Sysroot>, path: &CStr, argv: Vec<CString>
         return match Image::read(&file, &head) {
             Ok(image) => {
                 let interp = image.interp.as_ref().map(|i| open_interp(sysroot, &path, i)).transpose()?;
-                let path = absolute(&host_path);
+                let path = absolute(&file, &host_path);
                 Ok(Program::Guest(Box::new(GuestProgram { file, image, path, interp, argv })))
             }
             Err(Bad::Elf64) => Ok(Program::Host { path: host_path, argv }),
@@ -155,8 +163,14 @@ fn open_executable(path: &CStr) -> Result<File, Errno> {
     Ok(file)
 }
 
-/// The path as /proc/self/exe would show it.
-fn absolute(path: &CStr) -> CString {
+/// The path as /proc/self/exe would show it, of the `file` at `path`.
+fn absolute(file: &File, path: &CStr) -> CString {
+    // One call instead of one for each part of the path. What has no name here begins or ends otherwise.
+    let link = std::fs::read_link(format!("/proc/self/fd/{}", file.as_raw_fd())).ok();
+    let link = link.and_then(|p| CString::new(p.into_os_string().into_vec()).ok());
+    if let Some(found) = link.filter(|l| l.to_bytes().starts_with(b"/") && !l.to_bytes().ends_with(b" (deleted)")) {
+        return found;
+    }
     std::fs::canonicalize(OsStr::from_bytes(path.to_bytes()))
         .ok()
         .and_then(|p| CString::new(p.as_os_str().as_bytes()).ok())
@@ -196,12 +210,42 @@ fn parse_script(line: &[u8]) -> Option<(CString, Option<CString>)> {
 
 /// The path to execute for a path argument of execve that names /proc/self/exe.
 pub(crate) fn substitute(shared: &Shared, path: CString) -> CString {
-    if Shared::is_proc_self(&path, "exe") { shared.exe.clone() } else { path }
+    if Shared::is_proc_self(&path, "exe") { shared.exe() } else { path }
+}
+
+/// The descriptor of this process through which `path` leads.
+pub(crate) fn through_descriptor(path: &CStr) -> Option<i32> {
+    let path = path.to_str().ok()?;
+    let own = format!("/proc/{}/fd/", std::process::id());
+    let rest =
+        ["/proc/self/fd/", "/proc/thread-self/fd/", "/dev/fd/", &own].into_iter().find_map(|p| path.strip_prefix(p))?;
+    rest.split('/').next()?.parse().ok()
+}
+
+/// What of `program`, found at `path`, has to be handed on to the emulator that is executed next: with a path through a descriptor its
+/// file, since that descriptor may be closed by then.
+pub(crate) fn hand_on(path: &CStr, program: &GuestProgram, is_script: bool) -> Result<Option<File>, Errno> {
+    let Some(fd) = through_descriptor(path) else { return Ok(None) };
+    if is_script {
+        // It's the script's interpreter that opens the path.
+        let flags = host::call(Sysno::fcntl, &[Arg::int(fd as u32), Arg::uint(libc::F_GETFD as u32)])?;
+        return if flags as i32 & libc::FD_CLOEXEC != 0 { Err(Errno::ENOENT) } else { Ok(None) };
+    }
+    let fd = kept::high_duplicate(program.file.as_raw_fd(), false)?;
+    Ok(Some(host::own_fd(fd)))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn paths_through_descriptors() {
+        assert_eq!(through_descriptor(c"/proc/self/fd/17"), Some(17));
+        assert_eq!(through_descriptor(c"/dev/fd/17/program"), Some(17));
+        assert_eq!(through_descriptor(c"/proc/1/fd/17"), None);
+        assert_eq!(through_descriptor(c"/proc/self/fd/x"), None);
+    }
 
     #[test]
     fn script_lines_are_split_as_the_kernel_does() {

@@ -7,40 +7,36 @@
 
 use crate::SysResult;
 use crate::host_unsafe::{self as host, Arg};
+use crate::kept::{self, Kept};
 use crate::task::Task;
 use std::ffi::{CStr, CString, OsStr};
 use std::fs;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
 use syscalls::{Errno, Sysno};
 
-/// Where descriptors go that must not be in the guest's way.
-const HIGH_FD: u32 = 900;
 /// What the host has to lend, where DIR has a place for it.
 const LENT: [&CStr; 3] = [c"proc", c"sys", c"dev"];
 
-/// The emulator's own file, kept open for execve once paths lead elsewhere. The lock holds its descriptor.
+/// The emulator's own file, kept open for execve once paths lead elsewhere.
 #[derive(Debug, Default)]
-pub struct Keep(Mutex<Option<i32>>);
+pub struct Keep(Kept);
+
+impl std::ops::Deref for Keep {
+    type Target = Kept;
+    fn deref(&self) -> &Kept {
+        &self.0
+    }
+}
 
 impl Keep {
     /// A descriptor inherited from the emulator that executed this one.
     pub(crate) fn inherited(fd: Option<i32>) -> Keep {
         if let Some(fd) = fd {
-            set_cloexec(fd, true);
+            kept::set_cloexec(fd, true);
         }
-        Keep(Mutex::new(fd))
-    }
-
-    /// The descriptor, if there is one.
-    pub(crate) fn fd(&self) -> Option<i32> {
-        *self.lock()
-    }
-
-    fn lock(&self) -> std::sync::MutexGuard<'_, Option<i32>> {
-        self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+        Keep(Kept::new(fd))
     }
 
     /// Opens the emulator's file while it can be found.
@@ -52,7 +48,7 @@ impl Keep {
         let flags = Arg::uint((libc::O_PATH | libc::O_CLOEXEC) as u32);
         let at = Arg::int(libc::AT_FDCWD as u32);
         let low = host::call(Sysno::openat, &[at, Arg::cstr(c"/proc/self/exe"), flags, Arg::NULL])? as i32;
-        let fd = move_up(low);
+        let fd = kept::move_up(low);
         *kept = Some(fd);
         Ok(fd)
     }
@@ -67,38 +63,11 @@ impl Keep {
                 _ => e,
             };
         };
-        set_cloexec(fd, false);
+        kept::set_cloexec(fd, false);
         let e = host::execve_fd(fd, args, envp);
-        set_cloexec(fd, true);
+        kept::set_cloexec(fd, true);
         e
     }
-
-    /// Makes way for a descriptor that the guest gives this number to.
-    fn yield_number(&self, fd: i32) {
-        let mut kept = self.lock();
-        if *kept == Some(fd) {
-            let at = Arg::uint(HIGH_FD.max(fd as u32 + 1));
-            let args = [Arg::int(fd as u32), Arg::uint(libc::F_DUPFD_CLOEXEC as u32), at];
-            *kept = host::call(Sysno::fcntl, &args).ok().map(|fd| fd as i32);
-        }
-    }
-}
-
-/// The lowest free descriptor from `HIGH_FD` on in place of `fd`; `fd` itself where there is none.
-fn move_up(fd: i32) -> i32 {
-    let args = [Arg::int(fd as u32), Arg::uint(libc::F_DUPFD_CLOEXEC as u32), Arg::uint(HIGH_FD)];
-    match host::call(Sysno::fcntl, &args) {
-        Ok(high) => {
-            let _ = host::call(Sysno::close, &[args[0]]);
-            high as i32
-        }
-        Err(_) => fd,
-    }
-}
-
-fn set_cloexec(fd: i32, on: bool) {
-    let flag = if on { libc::FD_CLOEXEC as u32 } else { 0 };
-    let _ = host::call(Sysno::fcntl, &[Arg::int(fd as u32), Arg::uint(libc::F_SETFD as u32), Arg::uint(flag)]);
 }
 
 /// Why a root can't be entered.
@@ -225,35 +194,6 @@ pub(crate) fn pivot_root(t: &mut Task, a: [u32; 6]) -> SysResult {
     t.host_blocking(Sysno::pivot_root, &[Arg::uint(a[0]), Arg::uint(a[1])])
 }
 
-pub(crate) fn close(t: &mut Task, a: [u32; 6]) -> SysResult {
-    if t.shared.keep.fd() == Some(a[0] as i32) {
-        return Err(Errno::EBADF.into());
-    }
-    t.host_blocking(Sysno::close, &[Arg::int(a[0])])
-}
-
-pub(crate) fn dup2(t: &mut Task, a: [u32; 6]) -> SysResult {
-    t.shared.keep.yield_number(a[1] as i32);
-    t.host_blocking(Sysno::dup2, &[Arg::int(a[0]), Arg::int(a[1])])
-}
-
-pub(crate) fn dup3(t: &mut Task, a: [u32; 6]) -> SysResult {
-    t.shared.keep.yield_number(a[1] as i32);
-    t.host_blocking(Sysno::dup3, &[Arg::int(a[0]), Arg::int(a[1]), Arg::uint(a[2])])
-}
-
-pub(crate) fn close_range(t: &mut Task, a: [u32; 6]) -> SysResult {
-    let [first, last, flags, ..] = a;
-    let kept = t.shared.keep.fd().map(|fd| fd as u32).filter(|fd| (first..=last).contains(fd));
-    let mut range =
-        |from: u32, to: u32| t.host_blocking(Sysno::close_range, &[Arg::uint(from), Arg::uint(to), Arg::uint(flags)]);
-    let Some(fd) = kept else { return range(first, last) };
-    if fd > first {
-        range(first, fd - 1)?;
-    }
-    if fd < last { range(fd + 1, last) } else { Ok(0) }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -264,16 +204,5 @@ mod tests {
         assert_eq!(find(c"./sh", None), "./sh");
         assert_eq!(find(c"sh", Some("/nowhere:/bin")), "/bin/sh");
         assert_eq!(find(c"no such program", None), "no such program");
-    }
-
-    #[test]
-    fn the_kept_descriptor_makes_way() {
-        let keep = Keep::default();
-        let fd = keep.open().unwrap();
-        keep.yield_number(fd);
-        assert_ne!(keep.fd(), Some(fd));
-        assert!(keep.fd().is_some());
-        keep.yield_number(fd);
-        assert!(keep.fd().is_some());
     }
 }

@@ -6,7 +6,7 @@ use crate::bpf::{self, Data, Insn};
 use crate::host_unsafe::{self as host, Arg};
 use crate::task::Task;
 use crate::{Stop, SysResult};
-use std::os::fd::AsRawFd;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, Weak};
 use syscalls::{Errno, Sysno};
 use zerocopy::{FromBytes, FromZeros, IntoBytes};
@@ -24,6 +24,11 @@ const ALLOW: u32 = 0x7fff_0000;
 const ACTION: u32 = 0xffff_0000;
 
 const TSYNC: u32 = 1;
+/// Where threads can't follow, say so by an error rather than by naming one.
+const TSYNC_ESRCH: u32 = 16;
+/// What all filters of a thread may have in instructions, and what each counts besides (`MAX_INSNS_PER_PATH`).
+const MAX_INSNS: usize = 32768;
+const OVERHEAD: usize = 4;
 /// LOG and SPEC_ALLOW: nothing to do for them here.
 const HARMLESS: u32 = 2 | 4;
 
@@ -44,45 +49,73 @@ enum State {
     Filter(Arc<Filter>),
 }
 
+impl State {
+    fn filter(&self) -> Option<&Arc<Filter>> {
+        if let State::Filter(f) = self { Some(f) } else { None }
+    }
+}
+
+/// The newest filter and those before it.
+fn chain(first: Option<&Arc<Filter>>) -> impl Iterator<Item = &Arc<Filter>> {
+    std::iter::successors(first, |f| f.before.as_ref())
+}
+
 /// A thread's state; the lock lets another thread synchronise its own to it.
 #[derive(Default)]
-pub struct Seccomp(Mutex<State>);
+pub struct Seccomp {
+    state: Mutex<State>,
+    /// Whose it is, once that thread runs.
+    tid: AtomicU32,
+}
 
 /// All threads of the process, for TSYNC.
 #[derive(Default)]
 pub struct Threads(Mutex<Vec<Weak<Seccomp>>>);
 
 impl Threads {
-    fn lock(&self) -> MutexGuard<'_, Vec<Weak<Seccomp>>> {
+    /// Takes the lock. Held across fork; who holds it waits only for threads' own.
+    pub(crate) fn lock(&self) -> MutexGuard<'_, Vec<Weak<Seccomp>>> {
         self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
     /// State for a new thread, that of `parent`.
     pub(crate) fn add(&self, parent: &Seccomp) -> Arc<Seccomp> {
-        let new = Arc::new(Seccomp(Mutex::new(parent.state())));
+        let new = parent.copy();
         let mut all = self.lock();
         all.retain(|t| t.strong_count() != 0);
         all.push(Arc::downgrade(&new));
         new
     }
+
+    /// In a new process: `one` is its only thread's.
+    pub(crate) fn only(&self, one: &Arc<Seccomp>) {
+        *self.lock() = vec![Arc::downgrade(one)];
+    }
 }
 
 impl Seccomp {
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+        self.state.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
-    fn state(&self) -> State {
-        self.lock().clone()
+    /// The same, for another thread or process.
+    pub(crate) fn copy(&self) -> Arc<Seccomp> {
+        Arc::new(Seccomp { state: Mutex::new(self.lock().clone()), tid: AtomicU32::new(0) })
+    }
+
+    /// Says which thread's it is.
+    pub(crate) fn belongs_to(&self, tid: u32) {
+        self.tid.store(tid, Ordering::Release);
+    }
+
+    /// Is there any call that may not be made?
+    pub(crate) fn filters_calls(&self) -> bool {
+        self.mode() != 0
     }
 
     /// The filters, newest first.
     fn filters(&self) -> Vec<Arc<Filter>> {
-        let first = match &*self.lock() {
-            State::Filter(f) => Some(f.clone()),
-            _ => None,
-        };
-        std::iter::successors(first, |f| f.before.clone()).collect()
+        chain(self.lock().filter()).cloned().collect()
     }
 
     fn mode(&self) -> u32 {
@@ -138,7 +171,7 @@ impl Seccomp {
             state = State::Filter(Arc::new(Filter { program, before }));
             rest = &after[size..];
         }
-        Some(Seccomp(Mutex::new(state)))
+        Some(Seccomp { state: Mutex::new(state), ..Seccomp::default() })
     }
 }
 
@@ -156,7 +189,7 @@ impl Task {
                     *word = arg;
                 }
                 // All are asked; the strictest wins, and of equal ones the newest.
-                std::iter::successors(Some(first), |f| f.before.as_ref())
+                chain(Some(first))
                     .map(|f| bpf::run(&f.program, &data))
                     .min_by_key(|v| (v & ACTION) as i32)
                     .unwrap_or(ALLOW)
@@ -176,7 +209,7 @@ impl Task {
                 self.force_sigsys(data, eip, nr, AUDIT_ARCH_I386);
                 Some(Err(Stop::KeepRegisters))
             }
-            KILL_THREAD if self.shared.threads.load(std::sync::atomic::Ordering::Acquire) != 0 => {
+            KILL_THREAD if self.shared.threads.load(Ordering::Acquire) != 0 => {
                 self.ended = Some(0);
                 Some(Err(Stop::KeepRegisters))
             }
@@ -207,7 +240,7 @@ fn set_strict(t: &mut Task) -> SysResult {
 }
 
 fn set_filter(t: &mut Task, flags: u32, at: u32) -> SysResult {
-    if flags & !(TSYNC | HARMLESS) != 0 {
+    if flags & !(TSYNC | TSYNC_ESRCH | HARMLESS) != 0 {
         return Err(Errno::EINVAL.into());
     }
     // struct sock_fprog: a 16-bit length, padding, a pointer.
@@ -222,19 +255,43 @@ fn set_filter(t: &mut Task, flags: u32, at: u32) -> SysResult {
     if !bpf::is_valid(&program) {
         return Err(Errno::EINVAL.into());
     }
+    // Held until all have the new one, so that nobody else's comes between.
+    let threads = t.shared.seccomp.lock();
     let before = match &*t.seccomp.lock() {
-        State::Off => None,
         State::Strict => return Err(Errno::EINVAL.into()),
-        State::Filter(f) => Some(f.clone()),
+        state => state.filter().cloned(),
     };
+    if chain(before.as_ref()).map(|f| f.program.len() + OVERHEAD).sum::<usize>() + len > MAX_INSNS {
+        return Err(Errno::ENOMEM.into());
+    }
+    let others: Vec<Arc<Seccomp>> = match flags & TSYNC {
+        // Between vfork and execve the threads are the parent's.
+        0 => Vec::new(),
+        _ if t.in_vfork => Vec::new(),
+        _ => threads.iter().filter_map(Weak::upgrade).filter(|o| !Arc::ptr_eq(o, &t.seccomp)).collect(),
+    };
+    if let Some(other) = others.iter().find(|o| !may_follow(&o.lock(), before.as_ref())) {
+        // Its own filters would be lost.
+        return match flags & TSYNC_ESRCH {
+            0 => Ok(other.tid.load(Ordering::Acquire)),
+            _ => Err(Errno::ESRCH.into()),
+        };
+    }
     let new = State::Filter(Arc::new(Filter { program, before }));
-    if flags & TSYNC != 0 {
-        for other in t.shared.seccomp.lock().iter().filter_map(Weak::upgrade) {
-            *other.lock() = new.clone();
-        }
+    for other in others {
+        *other.lock() = new.clone();
     }
     *t.seccomp.lock() = new;
     Ok(0)
+}
+
+/// Is all that filters a thread with this state among the filters of the one that it is to follow?
+fn may_follow(state: &State, leader: Option<&Arc<Filter>>) -> bool {
+    match state {
+        State::Off => true,
+        State::Strict => false,
+        State::Filter(f) => chain(leader).any(|l| Arc::ptr_eq(l, f)),
+    }
 }
 
 pub(crate) fn seccomp(t: &mut Task, a: [u32; 6]) -> SysResult {
@@ -265,11 +322,6 @@ pub(crate) fn prctl_get(t: &mut Task) -> SysResult {
     Ok(t.seccomp.mode())
 }
 
-/// A descriptor number to hand on.
-pub(crate) fn number(file: &std::fs::File) -> i32 {
-    file.as_raw_fd()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -280,11 +332,21 @@ mod tests {
         let ret = |k: u32| Insn::read_from_bytes([[6, 0, 0, 0], k.to_le_bytes()].as_flattened()).unwrap();
         let older = Arc::new(Filter { program: vec![ret(1), ret(2)], before: None });
         let newer = Arc::new(Filter { program: vec![ret(3)], before: Some(older) });
-        let s = Seccomp(Mutex::new(State::Filter(newer)));
+        let s = Seccomp { state: Mutex::new(State::Filter(newer)), ..Seccomp::default() };
         let file = s.save().unwrap().unwrap();
         let again = Seccomp::restore(file.into_raw_fd()).unwrap();
         let programs: Vec<Vec<Insn>> = again.filters().iter().map(|f| f.program.clone()).collect();
         assert_eq!(programs, [vec![ret(3)], vec![ret(1), ret(2)]]);
         assert!(Seccomp::default().save().unwrap().is_none());
+    }
+
+    #[test]
+    fn threads_follow_only_where_they_lose_nothing() {
+        let filter = |before| Arc::new(Filter { program: Vec::new(), before });
+        let first = filter(None);
+        let (leader, other) = (filter(Some(first.clone())), filter(Some(first.clone())));
+        let may = |s: State| may_follow(&s, Some(&leader));
+        assert!(may(State::Off) && may(State::Filter(first)) && may(State::Filter(leader.clone())));
+        assert!(!may(State::Filter(other)) && !may(State::Strict));
     }
 }

@@ -1,12 +1,15 @@
 //! What all threads of a guest process share, besides memory and signal actions.
 
+use crate::kept::Kept;
 use crate::options::{Options, StatsForm};
 use crate::root::Keep;
 use crate::stack::Placed;
 use crate::sysroot::Sysroot;
+use crate::task::Task;
 use crate::trace::Tracer;
 use std::ffi::{CStr, CString};
 use std::os::unix::ffi::OsStrExt;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 use xlat86_vcpu::Vcpu;
 
@@ -29,10 +32,14 @@ pub struct Shared {
     pub sysroot: Option<std::sync::Arc<Sysroot>>,
     /// The emulator's own file, once it is out of sight.
     pub keep: Keep,
-    /// The program's file on the host (/proc/self/exe).
+    /// The name of the program's file on the host (/proc/self/exe).
     pub exe: CString,
     /// Where the kernel's tables are on the initial stack.
     pub placed: Placed,
+    /// The program's file where it has no name: what stands for it is below /proc/self/fd.
+    pub nameless: Kept,
+    /// Where traces go, if any are asked for.
+    pub output: Option<std::sync::Arc<Tracer>>,
     /// System-call trace, if asked for.
     pub trace: Option<std::sync::Arc<Tracer>>,
     /// Entry points in the vDSO.
@@ -42,13 +49,15 @@ pub struct Shared {
     /// Every thread's seccomp state.
     pub seccomp: crate::seccomp::Threads,
     /// How many threads are traced. With any, the host reports every signal here, whatever the guest does with it.
-    pub traced: std::sync::atomic::AtomicUsize,
+    pub traced: AtomicUsize,
     /// What this process traces.
     pub tracees: crate::tracer::Tracees,
     /// Where its threads' robust futex lists are.
     pub robust: crate::sys_futex::RobustLists,
+    /// Short names of long directory positions.
+    pub positions: crate::positions::Positions,
     /// Guest threads besides the main one.
-    pub threads: std::sync::atomic::AtomicUsize,
+    pub threads: AtomicUsize,
     /// The engine, for its statistics.
     pub process: std::sync::Arc<xlat86_vcpu::Process>,
 }
@@ -61,6 +70,8 @@ impl Shared {
             sysroot: self.sysroot.clone(),
             keep: Keep::inherited(self.keep.fd()),
             exe: self.exe.clone(),
+            nameless: Kept::new(self.nameless.fd()),
+            output: self.output.clone(),
             placed: self.placed,
             trace: self.trace.clone(),
             vdso: self.vdso,
@@ -69,9 +80,30 @@ impl Shared {
             traced: Default::default(),
             tracees: Default::default(),
             robust: Default::default(),
+            positions: self.positions.clone(),
             threads: Default::default(),
             process: self.process.clone(),
         }
+    }
+
+    /// After a fork, in the child, where `task` is the only thread: nothing is left of the others, and nobody is traced by it.
+    pub(crate) fn only_thread(&self, task: &Task) {
+        self.threads.store(0, Ordering::Release);
+        self.traced.store(task.traced().into(), Ordering::Release);
+        self.seccomp.only(&task.seccomp);
+        self.robust.forget();
+        self.tracees.forget();
+    }
+
+    /// Descriptors that the guest must not lose.
+    pub(crate) fn kept(&self) -> impl Iterator<Item = &Kept> {
+        [Some(&*self.keep), Some(&self.nameless), self.output.as_deref().map(|t| &t.out)].into_iter().flatten()
+    }
+
+    /// The program's file as the host finds it.
+    pub(crate) fn exe(&self) -> CString {
+        let nameless = self.nameless.fd().and_then(|fd| CString::new(format!("/proc/self/fd/{fd}")).ok());
+        nameless.unwrap_or_else(|| self.exe.clone())
     }
 
     /// The program's name for messages.
@@ -92,7 +124,7 @@ impl Shared {
     /// The program that `path`, the /proc/PID/exe of an emulated process, stands for, as the host names it.
     fn exe_of(&self, path: &CStr) -> Option<CString> {
         match proc_file(path)? {
-            (None, "exe") => Some(self.exe.clone()),
+            (None, "exe") => Some(self.exe()),
             (Some(pid), "exe") => crate::peer::program(pid),
             _ => None,
         }
@@ -132,7 +164,10 @@ impl Shared {
 
     /// What the guest's `readlink(path)` gives if `path` is an emulated process's /proc/PID/exe.
     pub fn exe_seen_by_guest(&self, path: &CStr) -> Option<CString> {
-        let exe = self.exe_of(path)?;
+        let exe = match proc_file(path)? {
+            (None, "exe") => self.exe.clone(),
+            _ => self.exe_of(path)?,
+        };
         let Some(root) = &self.sysroot else { return Some(exe) };
         let name = std::ffi::OsStr::from_bytes(exe.to_bytes());
         match std::path::Path::new(name).strip_prefix(root.dir()) {

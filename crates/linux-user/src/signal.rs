@@ -1,13 +1,13 @@
 //! Delivering signals to the guest: which action, which stack, and the frame the handler finds there.
 //!
-//! The host's kernel does the queueing and masking (a guest thread's mask *is* its host thread's mask, but for the five
-//! synchronous signals, whose blocking is kept here). This file does what `arch/x86/kernel/signal_32.c` does when a signal is
+//! The host's kernel does the queueing and masking (a guest thread's mask *is* its host thread's mask, but for the signals in `held.rs`). This file does what `arch/x86/kernel/signal_32.c` does when a signal is
 //! taken: build a frame, redirect the registers; and the way back in sigreturn.
 
 use crate::abi::{
     FsaveHead, HostSiginfo, RtSigframe, SI_KERNEL, Sigaction, Sigcontext, Sigframe, Siginfo, StackT, U64, Ucontext,
 };
 use crate::core_file;
+use crate::held::Held;
 use crate::host_unsafe as host;
 use crate::task::Task;
 use crate::tracee;
@@ -64,6 +64,10 @@ pub struct Actions(pub [Sigaction; NSIG]);
 pub struct ThreadSignals {
     /// Blocked signals, as the guest set them.
     pub blocked: u64,
+    /// The mask of a call that has one of its own, until the signal that ends it is delivered.
+    pub during: Option<u64>,
+    /// Signals that the guest blocks and the host doesn't.
+    pub held: Held,
     /// The alternate stack; all zero when there is none.
     pub altstack: StackT,
     /// What sigcontexts report as the latest exception.
@@ -81,9 +85,10 @@ pub struct Trap {
 impl Actions {
     /// What a new program starts with: default, but for what it inherited as ignored.
     pub fn inherited() -> Self {
+        let ignored = host::inherited::ignored();
         let mut a = Actions([Sigaction::default(); NSIG]);
         for (i, a) in a.0.iter_mut().enumerate() {
-            if host::inherited::ignored(i as i32 + 1) {
+            if ignored >> i & 1 != 0 {
                 a.handler = SIG_IGN;
             }
         }
@@ -147,10 +152,22 @@ fn math_code(unmasked: u32) -> u32 {
 impl Task {
     /// Takes all signals that wait for this thread.
     pub fn deliver_pending(&mut self) {
-        while waiting() {
-            let Some(raw) = signals::take_pending() else { return };
-            let info = HostSiginfo::read_from_bytes(raw.as_bytes()).unwrap_or_default();
-            self.deliver(info.signo as i32, Siginfo::from(&info), false);
+        loop {
+            let open = !self.signals.mask();
+            // The synchronous ones first, as the kernel does it.
+            let info = if let Some(info) = self.signals.held.take(open & !signals::bit(signals::KICK)) {
+                info
+            } else if waiting() {
+                let Some(raw) = signals::take_pending() else { return };
+                Siginfo::from(&HostSiginfo::read_from_bytes(raw.as_bytes()).unwrap_or_default())
+            } else if let Some(info) = self.signals.held.take(open) {
+                info
+            } else {
+                return;
+            };
+            // Until this one has been dealt with the others wait.
+            signals::set_mask(u64::MAX);
+            self.deliver(info.signo as i32, info, false);
         }
     }
 
@@ -204,6 +221,10 @@ impl Task {
             let Some(meant) = self.answer(&info) else { return signals::set_mask(self.signals.blocked) };
             (sig, info) = (meant, Siginfo { signo: meant as u32, ..Siginfo::default() });
         }
+        if !forced && self.signals.hold(&info) {
+            return signals::set_mask(self.signals.blocked);
+        }
+        self.signals.during = None;
         if self.traced() {
             let chosen = self.trace_delivery(sig, &info);
             if chosen == 0 {

@@ -6,11 +6,12 @@
 
 use crate::host_unsafe::{self as host, Arg};
 use crate::program::{self, Program};
-use crate::seccomp;
 use crate::task::Task;
 use crate::tracee;
 use crate::{Stop, SysResult};
 use std::ffi::{CString, OsString};
+use std::fs::File;
+use std::os::fd::AsRawFd;
 use std::os::unix::ffi::OsStringExt;
 use syscalls::{Errno, Sysno};
 
@@ -35,6 +36,7 @@ pub(crate) fn execveat(t: &mut Task, a: [u32; 6]) -> SysResult {
     let path = if bytes.first() == Some(&b'/') || a[0] as i32 == libc::AT_FDCWD {
         path
     } else {
+        host::call(Sysno::fcntl, &[Arg::int(a[0]), Arg::uint(libc::F_GETFD as u32)])?;
         // As the kernel names it for scripts: /dev/fd/N/path.
         let mut p = format!("/proc/self/fd/{}", a[0] as i32).into_bytes();
         if !bytes.is_empty() {
@@ -60,22 +62,25 @@ fn exec(t: &mut Task, path: CString, argv: u32, envp: u32) -> SysResult {
     let path = program::substitute(&t.shared, path);
     // As the kernel does: first the file, then the arguments, then what the file holds.
     program::openable(t.shared.sysroot.as_deref(), &path)?;
-    let argv = t.mem.strings(argv)?;
-    let envp = t.mem.strings(envp)?;
-    let size: usize = argv.iter().chain(&envp).map(|s| s.as_bytes_with_nul().len() + 4).sum();
-    if size > ARG_MAX.max(arg_limit()) {
-        return Err(Errno::E2BIG.into());
-    }
-    let program = program::resolve(t.shared.sysroot.as_deref(), &path, argv.clone()).map_err(|r| r.errno())?;
+    let mut room = ARG_MAX.max(arg_limit());
+    let [argv, envp] = [t.mem.pointers(argv, &mut room)?, t.mem.pointers(envp, &mut room)?];
+    let envp = t.mem.strings(&envp, &mut room)?;
+    let argv = t.mem.strings(&argv, &mut room)?;
+    let program = program::resolve(t.shared.sysroot.as_deref(), &path, argv.clone(), None).map_err(|r| r.errno())?;
     let e = match program {
+        // Its calls are the host's business, where no filter would see them.
+        Program::Host { .. } if t.seccomp.filters_calls() => Errno::EACCES,
         Program::Host { path, argv } => {
             t.release_all_futexes();
+            t.hand_on_signals();
             host::execve(&path, &argv, &envp)
         }
-        Program::Guest(_) => {
-            // Closed here when execve fails.
+        Program::Guest(program) => {
+            // Both are closed here when execve fails.
             let filters = t.seccomp.save()?;
-            let args = again(t, &path, argv, filters.as_ref().map(seccomp::number))?;
+            let file = program::hand_on(&path, &program, program.argv.len() > argv.len().max(1))?;
+            let handed = [("--seccomp-fd", &filters), ("--exec-fd", &file)];
+            let args = again(t, &path, argv, handed)?;
             if t.trace_on_exec {
                 host::call(Sysno::ptrace, &[Arg::NULL, Arg::NULL, Arg::NULL, Arg::NULL])?;
             }
@@ -83,14 +88,23 @@ fn exec(t: &mut Task, path: CString, argv: u32, envp: u32) -> SysResult {
                 tracee::before_exec(t);
             }
             t.release_all_futexes();
+            t.hand_on_signals();
             t.shared.keep.execute(&args, &envp)
         }
     };
+    // What was handed on comes back.
+    t.set_blocked(t.signals.blocked);
     Err(Stop::Errno(e))
 }
 
 /// The command line that starts this emulator again on `path`.
-fn again(t: &Task, path: &CString, argv: Vec<CString>, filters: Option<i32>) -> Result<Vec<CString>, Errno> {
+/// `handed` are files that go with it, by the options that say so.
+fn again(
+    t: &Task,
+    path: &CString,
+    argv: Vec<CString>,
+    handed: [(&str, &Option<File>); 2],
+) -> Result<Vec<CString>, Errno> {
     let mut argv = argv.into_iter();
     let c = |s: &str| CString::new(s).map_err(|_| Errno::EINVAL);
     let mut args = vec![c("xlat86")?, c("run")?, c("--inner")?];
@@ -111,8 +125,10 @@ fn again(t: &Task, path: &CString, argv: Vec<CString>, filters: Option<i32>) -> 
             args.push(c(&l.to_string())?);
         }
     }
-    if let Some(fd) = filters {
-        args.extend([c("--seccomp-fd")?, c(&fd.to_string())?]);
+    for (option, file) in handed {
+        if let Some(file) = file {
+            args.extend([c(option)?, c(&file.as_raw_fd().to_string())?]);
+        }
     }
     args.extend([c("--argv0")?, argv.next().unwrap_or_default(), c("--")?, path.clone()]);
     args.extend(argv);

@@ -4,7 +4,6 @@ use crate::abi::{FOwner, Flock, Flock64, HostFlock, HostIovec, Iovec};
 use crate::host_unsafe::{self as host, Arg};
 use crate::ioctl;
 use crate::proc_files;
-use crate::sys_file::positions;
 use crate::task::Task;
 use crate::{Stop, SysResult};
 use syscalls::{Errno, Sysno};
@@ -98,33 +97,23 @@ pub(crate) fn vmsplice(t: &mut Task, a: [u32; 6]) -> SysResult {
 
 // --- positions ---
 
-fn seek(t: &mut Task, fd: u32, offset: i64, whence: u32) -> Result<u64, Stop> {
+fn seek(t: &Task, fd: u32, offset: i64, whence: u32) -> Result<u64, Stop> {
     let absolute = whence == libc::SEEK_SET as u32;
-    let offset = if absolute && offset > 0 && is_directory(fd) { positions::lengthen(offset) } else { offset };
-    let _ = t;
+    let offset = if absolute && offset > 0 { t.shared.positions.lengthen(fd, offset) } else { offset };
     Ok(host::call(Sysno::lseek, &[Arg::int(fd), Arg::wide(offset as u64), Arg::uint(whence)])?)
-}
-
-fn is_directory(fd: u32) -> bool {
-    let mut s = crate::abi::HostStat::default();
-    host::call(Sysno::fstat, &[Arg::int(fd), Arg::output(&mut s)]).is_ok() && s.mode & libc::S_IFMT == libc::S_IFDIR
-}
-
-/// A position as the guest is told it.
-fn told(fd: u32, position: u64) -> u64 {
-    if position >= 0x7fff_ffff && is_directory(fd) { positions::shorten(position as i64).into() } else { position }
 }
 
 pub(crate) fn lseek(t: &mut Task, a: [u32; 6]) -> SysResult {
     let p = seek(t, a[0], (a[1] as i32).into(), a[2])?;
     // Positions beyond 31 bits have moved, but can't be told.
-    i32::try_from(told(a[0], p)).map(|p| p as u32).map_err(|_| Errno::EOVERFLOW.into())
+    t.shared.positions.shorten(a[0], p as i64).ok_or(Errno::EOVERFLOW.into())
 }
 
 pub(crate) fn llseek(t: &mut Task, a: [u32; 6]) -> SysResult {
     let offset = u64::from(a[2]) | u64::from(a[1]) << 32;
     let p = seek(t, a[0], offset as i64, a[4])?;
-    t.mem.write(a[3], &told(a[0], p))?;
+    let told = t.shared.positions.shorten(a[0], p as i64).map_or(p, u64::from);
+    t.mem.write(a[3], &told)?;
     Ok(0)
 }
 

@@ -7,7 +7,7 @@ use crate::task::Task;
 use crate::{Stop, SysResult};
 use std::ffi::CString;
 use syscalls::{Errno, Sysno};
-use zerocopy::{Immutable, IntoBytes};
+use zerocopy::{FromBytes, Immutable, IntoBytes};
 
 const CWD: u32 = libc::AT_FDCWD as u32;
 const O_LARGEFILE: u32 = 0o100_000;
@@ -24,23 +24,33 @@ fn only_reads(flags: u32) -> bool {
     flags & libc::O_ACCMODE as u32 == libc::O_RDONLY as u32 && flags & (libc::O_CREAT | libc::O_TRUNC) as u32 == 0
 }
 
-fn open_at(t: &mut Task, dir: u32, path: u32, flags: u32, mode: u32) -> SysResult {
-    // x86-64 always has large files; i386 without the flag must not open what it can't measure.
-    let small = flags & O_LARGEFILE == 0 && flags & libc::O_PATH as u32 == 0;
-    let found = if only_reads(flags) { t.lookup(path, flags & libc::O_NOFOLLOW as u32 == 0)? } else { None };
-    if only_reads(flags)
-        && let Some(fd) = proc_files::open(t, path, flags)?
-    {
-        return Ok(fd);
-    }
-    let fd =
-        t.host_blocking(Sysno::openat, &[Arg::int(dir), path_arg(&found, path), Arg::uint(flags), Arg::uint(mode)])?;
-    let fd = if only_reads(flags) { fd } else { proc_files::guard_memory(fd, flags)? };
-    if small && too_large(fd) {
+/// Opens what is at `path` by `open`, which is given what stands in for the path: the part that all calls which open have in common.
+/// `looks`: may the sysroot answer?
+fn opened(
+    t: &mut Task,
+    path: u32,
+    flags: u32,
+    looks: bool,
+    open: impl FnOnce(&mut Task, Arg<'_>) -> SysResult,
+) -> SysResult {
+    let found = if looks { t.lookup(path, flags & libc::O_NOFOLLOW as u32 == 0)? } else { None };
+    let fd = open(t, path_arg(&found, path))?;
+    let closed = |e| {
         let _ = host::call(Sysno::close, &[Arg::int(fd)]);
-        return Err(Errno::EOVERFLOW.into());
+        Stop::from(e)
+    };
+    proc_files::take_place(t, fd, flags).map_err(closed)?;
+    // x86-64 always has large files; i386 without the flag must not open what it can't measure.
+    if flags & (O_LARGEFILE | libc::O_PATH as u32) == 0 && too_large(fd) {
+        return Err(closed(Errno::EOVERFLOW));
     }
     Ok(fd)
+}
+
+fn open_at(t: &mut Task, dir: u32, path: u32, flags: u32, mode: u32) -> SysResult {
+    opened(t, path, flags, only_reads(flags), |t, path| {
+        t.host_blocking(Sysno::openat, &[Arg::int(dir), path, Arg::uint(flags), Arg::uint(mode)])
+    })
 }
 
 fn too_large(fd: u32) -> bool {
@@ -58,23 +68,32 @@ pub(crate) fn openat(t: &mut Task, a: [u32; 6]) -> SysResult {
     open_at(t, a[0], a[1], a[2], a[3])
 }
 
+pub(crate) fn creat(t: &mut Task, a: [u32; 6]) -> SysResult {
+    // The kernel itself adds O_LARGEFILE here and in openat2.
+    open_at(t, CWD, a[0], (libc::O_CREAT | libc::O_WRONLY | libc::O_TRUNC) as u32 | O_LARGEFILE, a[1])
+}
+
+/// `struct open_how`: flags, mode, what paths may lead through. Larger ones, of later kernels, must end in zeros.
 pub(crate) fn openat2(t: &mut Task, a: [u32; 6]) -> SysResult {
-    let found = if a[3] >= 24 {
-        let how: [u64; 3] = [0u32, 8, 16]
-            .map(|o| t.mem.read(a[2].wrapping_add(o)))
-            .into_iter()
-            .collect::<Result<Vec<_>, _>>()?
-            .try_into()
-            .unwrap_or_default();
-        if only_reads(how[0] as u32) && how[2] == 0 {
-            t.lookup(a[1], how[0] & libc::O_NOFOLLOW as u64 == 0)?
-        } else {
-            None
-        }
-    } else {
-        None
-    };
-    t.host_blocking(Sysno::openat2, &[Arg::int(a[0]), path_arg(&found, a[1]), Arg::uint(a[2]), Arg::uint(a[3])])
+    const HOW: usize = 24;
+    let size = a[3] as usize;
+    if size < HOW {
+        return Err(Errno::EINVAL.into());
+    }
+    if size > 4096 {
+        return Err(Errno::E2BIG.into());
+    }
+    // A copy, so that what is opened is what has been looked at.
+    let mut bytes = vec![0u8; size];
+    t.mem.read_bytes(a[2], &mut bytes)?;
+    if bytes[HOW..].iter().any(|&b| b != 0) {
+        return Err(Errno::E2BIG.into());
+    }
+    let Ok(how) = <[u64; 3]>::read_from_bytes(&bytes[..HOW]) else { return Err(Errno::EINVAL.into()) };
+    let flags = how[0] as u32;
+    opened(t, a[1], flags | O_LARGEFILE, only_reads(flags) && how[2] == 0, |t, path| {
+        t.host_blocking(Sysno::openat2, &[Arg::int(a[0]), path, Arg::input(&how), Arg::uint(HOW as u32)])
+    })
 }
 
 // --- stat ---
@@ -257,44 +276,6 @@ pub(crate) fn name_to_handle_at(t: &mut Task, a: [u32; 6]) -> SysResult {
 
 // --- directories ---
 
-/// Directory positions of 64 bits (ext4 hands out hashes) under names of 31 bits, as a 32-bit process gets them: its C library
-/// refuses larger ones. A name stays good for lseek as long as the process lives.
-pub(crate) mod positions {
-    use std::collections::HashMap;
-    use std::sync::{Mutex, OnceLock};
-
-    fn names() -> &'static Mutex<HashMap<u32, i64>> {
-        static NAMES: OnceLock<Mutex<HashMap<u32, i64>>> = OnceLock::new();
-        NAMES.get_or_init(Mutex::default)
-    }
-
-    /// The name of `position`.
-    pub(crate) fn shorten(position: i64) -> u32 {
-        if (0..0x7fff_ffff).contains(&position) {
-            return position as u32;
-        }
-        if position == i64::MAX {
-            return 0x7fff_ffff;
-        }
-        // ext4's own 32-bit form is the upper half of its hash; on a collision the next free name will do.
-        let mut names = names().lock().unwrap_or_else(|e| e.into_inner());
-        let mut name = ((position as u64) >> 32) as u32 & 0x7fff_ffff;
-        while *names.entry(name).or_insert(position) != position {
-            name = (name + 1) & 0x7fff_ffff;
-        }
-        name
-    }
-
-    /// The position that `name` stands for.
-    pub(crate) fn lengthen(name: i64) -> i64 {
-        if name == 0x7fff_ffff {
-            return i64::MAX;
-        }
-        let names = names().lock().unwrap_or_else(|e| e.into_inner());
-        u32::try_from(name).ok().and_then(|n| names.get(&n).copied()).unwrap_or(name)
-    }
-}
-
 /// One entry of the host's getdents64.
 struct Dirent<'a> {
     ino: u64,
@@ -317,13 +298,13 @@ fn entries(mut b: &[u8]) -> impl Iterator<Item = Dirent<'_>> {
     })
 }
 
-/// Reads entries and writes them by `encode`, as many as fit in `room` bytes; the rest is given back by seeking.
+/// Reads entries and writes them by `encode`, which is given the name of the position after each, as many as fit in `room` bytes; the rest is given back by seeking.
 fn directory(
     t: &mut Task,
     fd: u32,
     to: u32,
     room: u32,
-    encode: fn(&Dirent<'_>) -> Result<Vec<u8>, Errno>,
+    encode: fn(&Dirent<'_>, u32) -> Result<Vec<u8>, Errno>,
 ) -> SysResult {
     // A host entry is never smaller than the guest's, so a buffer of the guest's size never overfills by much.
     let mut buf = vec![0u8; (room as usize).clamp(280, 1 << 20)];
@@ -336,7 +317,8 @@ fn directory(
     let mut out = Vec::new();
     let mut last = start;
     for e in entries(&buf[..n as usize]) {
-        let bytes = encode(&e)?;
+        let next = t.shared.positions.shorten(fd, e.off).ok_or(Errno::ENOTDIR)?;
+        let bytes = encode(&e, next)?;
         if out.len() + bytes.len() > room as usize {
             host::call(Sysno::lseek, &[Arg::int(fd), Arg::wide(last), Arg::uint(libc::SEEK_SET as u32)])?;
             if out.is_empty() {
@@ -356,11 +338,11 @@ fn buf_len(room: u32) -> u32 {
 }
 
 pub(crate) fn getdents64(t: &mut Task, a: [u32; 6]) -> SysResult {
-    directory(t, a[0], a[1], a[2], |e| {
+    directory(t, a[0], a[1], a[2], |e, next| {
         let len = (19 + e.name.len() + 1).next_multiple_of(8);
         let mut b = Vec::with_capacity(len);
         b.extend(e.ino.to_le_bytes());
-        b.extend(u64::from(positions::shorten(e.off)).to_le_bytes());
+        b.extend(u64::from(next).to_le_bytes());
         b.extend((len as u16).to_le_bytes());
         b.push(e.typ);
         b.extend(e.name);
@@ -370,12 +352,12 @@ pub(crate) fn getdents64(t: &mut Task, a: [u32; 6]) -> SysResult {
 }
 
 /// ino, off, reclen, name, padding, and the type in the last byte.
-fn old_dirent(e: &Dirent<'_>) -> Result<Vec<u8>, Errno> {
+fn old_dirent(e: &Dirent<'_>, next: u32) -> Result<Vec<u8>, Errno> {
     let ino = u32::try_from(e.ino).map_err(|_| Errno::EOVERFLOW)?;
     let len = (10 + e.name.len() + 2).next_multiple_of(4);
     let mut b = Vec::with_capacity(len);
     b.extend(ino.to_le_bytes());
-    b.extend(positions::shorten(e.off).to_le_bytes());
+    b.extend(next.to_le_bytes());
     b.extend((len as u16).to_le_bytes());
     b.extend(e.name);
     b.resize(len - 1, 0);
@@ -395,9 +377,10 @@ pub(crate) fn readdir(t: &mut Task, a: [u32; 6]) -> SysResult {
     let Some(e) = entries(&buf[..n as usize]).next() else { return Ok(0) };
     host::call(Sysno::lseek, &[fd, Arg::wide(e.off as u64), Arg::uint(libc::SEEK_SET as u32)])?;
     let ino = u32::try_from(e.ino).map_err(|_| Errno::EOVERFLOW)?;
+    let next = t.shared.positions.shorten(a[0], e.off).ok_or(Errno::ENOTDIR)?;
     let mut b = Vec::new();
     b.extend(ino.to_le_bytes());
-    b.extend(positions::shorten(e.off).to_le_bytes());
+    b.extend(next.to_le_bytes());
     b.extend((e.name.len() as u16).to_le_bytes());
     b.extend(e.name);
     b.push(0);
@@ -408,15 +391,6 @@ pub(crate) fn readdir(t: &mut Task, a: [u32; 6]) -> SysResult {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn long_positions_have_short_names_and_come_back() {
-        for p in [0, 1, 0x7fff_fffe, 0x1234_5678_9abc_def0, 0x1234_5678_0000_0001, i64::MAX] {
-            let name = positions::shorten(p);
-            assert!(name <= 0x7fff_ffff);
-            assert_eq!(positions::lengthen(name.into()), p);
-        }
-    }
 
     #[test]
     fn damaged_entries_end_the_list() {

@@ -61,7 +61,8 @@ pub(crate) fn futex_waitv(t: &mut Task, a: [u32; 6]) -> SysResult {
 pub struct RobustLists(Mutex<HashMap<u32, u32>>);
 
 impl RobustLists {
-    fn lock(&self) -> MutexGuard<'_, HashMap<u32, u32>> {
+    /// Takes the lock. Held across fork; who holds it waits for nothing else.
+    pub(crate) fn lock(&self) -> MutexGuard<'_, HashMap<u32, u32>> {
         self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
@@ -78,7 +79,8 @@ pub(crate) fn set_robust_list(t: &mut Task, a: [u32; 6]) -> SysResult {
     if a[1] != HEAD {
         return Err(Errno::EINVAL.into());
     }
-    t.shared.robust.lock().insert(host::call(Sysno::gettid, &[])? as u32, a[0]);
+    let me = host::call(Sysno::gettid, &[])? as u32;
+    t.shared.robust.lock().insert(me, a[0]);
     Ok(0)
 }
 

@@ -92,6 +92,42 @@ pub(crate) fn get_thread_area(t: &mut Task, a: [u32; 6]) -> SysResult {
     Ok(0)
 }
 
+/// quotactl by `call`, which is given what stands in for the address. `struct if_dqblk` is padded to 8 bytes on the host.
+fn quota(t: &mut Task, command: u32, at: u32, call: impl FnOnce(&mut Task, Arg<'_>) -> SysResult) -> SysResult {
+    const GETQUOTA: u32 = 0x80_0007;
+    const SETQUOTA: u32 = 0x80_0008;
+    const DQBLK: usize = 68;
+    let mut block = [0u8; 72];
+    match command >> 8 {
+        GETQUOTA => {
+            let r = call(t, Arg::output(&mut block))?;
+            t.mem.write_bytes(at, &block[..DQBLK])?;
+            Ok(r)
+        }
+        SETQUOTA => {
+            // A bad address comes last: the host's kernel finds what else is wrong.
+            let read = t.mem.read_bytes(at, &mut block[..DQBLK]);
+            call(t, if read.is_ok() { Arg::input(&block) } else { Arg::uint(at) })
+        }
+        _ => {
+            t.mem.prepare_write(at, 256);
+            call(t, Arg::uint(at))
+        }
+    }
+}
+
+pub(crate) fn quotactl(t: &mut Task, a: [u32; 6]) -> SysResult {
+    quota(t, a[0], a[3], |t, at| {
+        t.host_blocking(Sysno::quotactl, &[Arg::uint(a[0]), Arg::uint(a[1]), Arg::int(a[2]), at])
+    })
+}
+
+pub(crate) fn quotactl_fd(t: &mut Task, a: [u32; 6]) -> SysResult {
+    quota(t, a[1], a[3], |t, at| {
+        t.host_blocking(Sysno::quotactl_fd, &[Arg::int(a[0]), Arg::uint(a[1]), Arg::uint(a[2]), at])
+    })
+}
+
 /// Entries of a local descriptor table.
 const LDT_ENTRIES: u32 = 8192;
 

@@ -2,14 +2,21 @@
 
 use crate::abi::{GuestTime, HostTimespec, Timespec32, Timespec64, U64};
 use crate::host_unsafe::{self as host, Arg};
-use crate::sys_signal::{host_mask, read_timeout};
+use crate::sys_signal::read_timeout;
 use crate::task::Task;
 use crate::{Stop, SysResult};
 use syscalls::{Errno, Sysno};
 
 const SIGSET: u32 = 8;
-/// A select on more descriptors than a process can have waits on those it can have.
-const MAX_FDS: u32 = 1 << 20;
+/// FD_SETSIZE: what the C library's sets hold.
+const SET_SIZE: u32 = 1024;
+
+/// How many descriptors the process's table has room for: a select on more looks at these, and at no more of its sets.
+fn table_size() -> u32 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let size = status.lines().find_map(|l| l.strip_prefix("FDSize:"));
+    size.and_then(|n| n.trim().parse().ok()).unwrap_or(SET_SIZE)
+}
 
 /// When a wait with a timeout ends, in the monotonic clock.
 pub(crate) struct Deadline(Option<(i64, i64)>);
@@ -49,14 +56,15 @@ impl Task {
 }
 
 /// A signal mask argument: pointer and size.
-fn read_mask(t: &Task, at: u32, size: u32) -> Result<Option<u64>, Errno> {
+fn read_mask(t: &mut Task, at: u32, size: u32) -> Result<Option<u64>, Errno> {
     if at == 0 {
         return Ok(None);
     }
     if size != SIGSET {
         return Err(Errno::EINVAL);
     }
-    Ok(Some(host_mask(t.mem.read::<U64>(at)?.get())))
+    let mask = t.mem.read::<U64>(at)?.get();
+    t.begin_with_mask(mask).map(Some)
 }
 
 /// select in all its forms: descriptor sets are little-endian bit strings, the same on both but for rounding to words.
@@ -64,7 +72,8 @@ fn wait_select(t: &mut Task, n: u32, sets: [u32; 3], timeout: Option<HostTimespe
     if (n as i32) < 0 {
         return Err(Errno::EINVAL.into());
     }
-    let n = n.min(MAX_FDS);
+    // Asking costs more than the call, and so much of a set is always there.
+    let n = if n > SET_SIZE { n.min(table_size()) } else { n };
     let bytes = (n.div_ceil(32) * 4) as usize;
     let mut bits: [Option<Vec<u64>>; 3] = [None, None, None];
     for (b, at) in bits.iter_mut().zip(sets) {

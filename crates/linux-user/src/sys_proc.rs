@@ -1,15 +1,17 @@
 //! Processes and threads: creation, end, waiting, limits.
 
-use crate::abi::{CloneArgs, HostRlimit, HostRusage, HostSiginfo, Rlimit, Rusage, Siginfo, UserDesc};
+use crate::abi::{CloneArgs, HostRlimit, HostRusage, Rlimit, Rusage, UserDesc};
 use crate::guest::Guest;
-use crate::host_unsafe::{self as host, Arg, Forked};
+use crate::held::Held;
+use crate::host_unsafe::{self as host, Arg};
+use crate::kept::Kept;
 use crate::mm::Mm;
 use crate::seccomp::Seccomp;
 use crate::shared::Shared;
 use crate::signal::{Actions, ThreadSignals};
 use crate::task::{TLS_FIRST, Task};
 use crate::tracee::{self, Block};
-use crate::{Stop, SysResult};
+use crate::{Stop, SysResult, fork};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, mpsc};
 use syscalls::{Errno, Sysno};
@@ -47,24 +49,24 @@ impl Task {
 
 const CLONE_VM: u64 = libc::CLONE_VM as u64;
 const CLONE_SIGHAND: u64 = libc::CLONE_SIGHAND as u64;
-const CLONE_PIDFD: u64 = libc::CLONE_PIDFD as u64;
+pub(crate) const CLONE_PIDFD: u64 = libc::CLONE_PIDFD as u64;
 const CLONE_VFORK: u64 = libc::CLONE_VFORK as u64;
 const CLONE_THREAD: u64 = libc::CLONE_THREAD as u64;
-const CLONE_SETTLS: u64 = libc::CLONE_SETTLS as u64;
-const CLONE_PARENT_SETTID: u64 = libc::CLONE_PARENT_SETTID as u64;
-const CLONE_CHILD_CLEARTID: u64 = libc::CLONE_CHILD_CLEARTID as u64;
-const CLONE_CHILD_SETTID: u64 = libc::CLONE_CHILD_SETTID as u64;
+pub(crate) const CLONE_SETTLS: u64 = libc::CLONE_SETTLS as u64;
+pub(crate) const CLONE_PARENT_SETTID: u64 = libc::CLONE_PARENT_SETTID as u64;
+pub(crate) const CLONE_CHILD_CLEARTID: u64 = libc::CLONE_CHILD_CLEARTID as u64;
+pub(crate) const CLONE_CHILD_SETTID: u64 = libc::CLONE_CHILD_SETTID as u64;
 
 /// What clone, clone3, fork and vfork ask for. `child_stack` is an initial ESP, or 0 for the caller's.
 #[derive(Clone, Copy, Default)]
-struct New {
-    flags: u64,
+pub(crate) struct New {
+    pub flags: u64,
     child_stack: u32,
-    parent_tid: u32,
+    pub parent_tid: u32,
     child_tid: u32,
     tls: u32,
-    pidfd: u32,
-    exit_signal: u32,
+    pub pidfd: u32,
+    pub exit_signal: u32,
 }
 
 pub(crate) fn fork(t: &mut Task, _: [u32; 6]) -> SysResult {
@@ -143,14 +145,15 @@ fn create(t: &mut Task, new: New) -> SysResult {
         (true, _) => create_thread(t, new),
         (_, true) if f & CLONE_VFORK != 0 => create_vfork(t, new),
         (_, true) => create_beside(t, new),
-        _ => create_fork(t, new),
+        _ => fork::create(t, new),
     }
 }
 
 impl Task {
     /// Gives the child its registers and what its flags ask for. Runs in the child.
-    fn become_child(&mut self, new: &New) -> Result<(), Errno> {
+    pub(crate) fn become_child(&mut self, new: &New) -> Result<(), Errno> {
         let tid = host::call(Sysno::gettid, &[])? as u32;
+        self.seccomp.belongs_to(tid);
         if new.flags & CLONE_SETTLS != 0 {
             let d: UserDesc = self.mem.read(new.tls)?;
             let entry = d.entry as u16;
@@ -172,75 +175,44 @@ impl Task {
     }
 }
 
-fn create_fork(t: &mut Task, new: New) -> SysResult {
-    let simple = CLONE_PARENT_SETTID | CLONE_CHILD_SETTID | CLONE_CHILD_CLEARTID | CLONE_SETTLS;
-    let host_flags = new.flags & !simple & !CLONE_PIDFD;
-    let mut pidfd = 0u32;
-    let forked = {
-        // Held across the fork, so that the child finds both consistent.
-        let mm = t.mm.clone();
-        let _map = mm.lock();
-        let sighand = t.sighand.clone();
-        let _actions = sighand.lock().unwrap_or_else(|e| e.into_inner());
-        t.vcpu.process().around_fork(|| {
-            if host_flags == 0 && new.flags & CLONE_PIDFD == 0 && new.exit_signal == libc::SIGCHLD as u32 {
-                host::fork()
-            } else {
-                let want_fd = (new.flags & CLONE_PIDFD != 0).then_some(&mut pidfd);
-                host::fork_with(host_flags | u64::from(new.exit_signal), want_fd)
-            }
-        })?
-    };
-    match forked {
-        Forked::Child => {
-            t.vcpu.after_fork();
-            t.is_main = true;
-            t.shared.threads.store(0, Ordering::Release);
-            t.shared.traced.store(t.traced().into(), Ordering::Release);
-            t.shared.robust.forget();
-            t.become_child(&new)?;
-            let plain = new.exit_signal == libc::SIGCHLD as u32;
-            t.trace_birth(if plain { tracee::O_FORK } else { tracee::O_CLONE });
-            Err(Stop::KeepRegisters)
-        }
-        Forked::Parent(pid) => {
-            if new.flags & CLONE_PARENT_SETTID != 0 {
-                t.mem.write(new.parent_tid, &pid)?;
-            }
-            if new.flags & CLONE_PIDFD != 0 {
-                t.mem.write(new.pidfd, &pidfd)?;
-            }
-            Ok(pid)
-        }
-    }
-}
-
 /// The child runs on this very `Task`, in a host process that shares the memory, while this thread waits; then the parent
 /// gets back what was its own.
 fn create_vfork(t: &mut Task, new: New) -> SysResult {
     let state = t.vcpu.state().clone();
     let fx = *t.vcpu.fx();
     let (signals, tls, clear_tid, is_main) = (t.signals.clone(), t.tls, t.clear_tid, t.is_main);
+    t.signals.held = Held::default();
     let sighand = t.sighand.clone();
     let trace = t.trace.clone();
+    let of_child = t.seccomp.copy();
+    let seccomp = std::mem::replace(&mut t.seccomp, of_child);
+    let kept: Vec<Option<i32>> = t.shared.kept().map(Kept::fd).collect();
     let was_in_vfork = std::mem::replace(&mut t.in_vfork, true);
     if new.flags & CLONE_SIGHAND == 0 {
         let copy = t.actions().clone();
         t.sighand = Arc::new(Mutex::new(copy));
     }
-    let pid = host::vfork(host_flags(&new), &mut || match t.become_child(&new) {
-        Ok(()) => {
-            t.trace_birth(tracee::O_VFORK);
-            let status = t.run();
-            t.release_futexes();
-            status
+    let pid = host::vfork(host_flags(&new), &mut || {
+        t.vcpu.taken_over();
+        match t.become_child(&new) {
+            Ok(()) => {
+                t.trace_birth(tracee::O_VFORK);
+                let status = t.run();
+                t.release_futexes();
+                status
+            }
+            Err(_) => 127,
         }
-        Err(_) => 127,
     });
+    t.vcpu.taken_over();
     *t.vcpu.state_mut() = state;
     *t.vcpu.fx_mut() = fx;
     (t.signals, t.tls, t.clear_tid, t.is_main) = (signals, tls, clear_tid, is_main);
-    t.sighand = sighand;
+    (t.sighand, t.seccomp) = (sighand, seccomp);
+    if new.flags & libc::CLONE_FILES as u64 == 0 {
+        // Those that made way did so among the child's descriptors.
+        t.shared.kept().zip(kept).for_each(|(k, fd)| *k.lock() = fd);
+    }
     if trace.is_some() && !t.traced() {
         t.shared.traced.fetch_add(1, Ordering::AcqRel);
     }
@@ -338,7 +310,7 @@ fn create_beside(t: &mut Task, new: New) -> SysResult {
     let (go, wait_for_go) = mpsc::sync_channel::<()>(1);
     let flags = host_flags(&new);
     signals::set_mask(u64::MAX);
-    let lender = std::thread::Builder::new().stack_size(HOST_STACK).spawn(move || {
+    let lender = host::spawn(HOST_STACK, move || {
         let (mut seed, mut kept) = (Some(seed), None);
         let made = host::vfork(flags, &mut || {
             let Some(Ok(task)) = seed.take().map(Seed::grow) else {
@@ -409,7 +381,7 @@ fn create_thread(t: &mut Task, new: New) -> SysResult {
     // The new thread takes no signal before it is ready to note one.
     signals::set_mask(u64::MAX);
     shared.threads.fetch_add(1, Ordering::AcqRel);
-    let spawned = std::thread::Builder::new().stack_size(HOST_STACK).spawn(move || {
+    let spawned = host::spawn(HOST_STACK, move || {
         let mut child = match seed.grow() {
             Ok(child) => child,
             Err(e) => {
@@ -463,29 +435,7 @@ pub(crate) fn unshare(t: &mut Task, a: [u32; 6]) -> SysResult {
     t.host_blocking(Sysno::unshare, &[Arg::uint(a[0])])
 }
 
-// --- waiting ---
-
-pub(crate) fn wait4(t: &mut Task, a: [u32; 6]) -> SysResult {
-    t.wait4(a[0], a[1], a[2], a[3])
-}
-
-pub(crate) fn waitpid(t: &mut Task, a: [u32; 6]) -> SysResult {
-    t.wait4(a[0], a[1], a[2], 0)
-}
-
-pub(crate) fn waitid(t: &mut Task, a: [u32; 6]) -> SysResult {
-    let mut info = HostSiginfo::default();
-    let mut usage = HostRusage::default();
-    let args = [Arg::int(a[0]), Arg::int(a[1]), Arg::output(&mut info), Arg::uint(a[3]), Arg::output(&mut usage)];
-    let r = t.host_blocking(Sysno::waitid, &args)?;
-    t.mem.write_opt(a[4], &Rusage::from(&usage))?;
-    if a[2] != 0 {
-        // The kernel writes the six words that matter, zero when nothing was waited for.
-        let g = Siginfo::from(&info);
-        t.mem.write(a[2], &[g.signo, g.errno, g.code, g.fields[0], g.fields[1], g.fields[2]])?;
-    }
-    Ok(r)
-}
+// --- limits and priorities ---
 
 pub(crate) fn getrusage(t: &mut Task, a: [u32; 6]) -> SysResult {
     let mut h = HostRusage::default();
@@ -493,8 +443,6 @@ pub(crate) fn getrusage(t: &mut Task, a: [u32; 6]) -> SysResult {
     t.mem.write(a[1], &Rusage::from(&h))?;
     Ok(0)
 }
-
-// --- limits and priorities ---
 
 /// 32-bit "unlimited", and the old call's.
 const INFINITY: u32 = u32::MAX;

@@ -155,8 +155,8 @@ pub(crate) fn ssetmask(t: &mut Task, a: [u32; 6]) -> SysResult {
 fn pending(t: &mut Task) -> Result<u64, Stop> {
     let mut set = 0u64;
     crate::host_unsafe::call(Sysno::rt_sigpending, &[Arg::output(&mut set), Arg::uint(SIGSET)])?;
-    // The host blocks more than the guest while a signal is being noted.
-    Ok(set & t.signals.blocked)
+    // The host blocks more than the guest while a signal is being noted, and less.
+    Ok((set | t.signals.held.set()) & t.signals.blocked)
 }
 
 pub(crate) fn rt_sigpending(t: &mut Task, a: [u32; 6]) -> SysResult {
@@ -176,12 +176,8 @@ pub(crate) fn sigpending(t: &mut Task, a: [u32; 6]) -> SysResult {
 
 fn suspend(t: &mut Task, mask: u64) -> SysResult {
     // The kernel swaps the mask and waits in one step; the signal that ends it is delivered with the old mask saved.
-    t.host_blocking(Sysno::rt_sigsuspend, &[Arg::input(&host_mask(mask)), Arg::uint(SIGSET)])
-}
-
-/// A mask for the host: the synchronous signals stay open.
-pub(crate) fn host_mask(mask: u64) -> u64 {
-    mask & !signals::ALWAYS_OPEN
+    let mask = t.begin_with_mask(mask)?;
+    t.host_blocking(Sysno::rt_sigsuspend, &[Arg::input(&mask), Arg::uint(SIGSET)])
 }
 
 pub(crate) fn rt_sigsuspend(t: &mut Task, a: [u32; 6]) -> SysResult {
@@ -202,9 +198,15 @@ fn sigtimedwait<T: GuestTime>(t: &mut Task, a: [u32; 6]) -> SysResult {
     }
     let set: U64 = t.mem.read(a[0])?;
     let timeout = t.mem.read_opt::<T>(a[2])?.map(T::to_host);
+    if let Some(held) = t.signals.held.take(set.get()) {
+        t.mem.write_opt(a[1], &held)?;
+        return Ok(held.signo);
+    }
+    // Kicks of this number aren't for the guest: what isn't one is held back when it comes, if it is blocked as it should be.
+    let host_set = set.get() & !signals::bit(signals::KICK);
     let mut info = HostSiginfo::default();
     let args = [
-        Arg::input(&set),
+        Arg::input(&host_set),
         if a[1] == 0 { Arg::NULL } else { Arg::output(&mut info) },
         timeout.as_ref().map_or(Arg::NULL, Arg::input),
         Arg::uint(SIGSET),

@@ -82,9 +82,10 @@ impl Task {
                 let exit = self.vcpu.run();
                 self.follow(exit);
             }
-            if crate::signal::waiting() {
+            if crate::signal::waiting() || self.signals.is_due() {
                 self.deliver_pending();
             }
+            self.signals.during = None;
             if let Some(status) = self.ended {
                 return status;
             }
@@ -177,6 +178,7 @@ impl Task {
                 self.left = Some(HostTimespec::default());
                 Err(Stop::Restart)
             }
+            Ok(Err(Errno::EINTR)) if self.interrupted_by_blocked() => Err(Stop::Restart),
             Ok(Err(e)) => Err(Stop::Errno(e)),
             Err(_) => Err(Stop::Restart),
         }
@@ -184,7 +186,7 @@ impl Task {
 
     /// Has a call been interrupted by something that may come to nothing?
     fn may_go_on(&self) -> bool {
-        self.traced() || signals::next_pending() == Some(signals::KICK)
+        self.traced() || signals::next_pending() == Some(signals::KICK) || self.interrupted_by_blocked()
     }
 
     /// Hands a call to the host as its row says.

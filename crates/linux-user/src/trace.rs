@@ -6,23 +6,21 @@
 use crate::abi::Siginfo;
 use crate::host_unsafe::{self as host, Arg};
 use crate::ioctl;
+use crate::kept::{self, Kept};
 use crate::table::{Kind, Row};
 use crate::task::Task;
 use crate::{Stop, SysResult};
 use std::fmt::Write as _;
 use std::fs::File;
-use std::io::Write as _;
 use std::os::fd::AsRawFd;
 use std::path::Path;
 use syscalls::{Errno, Sysno};
 
 /// Where the trace goes.
 pub struct Tracer {
-    out: File,
+    /// Its descriptor.
+    pub(crate) out: Kept,
 }
-
-/// Trace output moves out of the way of the guest's descriptors.
-const HIGH_FD: u32 = 900;
 
 impl Tracer {
     /// Opens `file` for appending (children of the guest write to it too), or duplicates standard error.
@@ -38,9 +36,8 @@ impl Tracer {
             None => (None, "standard error".to_string()),
         };
         let fd = low.as_ref().map_or(2, |f| f.as_raw_fd());
-        let args = [Arg::int(fd as u32), Arg::uint(libc::F_DUPFD_CLOEXEC as u32), Arg::uint(HIGH_FD)];
-        match host::call(Sysno::fcntl, &args) {
-            Ok(high) => Ok(Tracer { out: host::own_fd(high as i32) }),
+        match kept::high_duplicate(fd, true) {
+            Ok(high) => Ok(Tracer { out: Kept::new(Some(high)) }),
             Err(e) => Err((name, std::io::Error::from_raw_os_error(e.into_raw()))),
         }
     }
@@ -48,7 +45,18 @@ impl Tracer {
     /// Writes a line with the thread's id, in one write so that lines of several processes don't mix.
     pub fn line(&self, text: &str) {
         let tid = host::call(Sysno::gettid, &[]).unwrap_or(0);
-        let _ = (&self.out).write_all(format!("[{tid}] {text}\n").as_bytes());
+        let line = format!("[{tid}] {text}\n");
+        // While the lock is held the number stays this file's.
+        let out = self.out.lock();
+        let Some(fd) = *out else { return };
+        let mut rest = line.as_bytes();
+        while !rest.is_empty() {
+            match host::call(Sysno::write, &[Arg::int(fd as u32), Arg::input(rest), Arg::wide(rest.len() as u64)]) {
+                Ok(n) => rest = &rest[n as usize..],
+                Err(Errno::EINTR) => {}
+                Err(_) => return,
+            }
+        }
     }
 }
 

@@ -3,7 +3,7 @@
 //! On the host every tracee but a child that asked for it is seized, and a note asks its emulator to show itself, be it for
 //! PTRACE_ATTACH or PTRACE_SEIZE. Processes that aren't emulated can't be traced.
 
-use crate::abi::{HostRusage, HostSiginfo, Rusage, Siginfo, UserDesc};
+use crate::abi::{HostSiginfo, Siginfo, UserDesc};
 use crate::host_unsafe::{self as host, Arg};
 use crate::peer;
 use crate::task::{TLS_FIRST, Task};
@@ -20,8 +20,14 @@ use zerocopy::{FromBytes, IntoBytes};
 pub struct Tracees(Mutex<HashMap<u32, u64>>);
 
 impl Tracees {
-    fn lock(&self) -> MutexGuard<'_, HashMap<u32, u64>> {
+    /// Takes the lock. Held across fork; who holds it waits for nothing else.
+    pub(crate) fn lock(&self) -> MutexGuard<'_, HashMap<u32, u64>> {
         self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    /// In a new process, which traces nobody.
+    pub(crate) fn forget(&self) {
+        self.lock().clear();
     }
 }
 
@@ -29,10 +35,10 @@ const TRACEME: u32 = 0;
 const CONT: u32 = 7;
 const ATTACH: u32 = 16;
 const DETACH: u32 = 17;
-const SETOPTIONS: u32 = 0x4200;
+pub(crate) const SETOPTIONS: u32 = 0x4200;
 const GETEVENTMSG: u32 = 0x4201;
-const GETSIGINFO: u32 = 0x4202;
-const SETSIGINFO: u32 = 0x4203;
+pub(crate) const GETSIGINFO: u32 = 0x4202;
+pub(crate) const SETSIGINFO: u32 = 0x4203;
 const SEIZE: u32 = 0x4206;
 const INTERRUPT: u32 = 0x4207;
 const LISTEN: u32 = 0x4208;
@@ -40,107 +46,27 @@ const GET_SYSCALL_INFO: u32 = 0x420e;
 /// Of the options: those that the kernel has since 3.8.
 const OPTIONS: u32 = 0x7f | 1 << 20;
 
-fn host_ptrace(request: u32, pid: u32, addr: Arg<'_>, data: Arg<'_>) -> Result<u64, Errno> {
+pub(crate) fn host_ptrace(request: u32, pid: u32, addr: Arg<'_>, data: Arg<'_>) -> Result<u64, Errno> {
     host::call(Sysno::ptrace, &[Arg::uint(request), Arg::int(pid), addr, data])
 }
 
-fn resume(pid: u32, sig: u32) {
+pub(crate) fn resume(pid: u32, sig: u32) {
     // It may have been killed meanwhile: then wait says so.
     let _ = host_ptrace(CONT, pid, Arg::NULL, Arg::uint(sig));
 }
 
 impl Task {
-    fn tracee(&self, pid: u32) -> Result<(u64, Block), Errno> {
+    pub(crate) fn tracee(&self, pid: u32) -> Result<(u64, Block), Errno> {
         let at = *self.shared.tracees.lock().get(&pid).ok_or(Errno::ESRCH)?;
         let mut b = tracee::empty();
         host::peer_read(pid, at, b.as_mut_bytes())?;
         Ok((at, b))
     }
 
-    fn change_tracee(&self, pid: u32, change: impl FnOnce(&mut Block)) -> Result<(), Errno> {
+    pub(crate) fn change_tracee(&self, pid: u32, change: impl FnOnce(&mut Block)) -> Result<(), Errno> {
         let (at, mut b) = self.tracee(pid)?;
         change(&mut b);
         host::peer_write(pid, at, b.as_bytes())
-    }
-
-    /// What the guest sees of a stop that the host reports; `None` when it is none of the guest's.
-    fn judge(&self, pid: u32, status: u32) -> Option<u32> {
-        let (event, sig) = (status >> 16, status >> 8 & 0xff);
-        let mut info = HostSiginfo::default();
-        match host_ptrace(GETSIGINFO, pid, Arg::NULL, Arg::output(&mut info)) {
-            Ok(_) => {}
-            // A stop of job control: the guest's own if it isn't a tracee.
-            Err(Errno::EINVAL) => {
-                resume(pid, 0);
-                return None;
-            }
-            Err(_) => return Some(status),
-        }
-        let known = self.shared.tracees.lock().contains_key(&pid);
-        let host_options = |options: u32| {
-            let _ = host_ptrace(SETOPTIONS, pid, Arg::NULL, Arg::uint(tracee::host_options(options)));
-        };
-        if event == tracee::EVENT_EXEC || event == tracee::EVENT_STOP {
-            if event == tracee::EVENT_EXEC {
-                self.shared.tracees.lock().remove(&pid);
-            }
-            resume(pid, 0);
-            return None;
-        }
-        if event != 0 {
-            return Some(status);
-        }
-        match sig as i32 {
-            KICK if info.errno == tracee::MAGIC && info.fields[1] != 0 => {
-                self.shared.tracees.lock().insert(pid, info.fields[1]);
-                let (_, b) = self.tracee(pid).ok()?;
-                if b.kind == tracee::STOP {
-                    return Some(b.status);
-                }
-                host_options(b.options);
-                let _ = self.change_tracee(pid, |b| b.resume = tracee::RESUME_CONT);
-                resume(pid, 0);
-            }
-            // It can't be caught there: ask for a stop instead.
-            libc::SIGSTOP if known => {
-                let ask = tracee::question(tracee::ASK_STOP, 0);
-                let _ = host_ptrace(SETSIGINFO, pid, Arg::NULL, Arg::input(&ask));
-                resume(pid, KICK as u32);
-            }
-            // A new tracee's own stop comes when it is ready.
-            libc::SIGSTOP => resume(pid, 0),
-            // The host's stop after execve, before it could be told not to.
-            libc::SIGTRAP if !known => {
-                host_options(0);
-                resume(pid, 0);
-            }
-            _ => resume(pid, sig),
-        }
-        None
-    }
-
-    /// wait4, in which the host's stops of tracees become the guest's.
-    pub(crate) fn wait4(&mut self, pid: u32, status: u32, options: u32, usage: u32) -> SysResult {
-        loop {
-            let mut h = HostRusage::default();
-            let mut word = 0u32;
-            let args = [Arg::int(pid), Arg::output(&mut word), Arg::uint(options), Arg::output(&mut h)];
-            let r = self.host_blocking(Sysno::wait4, &args)?;
-            if r == 0 {
-                return Ok(0);
-            }
-            if word & 0xff == 0x7f {
-                match self.judge(r, word) {
-                    Some(seen) => word = seen,
-                    None => continue,
-                }
-            } else {
-                self.shared.tracees.lock().remove(&r);
-            }
-            self.mem.write_opt(status, &word)?;
-            self.mem.write_opt(usage, &Rusage::from(&h))?;
-            return Ok(r);
-        }
     }
 
     fn go_on(&self, pid: u32, how: u32, sig: u32) -> SysResult {

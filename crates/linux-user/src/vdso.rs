@@ -29,7 +29,12 @@ pub(crate) fn map(mm: &Mm, guest: &Guest) -> Result<(u32, Vdso), Errno> {
     guest.write_bytes(base, IMAGE)?;
     mm.protect(base, len, (libc::PROT_READ | libc::PROT_EXEC) as u32)?;
     mm.set_vdso(base..base + len);
-    guest.process().call_out_at(Gva(base), len);
+    let process = guest.process();
+    process.call_out_at(Gva(base), len);
+    // Without its calls it is translated otherwise, and that isn't kept.
+    if process.config().call_out.is_some() {
+        process.note_contents(Gva(base), IMAGE);
+    }
     let at = |name| symbol(name).map(|o| base + o).ok_or(Errno::ENOEXEC);
     let entry = Vdso {
         sigreturn: at("__kernel_sigreturn")?,

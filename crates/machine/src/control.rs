@@ -28,7 +28,7 @@ pub enum Request {
         /// Which.
         about: About,
     },
-    /// Input for the first serial port.
+    /// Input for the console that the terminal is: the first serial port, or the virtio console.
     Serial {
         /// The characters.
         text: String,
@@ -48,7 +48,7 @@ pub enum Request {
     Resume,
     /// Executes instructions while paused.
     Step {
-        /// How many.
+        /// How many, at most a million.
         #[serde(default = "one")]
         count: u32,
     },

@@ -10,6 +10,8 @@ use xlat86_vcpu::Exit;
 
 /// Most memory in one answer.
 const MOST: usize = 1 << 20;
+/// Most instructions of one request: others wait for it.
+const MOST_STEPS: u32 = 1_000_000;
 const SEGMENTS: [(&str, Seg); 6] =
     [("es", Seg::Es), ("cs", Seg::Cs), ("ss", Seg::Ss), ("ds", Seg::Ds), ("fs", Seg::Fs), ("gs", Seg::Gs)];
 const GENERAL: [(&str, Reg); 8] = [
@@ -98,8 +100,14 @@ impl Powered {
                 Answer::Done
             }
             Request::Step { .. } if !self.paused => or(false, "pause the machine first"),
+            Request::Step { count } if count > MOST_STEPS => {
+                Answer::Error(format!("at most {MOST_STEPS} instructions at a time"))
+            }
             Request::Step { count } => {
                 for _ in 0..count {
+                    if let Some(end) = self.with_pc(|pc| pc.power.ended()) {
+                        return Answer::Text(format!("ended: {end:?}"));
+                    }
                     if let Some(exit) = self.step() {
                         return Answer::Text(format!("stopped: {exit:?}"));
                     }
@@ -142,11 +150,21 @@ impl Powered {
     }
 
     fn describe(&mut self, about: About) -> String {
-        let stats = match about {
-            About::Registers => return describe_registers(self.vcpu.state()),
-            About::Irq => return self.with_pc(|pc| pc.describe_interrupts()),
-            About::Tlb | About::Shadow | About::Blocks => self.stats(),
-        };
-        stats.to_string()
+        let memory = |name: &str| name.starts_with("tlb") || name == "page_faults" || name == "mmio";
+        let shadow = |name: &str| name.starts_with("shadow");
+        match about {
+            About::Registers => describe_registers(self.vcpu.state()),
+            About::Irq => self.with_pc(|pc| pc.describe_interrupts()),
+            About::Tlb => self.counters(memory),
+            About::Shadow => self.counters(shadow),
+            About::Blocks => self.counters(|name| !memory(name) && !shadow(name)),
+        }
+    }
+
+    /// The counters whose names `belongs` takes, a line each.
+    fn counters(&mut self, belongs: impl Fn(&str) -> bool) -> String {
+        let all = self.stats().counters();
+        let lines = all.iter().filter(|(name, _)| belongs(name)).map(|(name, v)| format!("{name:<22} {v}\n"));
+        lines.collect()
     }
 }

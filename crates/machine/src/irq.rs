@@ -14,6 +14,8 @@ pub const INPUTS: usize = 16;
 pub struct Lines {
     /// For each input, the sources that hold it high.
     high: [AtomicU32; INPUTS],
+    /// Inputs that are high.
+    levels: AtomicU16,
     /// For each input, how many sources it has.
     sources: [AtomicU8; INPUTS],
     /// Inputs that rose and were not acknowledged since.
@@ -44,7 +46,7 @@ impl Lines {
     /// A bit for each input that is high now.
     #[must_use]
     pub fn levels(&self) -> u16 {
-        (0..INPUTS).filter(|&i| self.high[i].load(Relaxed) != 0).fold(0, |m, i| m | 1 << i)
+        self.levels.load(Relaxed)
     }
 
     /// A bit for each input that has risen since it was acknowledged.
@@ -64,8 +66,11 @@ impl Line {
     pub fn set(&self, high: bool) {
         let input = &self.lines.high[usize::from(self.irq)];
         if !high {
-            input.fetch_and(!self.mask, Relaxed);
+            if input.fetch_and(!self.mask, Relaxed) & !self.mask == 0 {
+                self.lines.levels.fetch_and(!(1 << self.irq), Relaxed);
+            }
         } else if input.fetch_or(self.mask, Relaxed) == 0 {
+            self.lines.levels.fetch_or(1 << self.irq, Relaxed);
             self.lines.risen.fetch_or(1 << self.irq, Relaxed);
         }
     }
@@ -79,14 +84,6 @@ impl Line {
     #[must_use]
     pub fn is_pending(&self) -> bool {
         self.lines.risen() & 1 << self.irq != 0
-    }
-}
-
-impl vm_superio::Trigger for Line {
-    type E = std::convert::Infallible;
-    fn trigger(&self) -> Result<(), Self::E> {
-        self.pulse();
-        Ok(())
     }
 }
 

@@ -31,7 +31,7 @@ pub use clock::TimeSource;
 pub use console::Sink;
 pub use control::{About, Answer, Control, Request};
 pub use doorbell::Doorbell;
-pub use machine::{Error, Machine, Options, Terminal};
+pub use machine::{Error, MOST_DISKS, Machine, Options, Terminal};
 pub use virtio::{Disk, DiskError, Mode};
 
 /// Tells the user something that the guest can't say.

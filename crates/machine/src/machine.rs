@@ -6,6 +6,7 @@ use crate::clock::{Clock, Nanos, SECOND, TSC_HZ, TimeSource, ticks};
 use crate::console::{Input, Output};
 use crate::control::{Control, Pending};
 use crate::pc::{Parts, Pc};
+use crate::pci;
 use crate::virtio::{Backend, Block, Console, Disk, Rng};
 use crate::{Doorbell, Report, Sink, acpi, doorbell::Alarm, tsc};
 use std::sync::mpsc::Receiver;
@@ -17,6 +18,9 @@ use xlat86_vcpu::{Config, Engine, Exit, Io, Process, Vcpu};
 
 /// The CPU leaves guest code at least this often, so that output without an end of line shows.
 const HEARTBEAT: Nanos = SECOND / 50;
+
+/// Most disks: the PCI bus has that many slots besides those of its bridge, the console and the entropy device.
+pub const MOST_DISKS: usize = pci::SLOTS - 3;
 
 /// Which of the guest's consoles the terminal is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -72,6 +76,9 @@ pub enum Error {
     /// The CPU couldn't be made.
     #[error(transparent)]
     Cpu(#[from] xlat86_vcpu::Error),
+    /// There are more disks than slots for them.
+    #[error("{0} disks: there is room for {MOST_DISKS}")]
+    TooManyDisks(usize),
     /// The CPU can't go on: an instruction has no meaning yet, or lockstep found a difference.
     #[error("the CPU can't go on: {0}")]
     Stuck(String),
@@ -171,24 +178,25 @@ impl Io for Ports {
     fn port_in(&mut self, port: u16, size: u8) -> u32 {
         let mut s = lock(&self.shared);
         let value = s.pc.bus().read(port, size);
-        s.look();
+        if s.pc.bus().has(port) {
+            s.look();
+        }
         value
     }
 
     fn port_out(&mut self, port: u16, size: u8, value: u32) {
         let mut s = lock(&self.shared);
-        let before = s.pc.deadline();
-        s.pc.bus().write(port, size, value);
         // A timer that was set to an earlier time must not wait for the one that the alarm is set to.
-        let after = s.pc.deadline();
-        if after != before {
+        if s.pc.bus().write(port, size, value) {
             match &s.alarm {
                 Some(alarm) => alarm.set(Some(s.next())),
                 // The loop tells the CPU anew.
                 None => s.bell.stop_cpu(),
             }
         }
-        s.look();
+        if s.pc.bus().has(port) {
+            s.look();
+        }
     }
 
     fn retired(&mut self, insns: u64) {
@@ -235,6 +243,9 @@ pub(crate) struct Powered {
 impl Powered {
     fn on(options: &Options, input: &Input, bell: &Doorbell, tsc_hz: u64) -> Result<Powered, Error> {
         let host = |what| move |source| Error::Host { what, source };
+        if options.disks.len() > MOST_DISKS {
+            return Err(Error::TooManyDisks(options.disks.len()));
+        }
         let memory = PhysMemory::new(options.ram_bytes).map_err(host("RAM"))?;
         let counted = options.time == TimeSource::Instructions;
         if counted && options.config.engine == Engine::Dbt {
@@ -359,8 +370,10 @@ fn parts(options: &Options, input: &Input) -> Parts {
         Terminal::Virtio => ((Input::default(), Output::nowhere()), (input.clone(), output())),
     };
     let second = (Input::default(), Output::nowhere());
-    let disk = |d: &Arc<Mutex<Disk>>| -> Box<dyn Backend> { Box::new(Block::new(d.clone(), options.report.clone())) };
-    let mut virtio: Vec<Box<dyn Backend>> = options.disks.iter().map(disk).collect();
+    let disk = |(n, d): (usize, &Arc<Mutex<Disk>>)| -> Box<dyn Backend> {
+        Box::new(Block::new(d.clone(), n, options.report.clone()))
+    };
+    let mut virtio: Vec<Box<dyn Backend>> = options.disks.iter().enumerate().map(disk).collect();
     virtio.push(Box::new(Console::new(console.0, console.1)));
     virtio.push(Box::new(Rng));
     Parts { serial: vec![serial, second], debug_console: output(), virtio, fw_cfg: Vec::new() }

@@ -51,18 +51,36 @@ impl Bus {
         self.devices.get_mut(usize::from(self.ports[usize::from(port)]))
     }
 
+    /// Does anybody answer at `port`?
+    #[must_use]
+    pub fn has(&self, port: u16) -> bool {
+        self.ports[usize::from(port)] != NOBODY
+    }
+
+    /// Is an access of `size` bytes at `port` made of several?
+    fn splits(&mut self, port: u16, size: u8) -> bool {
+        self.at(port).is_some_and(|d| d.width() < size)
+    }
+
     /// Reads; where nobody answers, all ones.
     pub fn read(&mut self, port: u16, size: u8) -> u32 {
+        if self.splits(port, size) {
+            return (0..size).fold(0, |v, i| v | self.read(port.wrapping_add(i.into()), 1) << (8 * i));
+        }
         let mask = u32::MAX >> (32 - 8 * u32::from(size));
         self.at(port).map_or(u32::MAX, |d| d.read(port, size)) & mask
     }
 
-    /// Writes; where nobody answers, nothing happens.
-    pub fn write(&mut self, port: u16, size: u8, value: u32) {
-        let mask = u32::MAX >> (32 - 8 * u32::from(size));
-        if let Some(d) = self.at(port) {
-            d.write(port, size, value & mask);
+    /// Writes; where nobody answers, nothing happens. True when the device has become due at another time; that of others doesn't change.
+    pub fn write(&mut self, port: u16, size: u8, value: u32) -> bool {
+        if self.splits(port, size) {
+            return (0..size).fold(false, |any, i| any | self.write(port.wrapping_add(i.into()), 1, value >> (8 * i)));
         }
+        let mask = u32::MAX >> (32 - 8 * u32::from(size));
+        let Some(d) = self.at(port) else { return false };
+        let before = d.deadline();
+        d.write(port, size, value & mask);
+        d.deadline() != before
     }
 }
 
@@ -108,6 +126,9 @@ impl<D> Shared<D> {
 }
 
 impl<D: Device> Device for Shared<D> {
+    fn width(&self) -> u8 {
+        self.get().width()
+    }
     fn read(&mut self, port: u16, size: u8) -> u32 {
         self.get().read(port, size)
     }
@@ -221,6 +242,20 @@ mod tests {
         let all = [1, 2, 4].map(|size| pc.bus().read(0x1234, size));
         assert_eq!(all, [0xff, 0xffff, 0xffff_ffff]);
         pc.bus().write(0x1234, 4, 0);
+    }
+
+    #[test]
+    fn wide_accesses_to_narrow_devices_are_several() {
+        let mut pc = pc();
+        // Index and data of CMOS memory at once; then both ports of a wide read: the index can't be read.
+        pc.bus().write(0x70, 2, 0x5a40);
+        assert_eq!(pc.bus().read(0x70, 2), 0x5aff);
+        // The UART's divisor latch; its third register is the next port's.
+        pc.bus().write(0x3fb, 1, 0x80);
+        pc.bus().write(0x3f8, 2, 0x0102);
+        assert_eq!([0x3f8, 0x3f9].map(|port| pc.bus().read(port, 1)), [2, 1]);
+        // A dword at the end of one device goes on where nobody answers.
+        assert_eq!(pc.bus().read(0x71, 4) >> 8, 0x00ff_ffff);
     }
 
     #[test]

@@ -173,8 +173,9 @@ impl Pci {
         Pci { slots: vec![bridge], address: 0, lines, next_io: *IO_WINDOW.start() }
     }
 
-    /// Puts `function` into the next slot.
+    /// Puts `function` into the next slot, which there is.
     pub fn add(&mut self, function: Box<dyn Function>) {
+        assert!(self.slots.len() < SLOTS, "the bus has {SLOTS} slots");
         let mut config = function.config();
         let irq = IRQS[self.slots.len() % IRQS.len()];
         if config.io_size != 0 {
@@ -230,6 +231,9 @@ impl Pci {
 }
 
 impl Device for Pci {
+    fn width(&self) -> u8 {
+        4
+    }
     fn read(&mut self, port: u16, size: u8) -> u32 {
         if !CONFIG.contains(&port) {
             let Some((slot, offset)) = self.at_port(port) else { return u32::MAX };

@@ -8,10 +8,11 @@
 //! Shared by all threads of a guest process. Reading the table is lock-free; changing it is the business of whoever holds
 //! the owner's memory-map lock, except for the code bit, which has its own rule (see [`FlatSpace::mark_code`]).
 
+use std::ops::Range;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Mutex, MutexGuard};
 use xlat86_arch::{Gva, PAGE_SIZE};
-use xlat86_host::{Window, protect_guest_page};
+use xlat86_host::{Window, protect_guest_pages};
 
 /// Guest page permissions and kind.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -85,11 +86,11 @@ pub enum Watch {
 }
 
 /// The answer to "may this write proceed?".
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub enum CodeWrite {
     /// The page was protected because it holds translated code. It has been made writable and its code bit
-    /// cleared: the caller must drop the page's translations, then retry the write.
-    Dropped,
+    /// cleared, and so may have been its neighbours': the caller must drop the translations of these pages (by number), then retry the write.
+    Dropped(Range<u32>),
     /// Another thread got there first, or the protection was stale: just retry.
     Retry,
     /// The guest itself may not write here: its fault.
@@ -150,8 +151,10 @@ impl FlatSpace {
             return Watch::Volatile;
         }
         // Protected first: whoever sees the bit may rely on the protection.
-        if s & PageState::WRITE != 0 {
-            protect_guest_page(self.window, addr.page_base().0, s & PageState::READ != 0, false);
+        if s & PageState::WRITE != 0 && !self.protect(addr.page()..addr.page() + 1, s, false) {
+            // Writes can't be noticed.
+            cell.store(s | PageState::HOT, Ordering::Release);
+            return Watch::Volatile;
         }
         cell.store(s | PageState::CODE, Ordering::Release);
         Watch::Kept
@@ -191,8 +194,36 @@ impl FlatSpace {
         if s & PageState::CODE == 0 {
             return CodeWrite::Retry;
         }
-        cell.store(s & !PageState::CODE, Ordering::Release);
-        protect_guest_page(self.window, addr.page_base().0, s & PageState::READ != 0, true);
-        CodeWrite::Dropped
+        let page = addr.page();
+        let mut pages = page..page + 1;
+        if !self.unprotect(pages.clone(), s) {
+            // The host has no mappings left to cut this page out. All that is protected around it needs none.
+            let alike = |p: &u32| self.pages[*p as usize].load(Ordering::Acquire) == s;
+            pages.start = (0..page).rev().take_while(alike).last().unwrap_or(page);
+            pages.end = (page + 1..1 << 20).take_while(alike).last().unwrap_or(page) + 1;
+            if !self.unprotect(pages.clone(), s) {
+                // Unmapped meanwhile. Trying the write again would be for ever.
+                return CodeWrite::NotOurs;
+            }
+        }
+        CodeWrite::Dropped(pages)
+    }
+
+    /// Makes `pages`, whose state is `state`, writable on the host and no code. False, with nothing changed, when the host refuses.
+    fn unprotect(&self, pages: Range<u32>, state: u8) -> bool {
+        let cells = &self.pages[pages.start as usize..pages.end as usize];
+        // Whoever sees the bit may rely on the protection.
+        cells.iter().for_each(|c| c.store(state & !PageState::CODE, Ordering::Release));
+        let done = self.protect(pages, state, true);
+        if !done {
+            cells.iter().for_each(|c| c.store(state, Ordering::Release));
+        }
+        done
+    }
+
+    /// Sets the host protection of `pages`, whose state is `state`. False when the host refuses.
+    fn protect(&self, pages: Range<u32>, state: u8, write: bool) -> bool {
+        let (start, len) = (pages.start * PAGE_SIZE, (pages.end - pages.start) * PAGE_SIZE);
+        protect_guest_pages(self.window, start, len, state & PageState::READ != 0, write)
     }
 }

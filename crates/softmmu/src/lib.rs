@@ -12,6 +12,7 @@ mod mmu;
 mod paged;
 mod phys;
 mod shadow;
+mod unpaged;
 mod user;
 mod walk;
 

@@ -114,6 +114,12 @@ impl Mmu {
         if let Translated(p) = &self.memory { p.has_forgotten() } else { false }
     }
 
+    /// Will it say more than single pages?
+    #[must_use]
+    pub fn has_forgotten_more(&self) -> bool {
+        if let Translated(p) = &self.memory { p.has_forgotten_more() } else { false }
+    }
+
     /// What has been forgotten since the last call, if anything.
     #[inline(always)]
     pub fn take_forgotten(&mut self) -> Option<Forgotten> {
@@ -124,6 +130,12 @@ impl Mmu {
     #[must_use]
     pub fn peek_code(&self, page: u32) -> Option<(u32, bool)> {
         if let Translated(p) = &self.memory { p.peek_code(page) } else { Some((page, true)) }
+    }
+
+    /// Has the guest run code on linear page `page`, so that fetching from it has no effect?
+    #[must_use]
+    pub fn has_run(&self, page: u32) -> bool {
+        if let Translated(p) = &self.memory { p.has_run(page) } else { false }
     }
 
     /// After a fault: the physical page number, when the only reason for it was that something is derived from code in the page
@@ -165,9 +177,17 @@ impl Mmu {
         if let Translated(p) = &mut self.memory { p.map_window(addr, write) } else { Ok(false) }
     }
 
-    /// The current address space has run for `ticks` of the time stamp counter at CPL 3. True when it has for so long that a window pays.
+    /// The current address space has run for `ticks` of the time stamp counter at CPL 3. True when it has for so long that a window pays. When it has
+    /// one that doesn't, that is gone: code that uses it mustn't be entered any more.
     pub fn heat(&mut self, ticks: u64) -> bool {
         if let Translated(p) = &mut self.memory { p.heat(ticks) } else { false }
+    }
+
+    /// The current CR3 is that of another program than when [`Mmu::heat`] was last told.
+    pub fn cool(&mut self) {
+        if let Translated(p) = &mut self.memory {
+            p.cool();
+        }
     }
 
     /// What windows have cost.

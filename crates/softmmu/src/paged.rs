@@ -299,6 +299,8 @@ impl Paged {
     /// Maps the page of `addr` in the current address space's window, for an access at CPL 3. False when that can't be: a device, code about to be
     /// written, no room; the access's fault when the guest may not.
     pub(crate) fn map_window(&mut self, addr: Gva, write: bool) -> Result<bool, Fault> {
+        // The fault that has led here.
+        self.shadow.charge(self.regs.cr3, 1);
         let leaf = self.walk(addr, Access { write, user: true, fetch: false })?;
         Ok(self.shadow.map(&self.regs, addr, &leaf, write))
     }
@@ -311,6 +313,11 @@ impl Paged {
     /// See [`crate::Mmu::heat`].
     pub(crate) fn heat(&mut self, ticks: u64) -> bool {
         self.shadow.heat(self.regs.cr3, ticks)
+    }
+
+    /// See [`crate::Mmu::cool`].
+    pub(crate) fn cool(&mut self) {
+        self.shadow.cool(self.regs.cr3);
     }
 
     pub(crate) fn take_stats(&mut self) -> (MmuStats, ShadowStats) {
@@ -362,6 +369,11 @@ impl Paged {
     /// See [`crate::Mmu::has_forgotten`].
     pub(crate) fn has_forgotten(&self) -> bool {
         self.has_forgotten
+    }
+
+    /// See [`crate::Mmu::has_forgotten_more`].
+    pub(crate) fn has_forgotten_more(&self) -> bool {
+        self.forgotten.all || self.forgotten.local
     }
 
     /// What has been forgotten since the last call, if anything.

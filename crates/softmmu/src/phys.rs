@@ -124,6 +124,16 @@ impl PhysMemory {
         }
     }
 
+    /// The physical addresses that are RAM.
+    pub(crate) fn ram_ranges(&self) -> [core::ops::Range<u64>; 2] {
+        [0..VGA.start.min(self.ram_bytes), VGA.end.min(self.ram_bytes)..self.ram_bytes]
+    }
+
+    /// The RAM pages that something is derived from code in.
+    pub(crate) fn code_pages(&self) -> impl Iterator<Item = u32> {
+        (0..self.code.len() as u32).filter(|&page| self.is_code(page))
+    }
+
     fn rom_byte(&self, gpa: u64) -> Option<u8> {
         let roms = self.roms.read().unwrap_or_else(PoisonError::into_inner);
         roms.iter().find_map(|r| r.byte(gpa))

@@ -7,6 +7,7 @@
 //!
 //! docs/memory.md has the states and events.
 
+use crate::unpaged::Unpaged;
 use crate::walk::{Access, Leaf, Paging};
 use crate::{PhysMemory, Place};
 use lru::LruCache;
@@ -20,7 +21,14 @@ const MOST_WINDOWS: usize = 32;
 /// Most pages mapped at once in all windows: each may be a mapping of its own, of which the host allows 65,530.
 const MOST_PAGES: usize = 40_000;
 /// Ticks at CPL 3 after which a window is expected to pay: populating one costs as much as some 100,000 checked accesses.
-const HOT: u64 = 20_000_000;
+const HOT: i64 = 20_000_000;
+/// Most ticks that count: an address space that has run for hours is given up as soon as any other when it has become a shell that forks.
+const MOST_HEAT: i64 = 2 * HOT;
+/// What an address space whose window hasn't paid begins again with.
+const GIVEN_UP: i64 = -4 * HOT;
+/// Ticks that each fault, mapping and unmapping of the host's takes off: some 12,000 that it costs, twice, since the time spent at CPL 3
+/// includes them.
+const HOST_OPERATION: i64 = 24_000;
 /// Address spaces whose heat is remembered.
 const MOST_HEATS: usize = 256;
 /// Pages around a faulting one that are looked at along with it, when the guest has used them before.
@@ -69,6 +77,8 @@ struct Space {
     window: ShadowWindow,
     /// [`Shadow::flushes`] when it was last compared.
     seen: u64,
+    /// All that was mapped has gone at once: the address space's CR3 has become another's.
+    replaced: bool,
     pdpte: [u64; 4],
     /// By linear page number: physical page number, and whether it is writable.
     pages: HashMap<u32, (u32, bool)>,
@@ -100,15 +110,26 @@ impl Space {
         let gone: Vec<u32> = self.pages.keys().copied().filter(|p| range.contains(p)).collect();
         gone.iter().filter(|&&p| self.forget(p)).count()
     }
+
+    /// The entry of a table at `level` that is about the `1 << shift` bytes at `first` has changed; gives the number of pages that were mapped by it.
+    fn drop_entry(&mut self, level: usize, first: u32, shift: u32) -> usize {
+        if level == 0 {
+            // The page table that the entry led to is another, or none.
+            self.tables[1].retain(|l| l.first >> shift != first >> shift);
+        }
+        self.unmap(first, 1 << shift)
+    }
 }
 
 /// The windows of all address spaces.
 pub(crate) struct Shadow {
     memory: Arc<PhysMemory>,
+    /// What there is while paging is off.
+    unpaged: Unpaged,
     /// By CR3.
     spaces: LruCache<u32, Space>,
-    /// By CR3: ticks at CPL 3.
-    heats: LruCache<u32, u64>,
+    /// By CR3: ticks at CPL 3, less what its window has cost.
+    heats: LruCache<u32, i64>,
     /// CR3, [`Shadow::flushes`] and the answer of the latest call of [`Shadow::window`].
     latest: Option<(u32, u64, Window)>,
     /// Counts CR3 loads and other events after which page tables have to be looked at again.
@@ -121,6 +142,7 @@ pub(crate) struct Shadow {
 impl Shadow {
     pub(crate) fn new(memory: Arc<PhysMemory>) -> Shadow {
         Shadow {
+            unpaged: Unpaged::new(memory.clone()),
             memory,
             spaces: LruCache::unbounded(),
             heats: LruCache::unbounded(),
@@ -139,6 +161,7 @@ impl Shadow {
     /// Page tables mean something else now.
     pub(crate) fn clear(&mut self) {
         self.latest = None;
+        self.unpaged.clear();
         self.spaces.clear();
         self.mapped = 0;
     }
@@ -158,23 +181,58 @@ impl Shadow {
         };
         self.mapped -= gone;
         self.stats.unmapped += gone as u64;
+        self.charge(cr3, gone);
     }
 
-    /// See [`crate::Mmu::heat`].
+    /// See [`crate::Mmu::heat`]. A window costs what the host does for it, and gains about as many ticks as are spent in it; one that costs more is
+    /// given up. That is a shell's, whose pages are write-protected at each fork and copied one by one afterwards.
     pub(crate) fn heat(&mut self, cr3: u32, ticks: u64) -> bool {
+        let heat = self.add_heat(cr3, ticks.try_into().unwrap_or(MOST_HEAT));
+        let Some(space) = self.spaces.peek(&cr3) else { return heat >= HOT };
+        let begin_again = match space.replaced {
+            true => 0,
+            false if heat < 0 => GIVEN_UP,
+            false => return true,
+        };
+        self.drop_window(cr3);
+        self.heats.put(cr3, begin_again);
+        false
+    }
+
+    /// Another program has begun to run under `cr3`: what was counted there was its predecessor's. A window is left to [`Shadow::heat`], which
+    /// is asked when no code is about to use it.
+    pub(crate) fn cool(&mut self, cr3: u32) {
+        if !self.spaces.contains(&cr3) {
+            self.heats.pop(&cr3);
+        }
+    }
+
+    fn add_heat(&mut self, cr3: u32, ticks: i64) -> i64 {
         if let Some(heat) = self.heats.get_mut(&cr3) {
-            *heat += ticks;
-            return *heat >= HOT;
+            *heat = heat.saturating_add(ticks).min(MOST_HEAT);
+            return *heat;
         }
         self.heats.put(cr3, ticks);
         if self.heats.len() > MOST_HEATS {
             self.heats.pop_lru();
         }
-        false
+        ticks
+    }
+
+    /// The host has done `operations` for the window of `cr3`.
+    pub(crate) fn charge(&mut self, cr3: u32, operations: usize) {
+        if operations != 0 && self.spaces.contains(&cr3) {
+            self.add_heat(cr3, -HOST_OPERATION * operations as i64);
+        }
     }
 
     /// The window of the current address space, made if need be and brought up to date.
     pub(crate) fn window(&mut self, regs: &Paging) -> Option<Window> {
+        if !regs.on() {
+            let (window, made) = self.unpaged.window()?;
+            self.stats.windows += u64::from(made);
+            return Some(window);
+        }
         if let Some((cr3, flushes, window)) = self.latest
             && (cr3, flushes) == (regs.cr3, self.flushes)
         {
@@ -186,16 +244,16 @@ impl Shadow {
     }
 
     fn find_window(&mut self, regs: &Paging) -> Option<Window> {
-        if !regs.on() {
-            return None;
-        }
         if let Some(space) = self.spaces.get_mut(&regs.cr3) {
+            let window = space.window.window();
             if space.seen != self.flushes {
                 space.seen = self.flushes;
                 let gone = resync(space, regs, &self.memory, &mut self.stats);
+                space.replaced |= gone != 0 && space.pages.is_empty();
                 self.mapped -= gone;
+                self.charge(regs.cr3, gone);
             }
-            return Some(space.window.window());
+            return Some(window);
         }
         while self.spaces.len() >= MOST_WINDOWS {
             self.drop_oldest();
@@ -206,6 +264,7 @@ impl Shadow {
         let space = Space {
             window: shadow,
             seen: self.flushes,
+            replaced: false,
             pdpte: regs.pdpte,
             pages: HashMap::new(),
             frames: HashMap::new(),
@@ -216,8 +275,14 @@ impl Shadow {
     }
 
     fn drop_oldest(&mut self) {
+        if let Some(cr3) = self.spaces.peek_lru().map(|s| *s.0) {
+            self.drop_window(cr3);
+        }
+    }
+
+    fn drop_window(&mut self, cr3: u32) {
         self.latest = None;
-        if let Some((_, space)) = self.spaces.pop_lru() {
+        if let Some(space) = self.spaces.pop(&cr3) {
             self.mapped -= space.pages.len();
             self.stats.dropped += 1;
         }
@@ -231,6 +296,7 @@ impl Shadow {
 
     /// Physical page `page` is code from now on: no window may let it be written unnoticed.
     pub(crate) fn protect(&mut self, page: u32) {
+        self.unpaged.protect(page);
         for (_, space) in &mut self.spaces {
             let Space { window, pages, frames, .. } = space;
             for &linear in frames.get(&page).into_iter().flatten() {
@@ -244,6 +310,9 @@ impl Shadow {
 
     /// Maps the page of `addr`, which the walk has found at `leaf`, and those around it that the guest has used before.
     pub(crate) fn map(&mut self, regs: &Paging, addr: Gva, leaf: &Leaf, write: bool) -> bool {
+        if !regs.on() {
+            return self.unpaged.map((leaf.gpa >> PAGE_SHIFT) as u32, write);
+        }
         if self.mapped > MOST_PAGES {
             self.drop_oldest();
         }
@@ -252,9 +321,9 @@ impl Shadow {
             // It was mapped by an entry that the snapshot is about to lose.
             self.mapped -= space.unmap(addr.page_base().0, PAGE_SIZE.into());
         }
-        if !note_tables(space, &self.memory, regs, addr, leaf) {
-            return false;
-        }
+        let Some(gone) = note_tables(space, &self.memory, regs, addr, leaf) else { return false };
+        self.mapped -= gone;
+        self.stats.unmapped += gone as u64;
         let Some(first) = mapping(&self.memory, regs, leaf) else { return false };
         if write && !first.1 {
             return false;
@@ -271,17 +340,19 @@ impl Shadow {
             let used = regs.peek(&self.memory, gva, Access { user: true, ..Access::default() }).ok();
             if let Some(leaf) = used.filter(|l| l.accessed)
                 && let Some(m) = mapping(&self.memory, regs, &leaf)
-                && note_tables(space, &self.memory, regs, gva, &leaf)
+                // The directory's entry is the one that has just been looked at.
+                && note_tables(space, &self.memory, regs, gva, &leaf).is_some()
             {
                 others.push((page, m));
             }
         }
         run.extend(others);
         run.sort_unstable();
-        let mut done = false;
+        let (mut done, mut mappings) = (false, 0);
         for part in run.chunk_by(|a, b| b.0 == a.0 + 1 && b.1.0 == a.1.0 + 1 && a.1.1 == b.1.1) {
             let (page, (frame, writable)) = part[0];
             let len = part.len() as u32 * PAGE_SIZE;
+            mappings += 1;
             let asked = part.iter().any(|p| p.0 == addr.page());
             if space.window.map(page << PAGE_SHIFT, u64::from(frame) << PAGE_SHIFT, len, writable).is_err() {
                 continue;
@@ -295,6 +366,7 @@ impl Shadow {
                 self.stats.mapped += 1;
             }
         }
+        self.charge(regs.cr3, mappings);
         done
     }
 }
@@ -320,33 +392,41 @@ fn entry(table: &[u8], index: usize, wide: bool) -> u64 {
     }
 }
 
-/// Sees to it that the tables that led to `leaf` have snapshots, which are right about the entries for `addr`. False when they can't: they
-/// aren't in RAM.
-fn note_tables(space: &mut Space, memory: &PhysMemory, regs: &Paging, addr: Gva, leaf: &Leaf) -> bool {
+/// Sees to it that the tables that led to `leaf` have snapshots, which are right about the entries for `addr`. Gives the number of pages that had to
+/// be unmapped for that. `None` when the tables can't have snapshots: they aren't in RAM.
+fn note_tables(space: &mut Space, memory: &PhysMemory, regs: &Paging, addr: Gva, leaf: &Leaf) -> Option<usize> {
     let wide = regs.pae();
     let shifts = if wide { [21, 12] } else { [22, 12] };
     let size = if wide { 8 } else { 4 };
     let levels = if leaf.size > PAGE_SIZE { 1 } else { 2 };
+    let mut gone = 0;
     for (level, shift) in shifts.into_iter().enumerate().take(levels) {
         let gpa = leaf.tables[level];
         let span = shift + if wide { 9 } else { 10 };
         let first = if span == 32 { 0 } else { addr.0 >> span << span };
         let index = ((addr.0 - first) >> shift) as usize;
+        let place = index * size..(index + 1) * size;
         let known = space.tables[level].iter_mut().find(|t| t.gpa == gpa && t.first == first);
-        let ok = match known {
-            Some(t) => memory.read(gpa + (index * size) as u64, &mut t.copy[index * size..(index + 1) * size]).is_ok(),
+        match known {
+            Some(t) => {
+                let mut now = [0; 8];
+                memory.read(gpa + place.start as u64, &mut now[..size]).ok()?;
+                let entry = &mut t.copy[place];
+                let relied = level == 0 && entry[0] & 1 != 0 && *entry != now[..size];
+                entry.copy_from_slice(&now[..size]);
+                if relied {
+                    // Other pages were mapped by what it was.
+                    gone += space.drop_entry(level, first + ((index as u32) << shift), shift);
+                }
+            }
             None => {
                 let mut copy = Box::new([0; PAGE_SIZE as usize]);
-                let ok = memory.read(gpa, &mut copy[..]).is_ok();
+                memory.read(gpa, &mut copy[..]).ok()?;
                 space.tables[level].push(Snapshot { gpa, first, shift, copy });
-                ok
             }
-        };
-        if !ok {
-            return false;
         }
     }
-    true
+    Some(gone)
 }
 
 /// Compares the page tables with their snapshots and unmaps what they no longer say; gives the number of pages.
@@ -379,12 +459,7 @@ fn resync(space: &mut Space, regs: &Paging, memory: &PhysMemory, stats: &mut Sha
             stats.changed_tables += 1;
             for i in 0..entries_of(wide) {
                 if entry(&t.copy[..], i as usize, wide) != entry(&now, i as usize, wide) {
-                    let first = t.first + (i << t.shift);
-                    gone += space.unmap(first, 1 << t.shift);
-                    if level == 0 {
-                        // The page table that the entry led to is another, or none.
-                        space.tables[1].retain(|l| l.first >> t.shift != first >> t.shift);
-                    }
+                    gone += space.drop_entry(level, t.first + (i << t.shift), t.shift);
                 }
             }
             *t.copy = now;

@@ -118,6 +118,22 @@ fn an_entry_that_changes_and_changes_back_isnt_missed() {
 }
 
 #[test]
+fn a_directory_entry_that_changes_before_another_page_is_mapped_isnt_missed() {
+    const OTHER: u32 = 0x3000;
+    let mut g = Guest::new();
+    g.set_entry(0, FRAMES | RWU);
+    assert_eq!(g.read(0), Some(0x1000));
+    for (page, frame) in [(0, 5), (1, 6)] {
+        let entry = (FRAMES + frame * 0x1000) | RWU;
+        g.memory.write((OTHER + 4 * page).into(), &entry.to_le_bytes()).unwrap();
+    }
+    g.memory.write((DIRECTORY + 4).into(), &(OTHER | RWU).to_le_bytes()).unwrap();
+    assert_eq!(g.read(1), Some(0x1006));
+    g.load_cr3();
+    assert_eq!(g.read(0), Some(0x1005));
+}
+
+#[test]
 fn a_page_is_written_only_when_it_is_dirty_and_may_be() {
     let mut g = Guest::new();
     g.set_entry(0, FRAMES | RWU);
@@ -185,4 +201,66 @@ fn devices_and_holes_are_nobodys_ram() {
     let _ = g.window();
     assert_eq!(g.mmu.map_window(Gva(AREA), false), Ok(false));
     assert_eq!(g.mmu.map_window(Gva(AREA + 0x1000), true), Ok(false));
+}
+
+/// A page that the TLB still has as writable is none for a write that begins on another.
+#[test]
+fn a_write_across_pages_is_whole_or_nothing() {
+    let mut g = Guest::new();
+    g.set_entry(0, FRAMES | RWU);
+    g.set_entry(1, (FRAMES + 0x1000) | RWU);
+    let (across, second) = (Gva(AREA + 0xffe), Gva(AREA + 0x1000));
+    assert_eq!(g.mmu.write(across, 0x1111_1111u32), Ok(()));
+    g.set_entry(1, 0);
+    let fault = g.mmu.write(across, 0x2222_2222u32).unwrap_err();
+    assert_eq!(fault.addr, second);
+    let mut there = [0; 2];
+    g.memory.read((FRAMES + 0xffe).into(), &mut there).unwrap();
+    assert_eq!(there, [0x11; 2]);
+    // The second page may be a page table.
+    g.set_entry(1, (FRAMES + 0x1000) | RWU);
+    g.set_entry(2, TABLE | RWU);
+    assert_eq!(g.mmu.write(Gva(AREA + 0x1ffe), u32::MAX), Ok(()));
+    assert_eq!(g.entry(0) as u16, u16::MAX);
+}
+
+/// Ticks after which an address space is worth a window.
+const HOT: u64 = 20_000_000;
+
+#[test]
+fn a_window_that_costs_more_than_it_gains_is_given_up() {
+    let mut g = Guest::new();
+    assert!(!g.mmu.heat(HOT / 2) && g.mmu.heat(HOT / 2));
+    (0..2).for_each(|i| g.set_entry(i, (FRAMES + i * 0x1000) | RWU | A | D));
+    // As after a fork: a page that stays, and one that is write-protected and copied each time.
+    let mut round = |ticks| {
+        for entry in [RWU & !2 | A, RWU | A | D] {
+            g.set_entry(1, (FRAMES + 0x1000) | entry);
+            g.load_cr3();
+            assert_eq!((g.read(0), g.read(1)), (Some(0x1000), Some(0x1001)));
+        }
+        g.mmu.heat(ticks)
+    };
+    assert!((0..1000).all(|_| round(1_000_000)), "it pays");
+    let kept = (0..1000).take_while(|_| round(10_000)).count();
+    assert!((100..1000).contains(&kept), "{kept} times, then it was given up");
+    assert!(!g.mmu.heat(HOT), "and isn't made again at once");
+    assert_eq!(g.mmu.shadow_stats().dropped, 1);
+    assert!((0..10).any(|_| g.mmu.heat(HOT)), "but in the end");
+}
+
+#[test]
+fn another_program_under_the_same_cr3_begins_without_a_window() {
+    let mut g = Guest::new();
+    assert!(g.mmu.heat(HOT));
+    g.set_entry(0, FRAMES | RWU | A | D);
+    assert_eq!(g.read(0), Some(0x1000));
+    g.set_entry(0, 0);
+    g.load_cr3();
+    g.window();
+    assert!(!g.mmu.heat(0));
+    assert!(!g.mmu.heat(HOT / 2), "what came before doesn't count");
+    g.mmu.cool();
+    assert!(!g.mmu.heat(HOT / 2), "nor here");
+    assert!(g.mmu.heat(HOT / 2));
 }

@@ -2,34 +2,65 @@
 //!
 //! A guest call stores the guest return address on the guest stack and does a host call; a guest return pops the guest address into R11
 //! and does a host return, which the host predicts. Where it lands, the *landing* loads from a place that exists only if R11 is the address it
-//! stands for. If not, the load faults: the dispatcher drops the return stack,
-//! goes on where R11 says, and has the landing call a stub from then on, which checks without faulting and leaves the return stack alone.
+//! stands for ([`crate::landing`]). If not, the load faults: the dispatcher drops the return stack,
+//! goes on where R11 says, and has the landing checked without faulting from then on, which leaves the return stack alone.
 
 use crate::emit::{Emitter, Next};
+use crate::landing::Landing;
 use crate::operand::{self, HostMem, R11, R12};
 use crate::reencode::{Encoding, encode};
 use crate::stubs;
 use crate::tlb::Access;
+use crate::unit::{Exit, ExitKind, Fix, LONGEST};
 use dynasmrt::{DynasmApi, dynasm};
 use iced_x86::{Code, FlowControl, OpKind};
-use xlat86_decoder::Insn;
-use xlat86_host::PROBE;
+use xlat86_decoder::{Insn, Kind};
 
-/// Guest addresses in `insns` that its direct jumps reach; those that a backward jump reaches are loop heads, the second list.
-pub(crate) fn targets(insns: &[Insn]) -> (Vec<u32>, Vec<u32>) {
-    let (mut all, mut heads) = (Vec::new(), Vec::new());
-    let (Some(first), Some(last)) = (insns.first(), insns.last()) else { return (all, heads) };
-    for i in insns {
-        let fc = i.iced.flow_control();
-        let jump = matches!(fc, FlowControl::ConditionalBranch | FlowControl::UnconditionalBranch);
-        if !jump || i.iced.op0_kind() != OpKind::NearBranch32 {
+/// A set of guest addresses in one unit: a bit for each of its bytes, since every instruction asks.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Addresses {
+    first: u32,
+    bits: [u64; LONGEST.div_ceil(64) as usize],
+}
+
+impl Addresses {
+    /// None, of the unit at `first`.
+    fn none(first: u32) -> Self {
+        Addresses { first, ..Addresses::default() }
+    }
+
+    /// Word and bit of `eip`.
+    fn place(&self, eip: u32) -> (usize, u64) {
+        let at = eip.wrapping_sub(self.first);
+        ((at / 64) as usize, 1 << (at % 64))
+    }
+
+    fn insert(&mut self, eip: u32) {
+        let (word, bit) = self.place(eip);
+        self.bits[word] |= bit;
+    }
+
+    /// Is `eip`, which may be any address, one of them?
+    pub(crate) fn contains(&self, eip: u32) -> bool {
+        let (word, bit) = self.place(eip);
+        self.bits.get(word).is_some_and(|w| w & bit != 0)
+    }
+}
+
+/// Guest addresses in `insns` that its direct jumps reach; those that a backward jump reaches are loop heads, the second set.
+pub(crate) fn targets(insns: &[Insn]) -> (Addresses, Addresses) {
+    let (Some(first), Some(last)) = (insns.first(), insns.last()) else { return Default::default() };
+    let (mut all, mut heads) = (Addresses::none(first.eip()), Addresses::none(first.eip()));
+    for i in insns.iter().filter(|i| i.kind == Kind::Branch) {
+        let call = matches!(i.iced.flow_control(), FlowControl::Call);
+        if call || i.iced.op0_kind() != OpKind::NearBranch32 {
             continue;
         }
         let target = i.iced.near_branch32();
         if (first.eip()..=last.eip()).contains(&target) {
-            all.push(target);
+            all.insert(target);
             if target <= i.eip() {
-                heads.push(target);
+                heads.insert(target);
             }
         }
     }
@@ -132,6 +163,16 @@ fn push_return(e: &mut Emitter<'_>, address: u32) {
     e.move_esp(-4);
 }
 
+/// The same, and moves R12 too.
+fn push_return_now(e: &mut Emitter<'_>, address: u32) {
+    if !e.looks_up() {
+        // R12 first: then the store needs no displacement. A mark says what ESP is where it faults.
+        e.move_esp_ahead(-4);
+    }
+    push_return(e, address);
+    e.sync_esp();
+}
+
 fn call_direct(e: &mut Emitter<'_>, insn: &Insn) -> Next {
     let (target, next) = (insn.iced.near_branch32(), insn.next_eip());
     if target == next {
@@ -139,11 +180,14 @@ fn call_direct(e: &mut Emitter<'_>, insn: &Insn) -> Next {
         push_return(e, next);
         return Next::FallThrough;
     }
-    match called(e, target) {
+    match called(e, insn, target) {
         Some(Called::Thunk(reg)) => {
             // The thunk's own effect: the return address is stored and fetched again.
             e.source.depend(target);
             e.store_imm(e.stack(-4), next);
+            if e.is_far(target) {
+                e.check_thunk(target);
+            }
             dynasm!(e.buf ; .arch x64 ; mov Rd(reg), next as i32);
             return Next::FallThrough;
         }
@@ -158,13 +202,13 @@ fn call_direct(e: &mut Emitter<'_>, insn: &Insn) -> Next {
         }
         None => {}
     }
-    push_return(e, next);
-    e.sync_esp();
+    push_return_now(e, next);
     if !e.config.return_pairing {
         e.jump_to(target, insn.eip());
         return Next::Elsewhere;
     }
-    e.buf.align_patch(1);
+    // The displacement and the landing can both be replaced at once.
+    e.buf.nop((e.buf.pos() + 5).wrapping_neg() % 8);
     e.buf.bytes.push(0xe8);
     e.pending(target, insn.eip(), true);
     landing(e, next);
@@ -180,10 +224,11 @@ enum Called {
 }
 
 /// See [`Called`].
-fn called(e: &mut Emitter<'_>, target: u32) -> Option<Called> {
+fn called(e: &mut Emitter<'_>, insn: &Insn, target: u32) -> Option<Called> {
     const ESP: u8 = 4;
     let mut code = [0; 4];
-    if e.is_far(target) || e.source.peek(target, &mut code) < 4 {
+    let far = e.is_far(target);
+    if far && !may_fold(e, insn, target) || e.source.peek(target, &mut code) < 4 {
         return None;
     }
     // A comparison covers the unit's own bytes, and the call itself may write to the thunk.
@@ -194,17 +239,24 @@ fn called(e: &mut Emitter<'_>, target: u32) -> Option<Called> {
     let reg = modrm >> 3;
     match opcode {
         _ if modrm & 0xc7 != 4 || reg == ESP => None,
-        0x8b => Some(Called::Thunk(reg)),
-        0x89 => Some(Called::Retpoline(reg)),
+        // The check clobbers flags.
+        0x8b if !far || e.flags_are_dead() => Some(Called::Thunk(reg)),
+        0x89 if !far => Some(Called::Retpoline(reg)),
         _ => None,
     }
+}
+
+/// May a call at `insn` of a thunk on another page be folded, as far as can be told without reading it? The check needs the thunk in the jump table, where
+/// nothing must be for a replay to know how far code can go.
+fn may_fold(e: &Emitter<'_>, insn: &Insn, target: u32) -> bool {
+    let crosses = (insn.eip() ^ insn.next_eip().wrapping_sub(1)) >> 12 != 0;
+    !e.config.replayed && !crosses && e.source.has_run(target) && !e.source.keeps_faulting(insn.eip())
 }
 
 fn call_indirect(e: &mut Emitter<'_>, insn: &Insn) -> Next {
     let next = insn.next_eip();
     load_target(e, insn);
-    push_return(e, next);
-    e.sync_esp();
+    push_return_now(e, next);
     if !e.config.return_pairing {
         stubs::jump_through_table(&mut e.buf);
         return Next::Elsewhere;
@@ -219,23 +271,11 @@ fn call_indirect(e: &mut Emitter<'_>, insn: &Insn) -> Next {
     Next::FallThrough
 }
 
-/// Where a host return arrives: goes on only if the guest returned to `address`. Costs no flags: see [`PROBE`].
+/// Where a host return arrives: goes on only if the guest returned to `address`.
 fn landing(e: &mut Emitter<'_>, address: u32) {
-    dynasm!(e.buf ; .arch x64 ; lea r10d, [r11 + (address as i32).wrapping_neg()]);
-    // The first five bytes of the load are overwritten by a jump or call when it fails or the unit goes.
-    let over = e.buf.pos() % 8;
-    if over > 3 {
-        e.buf.nop(8 - over);
-    }
-    e.landings.push(e.buf.pos() as u32);
-    e.buf.bytes.extend_from_slice(&LOAD_PROBE);
+    let at = Landing::of(e.config.address_form).emit(&mut e.buf, address);
+    e.landings.push(at);
 }
-
-/// `mov r10b, [r14 + r10 + PROBE]`.
-pub(crate) const LOAD_PROBE: [u8; 8] = {
-    let [a, b, c, d] = PROBE.to_le_bytes();
-    [0x47, 0x8a, 0x94, 0x16, a, b, c, d]
-};
 
 fn ret(e: &mut Emitter<'_>, extra: i32) -> Next {
     e.load(R11, e.stack(0));
@@ -249,7 +289,43 @@ fn ret(e: &mut Emitter<'_>, extra: i32) -> Next {
     Next::Elsewhere
 }
 
+/// A folded call's check, whose way out is to be emitted behind the unit's code.
+pub(crate) struct Fold {
+    /// Offset of the displacement that leads there.
+    jump: usize,
+    /// Offset of the jump table's entry that was found.
+    patch: usize,
+    target: u32,
+    eip: u32,
+    esp: i32,
+}
+
 impl Emitter<'_> {
+    /// Leaves unless the jump table's entry for the thunk at `target`, which is on another page, is what it was when that was last looked at. It
+    /// isn't once the page is mapped elsewhere, and never was at first.
+    fn check_thunk(&mut self, target: u32) {
+        dynasm!(self.buf ; .arch x64 ; mov r11d, target as i32 ; mov r10d, [r15 + r11 * 4]);
+        self.buf.align_patch(3);
+        dynasm!(self.buf ; .arch x64 ; cmp r10d, DWORD -1);
+        let patch = self.buf.pos() - 4;
+        self.buf.bytes.extend_from_slice(&[0x0f, 0x85, 0, 0, 0, 0]);
+        let jump = self.buf.pos() - 4;
+        self.folds.push(Fold { jump, patch, target, eip: self.insns[self.at].eip(), esp: self.esp });
+    }
+
+    /// Emits where the checks of folded calls leave.
+    pub(crate) fn emit_folds(&mut self) {
+        for f in core::mem::take(&mut self.folds) {
+            let to = self.buf.pos();
+            self.buf.set32(f.jump, (to - f.jump - 4) as u32);
+            stubs::leave(&mut self.buf);
+            let again = self.boundary_of(f.eip).expect("its boundary");
+            let fix = Fix { esp: f.esp, ..Fix::default() };
+            let kind = ExitKind::Thunk { target: f.target, patch: f.patch as u32, again, fix };
+            self.exits.push(Exit { site: self.buf.pos() as u32, eip: f.eip, kind });
+        }
+    }
+
     /// Loads 32 bits of guest memory into host register `reg`.
     pub(crate) fn load(&mut self, reg: u8, mem: HostMem) {
         self.access(0x8b, reg, mem, false);

@@ -35,6 +35,33 @@ impl CodeBuf {
         }
     }
 
+    /// Appends `insn`: as many bytes as fit at once, and takes back what is too much.
+    #[inline(always)]
+    pub(crate) fn append(&mut self, insn: &InsnBytes) {
+        let end = self.bytes.len() + insn.len;
+        self.bytes.extend_from_slice(&insn.bytes);
+        self.bytes.truncate(end);
+    }
+
+    /// Appends the instruction `bytes`.
+    #[inline(always)]
+    pub(crate) fn copy(&mut self, bytes: &[u8]) {
+        let len = bytes.len();
+        let few = match *bytes {
+            [a, b] => u64::from(u16::from_le_bytes([a, b])),
+            [a, b, c] => u64::from(u32::from_le_bytes([a, b, c, 0])),
+            // Two halves that may overlap, put together in a register.
+            [a, b, c, d, ..] if len <= 8 => {
+                let last = bytes.last_chunk().map_or(0, |last| u32::from_le_bytes(*last));
+                u64::from(u32::from_le_bytes([a, b, c, d])) | u64::from(last) << (8 * (len - 4))
+            }
+            _ => return self.bytes.extend_from_slice(bytes),
+        };
+        let end = self.bytes.len() + len;
+        self.bytes.extend_from_slice(&few.to_le_bytes());
+        self.bytes.truncate(end);
+    }
+
     /// Pads so that a 4-byte field `ahead` bytes further on doesn't cross an 8-byte boundary, and can be patched
     /// atomically.
     pub(crate) fn align_patch(&mut self, ahead: usize) {
@@ -58,16 +85,24 @@ pub(crate) struct InsnBytes {
 }
 
 impl InsnBytes {
-    /// Appends `bytes`.
+    /// Appends `bytes`, whose number the compiler knows.
     #[inline(always)]
     pub(crate) fn put(&mut self, bytes: &[u8]) {
         self.bytes[self.len..self.len + bytes.len()].copy_from_slice(bytes);
         self.len += bytes.len();
     }
 
-    /// What has been appended.
-    pub(crate) fn as_slice(&self) -> &[u8] {
-        &self.bytes[..self.len]
+    /// Appends `bytes`, which are few. A call of the C library's memcpy takes longer than all the rest.
+    #[inline(always)]
+    pub(crate) fn put_few(&mut self, bytes: &[u8]) {
+        match *bytes {
+            [] => {}
+            [a] => self.put(&[a]),
+            [a, b] => self.put(&[a, b]),
+            [a, b, c] => self.put(&[a, b, c]),
+            [a, b, c, d] => self.put(&[a, b, c, d]),
+            _ => self.put(bytes),
+        }
     }
 }
 

@@ -14,25 +14,32 @@ mod resident;
 
 pub use block::BlockInfo;
 pub use key::CodeKey;
-pub(crate) use resident::{Details, InPage, Link, Linkable, Resident, UnitId};
+pub(crate) use resident::{Details, InPage, Link, Linkable, Made, Resident, UnitId};
 
 use crate::config::Config;
 use crate::kept::{Images, KEPT};
+use crate::landing::{CHECK, Landing};
 use crate::line;
 use crate::stubs::{self, STUBS_SIZE};
 use crate::tables::{TableId, Tables};
 use crate::unit::{Exit, LONGEST, Mark, Unit};
 use lru::LruCache;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::hash::{BuildHasherDefault, Hasher};
 use std::io;
+use std::iter::StepBy;
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 use xlat86_host::{Arena, JumpTable};
 
-/// Number of regions the arena is divided into.
-const REGIONS: usize = 16;
+/// Number of regions the arena is divided into. What is kept lies behind them.
+pub(crate) const REGIONS: usize = 16;
+
+/// The part of a region, at its end, that landings' checks take.
+const fn checks_size(region: usize) -> usize {
+    region / 64
+}
 
 /// What a host address in translated code belongs to.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -108,16 +115,27 @@ pub struct Cache {
     units: Vec<Option<Box<Resident>>>,
     free: Vec<UnitId>,
     retired: Vec<UnitId>,
+    /// Guest addresses of units that found their code changed.
+    found_changed: HashSet<u32>,
     by_key: EipMap<CodeKey, UnitId>,
     by_page: EipMap<u32, Vec<InPage>>,
     pub(crate) images: Images,
     /// Units of each region with their arena offsets, ascending.
     regions: Vec<Vec<(u32, UnitId)>>,
     region_size: u32,
+    /// Room for landings' checks that is left in each region, and in the part that is kept.
+    checks: Vec<StepBy<Range<u32>>>,
+    landing: Landing,
     recent: LruCache<usize, ()>,
     current: usize,
     cursor: u32,
     stats: CacheStats,
+}
+
+/// Room for landings' checks at the end of the `size` bytes at `start`.
+fn checks_in(start: usize, size: usize) -> StepBy<Range<u32>> {
+    let end = (start + size) as u32;
+    (end - checks_size(size) as u32..end).step_by(CHECK as usize)
 }
 
 impl Cache {
@@ -139,11 +157,17 @@ impl Cache {
             units: Vec::new(),
             free: Vec::new(),
             retired: Vec::new(),
+            found_changed: HashSet::new(),
             by_key: EipMap::default(),
             by_page: EipMap::default(),
-            images: Images::new(size, kept),
+            images: Images::new(size, kept - checks_size(kept)),
             regions: vec![Vec::new(); REGIONS],
             region_size: region_size as u32,
+            checks: (0..REGIONS)
+                .map(|r| checks_in(r * region_size, region_size))
+                .chain([checks_in(size, kept)])
+                .collect(),
+            landing: Landing::of(config.address_form),
             recent,
             current: 0,
             cursor: STUBS_SIZE as u32,
@@ -177,6 +201,11 @@ impl Cache {
     #[must_use]
     pub fn stats(&self) -> CacheStats {
         self.stats
+    }
+
+    /// How landings load.
+    pub(crate) const fn landing(&self) -> Landing {
+        self.landing
     }
 
     /// Are direct jumps patched?
@@ -246,7 +275,7 @@ impl Cache {
     /// The second physical page of the unit that starts with `key`: it is one instruction, which crosses.
     #[must_use]
     pub fn second_page(&self, key: CodeKey) -> Option<u32> {
-        self.unit(*self.by_key.get(&key)?).pages.get(1).copied()
+        self.unit(*self.by_key.get(&key)?).second_page()
     }
 
     /// Lets indirect jumps through `table` to the address of `key` find its translation.
@@ -254,28 +283,51 @@ impl Cache {
     pub fn publish(&mut self, table: TableId, key: CodeKey, global: bool) {
         let Some((id, offset)) = self.find(key) else { return };
         if id < KEPT {
-            // In a flat guest pages are their own physical pages; another one that the unit depends on may be a thunk's.
-            let second = self.unit(id).pages.get(1).copied().filter(|_| self.paged);
-            self.tables.publish(table, key, second, offset, global);
-            self.unit_mut(id).published.push((table, key.eip()));
+            if self.paged {
+                let second = self.unit(id).second_page();
+                if self.tables.publish(table, key, second, offset, global) {
+                    self.publish_beside(table, key, global);
+                }
+            } else {
+                // Pages are their own physical pages for ever.
+                self.tables.table(table).set(key.eip(), offset);
+            }
+            let (published, entry) = (&mut self.unit_mut(id).published, (table, key.eip()));
+            if !published.contains(&entry) {
+                published.push(entry);
+            }
             return;
         }
-        // An earlier run's indirect jumps went to several places on this page: so will this one's.
-        self.publish_kept(table, key, id, offset);
-        for eip in self.images.targets_beside(id, key.eip()) {
-            let key = key.beside(eip);
-            if let Some((id, offset)) = self.find(key).filter(|found| found.0 >= KEPT) {
-                self.publish_kept(table, key, id, offset);
+        // An earlier run's indirect jumps went to several places near by: so will this one's.
+        let expected = self.images.expected(id, key.eip());
+        self.tables.table(table).fill(&expected);
+        self.tables.table(table).set(key.eip(), offset);
+        self.images.published(id, table, key.eip());
+    }
+
+    /// Lets the first entry of a page in `table` be followed by those that the same page, at the same address and under the same mode, has been
+    /// given in any table: a process that has just been made runs what others have run. That the page is mapped there is known; entries
+    /// that depend on another page as well wait until they are asked for.
+    fn publish_beside(&mut self, table: TableId, key: CodeKey, global: bool) {
+        let page = key.eip() >> 12;
+        let known = self.on_page(key.page()).iter().filter(|u| u.key.beside(key.eip()) == key);
+        let mut eips: Vec<u32> = known.flat_map(|u| &self.unit(u.id).published).map(|p| p.1).collect();
+        eips.sort_unstable();
+        eips.dedup();
+        for eip in eips.into_iter().filter(|&eip| eip >> 12 == page && eip != key.eip()) {
+            let Some((id, offset)) = self.find(key.beside(eip)).filter(|found| found.0 < KEPT) else { continue };
+            if self.unit(id).second_page().is_some() {
+                continue;
+            }
+            self.tables.publish(table, key.beside(eip), None, offset, global);
+            let (published, entry) = (&mut self.unit_mut(id).published, (table, eip));
+            if !published.contains(&entry) {
+                published.push(entry);
             }
         }
     }
 
-    fn publish_kept(&mut self, table: TableId, key: CodeKey, id: UnitId, offset: u32) {
-        self.tables.publish(table, key, None, offset, true);
-        self.images.published(id, table, key.eip());
-    }
-
-    /// The guest addresses on `pages` whose entries of the first jump table lead anywhere.
+    /// The guest addresses on `pages` whose entries of the first jump table lead anywhere, but for those that only images know.
     #[must_use]
     pub fn targets(&self, pages: &Range<u32>) -> Vec<u32> {
         let made = pages.clone().flat_map(|p| self.on_page(p)).flat_map(|at| &self.unit(at.id).published);
@@ -290,21 +342,18 @@ impl Cache {
     }
 
     /// Places `unit`, the translation of `key`, which depends on the physical pages numbered `pages`; gives its arena offset.
-    pub fn insert(&mut self, mut unit: Unit, key: CodeKey, pages: &[u32]) -> Result<u32, Full> {
-        let base = self.room(unit.code.len(), line::alignment(&unit.landings))?;
+    pub fn insert(&mut self, unit: Unit, key: CodeKey, pages: Vec<u32>) -> Result<u32, Full> {
+        let base = self.room(unit.code.len(), line::alignment(unit.lined))?;
         if let Some(snapshot) = &unit.snapshot {
-            self.retire_contradicting(snapshot, pages);
+            self.retire_contradicting(snapshot, &pages);
         }
         self.stats.units += 1;
         self.stats.insns += u64::from(unit.insns);
         self.stats.guest_bytes += u64::from(unit.len);
         self.stats.host_bytes += unit.code.len() as u64;
-        let code = core::mem::take(&mut unit.code);
-        let boundaries = unit.marks.iter().filter(|m| m.boundary && m.exact).map(|m| m.host as usize);
-        self.arena.write(base as usize, &code, boundaries);
-        let exits = core::mem::take(&mut unit.exits);
-        let len = unit.len;
-        self.settle(base, code.len(), key, len, exits, pages.to_vec(), Details::Made(Box::new(unit)));
+        let boundaries = unit.marks.iter().filter(|m| m.exact).map(|m| m.host as usize);
+        self.arena.write(base as usize, &unit.code, boundaries);
+        self.settle(base, key, pages, unit);
         Ok(base)
     }
 
@@ -313,7 +362,8 @@ impl Cache {
         let size = len as u32;
         assert!(size <= self.region_size / 2, "a unit is far smaller than a region");
         let mut base = self.cursor.next_multiple_of(align);
-        if base + size > (self.current as u32 + 1) * self.region_size {
+        let end = (self.current as u32 + 1) * self.region_size - checks_size(self.region_size as usize) as u32;
+        if base + size > end {
             let next = (0..REGIONS).find(|r| !self.recent.contains(r)).ok_or(Full)?;
             self.current = next;
             self.recent.put(next, ());
@@ -323,18 +373,10 @@ impl Cache {
         Ok(base)
     }
 
-    /// Makes a unit whose code has been written known.
-    #[allow(clippy::too_many_arguments, reason = "the parts of one thing, each used once")]
-    fn settle(
-        &mut self,
-        base: u32,
-        code: usize,
-        key: CodeKey,
-        len: u32,
-        exits: Vec<Exit>,
-        pages: Vec<u32>,
-        details: Details,
-    ) {
+    /// Makes `unit`, whose code has been written at `base`, known.
+    fn settle(&mut self, base: u32, key: CodeKey, pages: Vec<u32>, mut unit: Unit) {
+        let (len, size) = (unit.len, unit.code.len() as u32);
+        let details = Details::Made(Made::new(&mut unit));
         let id = self.free.pop().unwrap_or_else(|| {
             self.units.push(None);
             self.units.len() as UnitId - 1
@@ -348,17 +390,18 @@ impl Cache {
         self.regions[self.current].push((base, id));
         self.units[id as usize] = Some(Box::new(Resident {
             base,
-            size: code as u32,
+            size,
             region: self.current,
             key,
             len,
-            exits: exits.into_iter().map(|exit| Linkable { exit, to: None }).collect(),
+            exits: unit.exits.iter().map(|&exit| Linkable { exit, to: None }).collect(),
             details,
             pages,
             incoming: Vec::new(),
             published: Vec::new(),
             retired: false,
         }));
+        unit.recycle();
     }
 
     fn unit_at(&self, offset: u32) -> Option<UnitId> {
@@ -386,12 +429,18 @@ impl Cache {
         u.details.mark_at(at).map(Place::Inside)
     }
 
-    /// Arena offset of the start of the guest instruction in whose code host address `site` is, where the registers are still as they were there.
+    /// Arena offset of the start of the guest instruction in whose code host address `site` is, where the registers are still as they were there, or as
+    /// an instruction under way has them.
     pub fn boundary_at(&mut self, site: u64) -> Option<u32> {
         let offset = u32::try_from(site.checked_sub(self.arena.base())?).ok().filter(|&o| o >= STUBS_SIZE as u32)?;
         let id = self.unit_at(offset)?;
         let u = &*self.unit_mut(id);
-        u.details.mark_at(offset - u.base).filter(|m| m.boundary && !m.fix.pinned).map(|m| u.base + m.host)
+        let mark = u.details.mark_at(offset - u.base)?;
+        match (mark.boundary, mark.fix.pinned) {
+            (true, false) => Some(u.base + mark.host),
+            (false, true) => Some(u.base + u.details.entry(mark.eip)?),
+            _ => None,
+        }
     }
 
     /// What the unit that host address `site` is in translates.

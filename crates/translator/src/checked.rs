@@ -5,16 +5,18 @@
 //! start, and ends after the first instruction that writes memory: so whatever is executed has been compared since the last
 //! time this CPU could have changed it, and every backward jump meets a comparison.
 //!
-//! 32-bit immediates are what code generators patch most; they are left out of the comparison and loaded from guest memory
-//! when they are used.
+//! 32-bit immediates are what code generators patch most. In code that was found changed before they are left out of the comparison, and loaded from
+//! guest memory when they are used.
 
 use crate::emit::Emitter;
 use crate::operand::{self, HostMem};
 use crate::reencode::{Encoding, Rm, encode};
+use crate::shape::shape_of;
 use crate::stubs;
 use crate::unit::{Exit, ExitKind};
+use core::ops::Range;
 use dynasmrt::{DynasmApi, dynasm};
-use iced_x86::{Code, InstructionInfoFactory, OpAccess, OpKind, Register};
+use iced_x86::{Code, FlowControl, Instruction, InstructionInfoFactory, Mnemonic, OpAccess, OpKind, Register};
 use xlat86_decoder::{Insn, Kind};
 
 /// The bytes that a unit was made from.
@@ -22,7 +24,7 @@ use xlat86_decoder::{Insn, Kind};
 pub(crate) struct Snapshot {
     eip: u32,
     bytes: Vec<u8>,
-    /// For each byte 0xFF if it is compared, 0 if it is part of an immediate that is loaded when used.
+    /// For each byte 0xFF if it is compared, 0 if it is part of an immediate that is loaded when used. Empty if all are compared.
     mask: Vec<u8>,
 }
 
@@ -45,18 +47,27 @@ pub(crate) struct Constant {
 
 /// How many of `insns` one comparison may stand for: none is executed after one that may have changed it.
 pub(crate) fn span(insns: &[Insn]) -> usize {
-    let mut factory = InstructionInfoFactory::new();
-    let writes = |insn: &Insn| {
-        let touches = insn.kind != Kind::Plain && insn.kind != Kind::Fpu || insn.iced.op_kinds().any(is_memory);
-        touches
-            && factory.info(&insn.iced).used_memory().iter().any(|m| {
-                matches!(
-                    m.access(),
-                    OpAccess::Write | OpAccess::CondWrite | OpAccess::ReadWrite | OpAccess::ReadCondWrite
-                )
-            })
-    };
-    insns.iter().position(writes).map_or(insns.len(), |i| i + 1)
+    insns.iter().position(writes_memory).map_or(insns.len(), |i| i + 1)
+}
+
+fn writes_memory(insn: &Insn) -> bool {
+    let i = &insn.iced;
+    match insn.kind {
+        Kind::Plain | Kind::Fpu if i.op_kinds().any(|k| k == OpKind::Memory) => shape_of(insn.code()).access(i).write,
+        Kind::Plain | Kind::Fpu if !i.op_kinds().any(is_memory) => false,
+        Kind::Branch if i.flow_control() != FlowControl::Call && i.flow_control() != FlowControl::IndirectCall => false,
+        // Asking iced takes longer than translating them.
+        Kind::Stack if i.mnemonic() == Mnemonic::Pop => i.op0_kind() == OpKind::Memory,
+        Kind::Stack if matches!(i.mnemonic(), Mnemonic::Push | Mnemonic::Leave) => i.mnemonic() == Mnemonic::Push,
+        _ => says_iced(i),
+    }
+}
+
+/// Does iced say that `i` writes memory?
+fn says_iced(i: &Instruction) -> bool {
+    InstructionInfoFactory::new().info(i).used_memory().iter().any(|m| {
+        matches!(m.access(), OpAccess::Write | OpAccess::CondWrite | OpAccess::ReadWrite | OpAccess::ReadCondWrite)
+    })
 }
 
 fn is_memory(k: OpKind) -> bool {
@@ -94,11 +105,12 @@ fn loading(insn: &Insn) -> Option<(u8, u8)> {
 }
 
 impl Snapshot {
-    /// Of `insns`, which lie one after the other in `bytes`.
-    pub(crate) fn new(eip: u32, insns: &[Insn], bytes: &[u8]) -> Self {
+    /// Of `insns`, which lie one after the other in `bytes`, without the immediates that are loaded if `loads`.
+    pub(crate) fn new(eip: u32, insns: &[Insn], bytes: &[u8], loads: bool) -> Self {
         let end = insns.last().map_or(0, |i| i.next_eip().wrapping_sub(eip) as usize);
-        let mut mask = vec![0xff; end];
-        for i in insns.iter().filter(|i| loading(i).is_some()) {
+        let mut mask = Vec::new();
+        for i in insns.iter().filter(|i| loads && loading(i).is_some()) {
+            mask.resize(end, 0xff);
             let at = i.next_eip().wrapping_sub(eip) as usize - 4;
             mask[at..at + 4].fill(0);
         }
@@ -111,36 +123,60 @@ impl Snapshot {
         let (mine, its) = (newer.eip.wrapping_sub(self.eip) as i32, self.eip.wrapping_sub(newer.eip) as i32);
         let (mine, its) = (mine.max(0) as usize, its.max(0) as usize);
         let (Some(bytes), Some(newer)) = (self.bytes.get(mine..), newer.bytes.get(its..)) else { return false };
+        if self.mask.is_empty() {
+            let both = bytes.len().min(newer.len());
+            return bytes[..both] != newer[..both];
+        }
         bytes.iter().zip(&self.mask[mine..]).zip(newer).any(|((a, mask), b)| (a ^ b) & mask != 0)
     }
 
     /// What to compare, no window crossing into another page: that one may not be there.
-    fn windows(&self) -> Vec<Window> {
-        let mut windows = Vec::with_capacity(self.bytes.len() / WINDOW + 2);
+    fn windows(&self) -> impl Iterator<Item = Window> + '_ {
+        let len = self.bytes.len();
+        let last = self.eip.wrapping_add(len as u32).wrapping_sub(1);
+        // Windows of nothing but these bytes, the last of which reaches back.
+        let whole = self.mask.is_empty() && len >= WINDOW && (self.eip ^ last) >> 12 == 0;
         let mut pos = 0;
-        while pos < self.bytes.len() {
-            let at = self.eip.wrapping_add(pos as u32);
-            let before = (at & 0xfff).saturating_sub(0x1000 - WINDOW as u32) as usize;
-            let mut w = Window { at: at.wrapping_sub(before as u32), want: [0; WINDOW], mask: [0; WINDOW] };
-            let n = (WINDOW - before).min(self.bytes.len() - pos);
-            w.mask[before..before + n].copy_from_slice(&self.mask[pos..pos + n]);
-            for i in 0..n {
-                w.want[before + i] = self.bytes[pos + i] & self.mask[pos + i];
+        core::iter::from_fn(move || {
+            while pos < len {
+                let start = if whole { pos.min(len - WINDOW) } else { pos };
+                let at = self.eip.wrapping_add(start as u32);
+                if let Some(want) = self.bytes.get(start..).and_then(|b| b.first_chunk()).filter(|_| whole) {
+                    pos = start + WINDOW;
+                    return Some(Window { at, want: *want, mask: [0xff; WINDOW] });
+                }
+                let before = (at & 0xfff).saturating_sub(0x1000 - WINDOW as u32) as usize;
+                let mut w = Window { at: at.wrapping_sub(before as u32), want: [0; WINDOW], mask: [0; WINDOW] };
+                let n = (WINDOW - before).min(len - pos);
+                for i in 0..n {
+                    let mask = self.mask.get(pos + i).copied().unwrap_or(0xff);
+                    w.mask[before + i] = mask;
+                    w.want[before + i] = self.bytes[pos + i] & mask;
+                }
+                pos += n;
+                if w.mask != [0; WINDOW] {
+                    return Some(w);
+                }
             }
-            if w.mask != [0; WINDOW] {
-                windows.push(w);
-            }
-            pos += n;
-        }
-        windows
+            None
+        })
+    }
+
+    /// The guest addresses of these bytes, those behind 4 GB left out.
+    pub(crate) fn range(&self) -> Range<u32> {
+        self.eip..self.eip.saturating_add(self.bytes.len() as u32)
+    }
+
+    /// Are immediates loaded?
+    pub(crate) fn loads(&self) -> bool {
+        !self.mask.is_empty()
     }
 }
 
 /// Emits the comparison with `snapshot`: leaves where memory differs. No flags; XMM8 and XMM9 are never the guest's.
 pub(crate) fn compare(e: &mut Emitter<'_>, snapshot: &Snapshot) {
-    let mut constants = Vec::new();
-    let windows = snapshot.windows();
-    for (i, w) in windows.iter().enumerate() {
+    let mut constants = core::mem::take(&mut e.constants);
+    for (i, w) in snapshot.windows().enumerate() {
         // XMM8 gathers the results.
         let r = if i == 0 { 8 } else { 9 };
         let mem = HostMem { base: None, index: None, disp: w.at as i32 };
@@ -161,7 +197,9 @@ pub(crate) fn compare(e: &mut Emitter<'_>, snapshot: &Snapshot) {
             dynasm!(e.buf ; .arch x64 ; pand xmm8, xmm9);
         }
     }
-    if windows.is_empty() {
+    let compared = !constants.is_empty();
+    e.constants = constants;
+    if !compared {
         return;
     }
     dynasm!(e.buf ; .arch x64
@@ -175,7 +213,6 @@ pub(crate) fn compare(e: &mut Emitter<'_>, snapshot: &Snapshot) {
     stubs::leave(&mut e.buf);
     e.exits.push(Exit { site: e.buf.pos() as u32, eip: snapshot.eip, kind: ExitKind::Changed });
     dynasm!(e.buf ; .arch x64 ; mov ecx, r9d);
-    e.constants = constants;
 }
 
 /// Emits `insn` with its immediate loaded from guest memory, if it is one of those; true when it was.
@@ -188,12 +225,11 @@ pub(crate) fn load_immediate(e: &mut Emitter<'_>, insn: &Insn) -> bool {
 
 /// Appends the constants that the comparison refers to.
 pub(crate) fn place_constants(e: &mut Emitter<'_>) {
-    let constants = core::mem::take(&mut e.constants);
-    if constants.is_empty() {
+    if e.constants.is_empty() {
         return;
     }
     e.buf.align(WINDOW, 0);
-    for c in constants {
+    for c in e.constants.drain(..) {
         let displacement = (e.buf.pos() - (c.patch + 4)) as u32;
         e.buf.set32(c.patch, displacement);
         e.buf.bytes.extend_from_slice(&c.value);
@@ -203,12 +239,48 @@ pub(crate) fn place_constants(e: &mut Emitter<'_>) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::ops::Range;
 
     fn snapshot(eip: u32, bytes: &[u8], loaded: Range<usize>) -> Snapshot {
         let mut mask = vec![0xff; bytes.len()];
         mask[loaded].fill(0);
         Snapshot { eip, bytes: bytes.to_vec(), mask }
+    }
+
+    #[test]
+    fn what_writes_memory_is_what_iced_says() {
+        let features = xlat86_arch::CpuModel::MAX.features;
+        let mode = xlat86_arch::Mode::USER32;
+        let (mut seen, mut bytes) = (0, [0u8; 15]);
+        for n in (0..0x30_0000u32).step_by(7) {
+            // Opcode, ModRM or second opcode byte, a third; then once more with an operand-size prefix.
+            let [a, b, c, _] = n.to_le_bytes();
+            let at = usize::from(c >= 0x18);
+            bytes[0] = 0x66;
+            bytes[at..at + 3].copy_from_slice(&[a, b, c.wrapping_mul(0x2b)]);
+            let Some(insn) = xlat86_decoder::decode_insn(&bytes, 0x1000, mode, features) else { continue };
+            if insn.kind != Kind::Invalid {
+                assert_eq!(writes_memory(&insn), says_iced(&insn.iced), "{}", insn.iced);
+                seen += 1;
+            }
+        }
+        assert!(seen > 100_000, "{seen}");
+    }
+
+    #[test]
+    fn whole_windows_reach_back() {
+        for len in [16usize, 17, 31, 32, 40] {
+            let bytes: Vec<u8> = (1..=len as u8).collect();
+            let s = Snapshot { eip: 0x1fff - len as u32, bytes, mask: Vec::new() };
+            let windows: Vec<_> = s.windows().collect();
+            assert_eq!(windows.len(), len.div_ceil(WINDOW));
+            for w in &windows {
+                let n = (w.at - s.eip) as usize;
+                assert_eq!((w.mask, &w.want[..]), ([0xff; WINDOW], &s.bytes[n..n + WINDOW]));
+            }
+            assert_eq!(windows[windows.len() - 1].at, 0x1fff - 16);
+        }
+        let crossing = Snapshot { eip: 0x1ff8, bytes: vec![7; 40], mask: Vec::new() };
+        assert!(crossing.windows().all(|w| w.at >> 12 == (w.at + 15) >> 12));
     }
 
     #[test]
@@ -233,7 +305,7 @@ mod tests {
     #[test]
     fn what_is_loaded_is_not_compared() {
         let old = snapshot(0x1000, &[0xb8, 1, 0, 0, 0, 0xc3], 1..5);
-        assert_eq!(old.windows()[0].mask[..7], [0xff, 0, 0, 0, 0, 0xff, 0]);
+        assert_eq!(old.windows().next().unwrap().mask[..7], [0xff, 0, 0, 0, 0, 0xff, 0]);
         assert!(!old.contradicts(&snapshot(0x1000, &[0xb8, 2, 0, 0, 0, 0xc3], 1..5)));
         assert!(old.contradicts(&snapshot(0x1005, &[0xc2], 0..0)));
         assert!(!old.contradicts(&snapshot(0x1006, &[0xc2], 0..0)));

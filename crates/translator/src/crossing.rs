@@ -21,6 +21,7 @@ const TABLE: i32 = offset_of!(Frame, table) as i32;
 const RETURN_TOP: i32 = offset_of!(Frame, return_top) as i32;
 const IF: i32 = offset_of!(Frame, interrupt_flag) as i32;
 const AWAITED: i32 = offset_of!(Frame, interrupt_awaited) as i32;
+const WINDOW: i32 = offset_of!(Frame, window) as i32;
 
 const KEY: i32 = offset_of!(Crossing, key) as i32;
 const TO: i32 = offset_of!(Crossing, to) as i32;
@@ -230,12 +231,19 @@ pub(crate) fn sysexit(e: &mut Emitter<'_>, insn: &Insn) -> Next {
 pub(crate) fn iret(e: &mut Emitter<'_>, insn: &Insn) -> Next {
     e.sync_esp();
     // Of a return to the same level the last two words aren't read, but looking them up does no harm: what isn't there leaves.
-    let rm = e.reach(HostMem::at(R12, 0), Access { size: 20, write: false });
-    let Rm::Host(HostMem { base: Some(R8), index: Some((index, 0)), disp: 0 }) = rm else {
-        return e.leave(insn, ExitKind::Quick { what: Quick::Iret, next: insn.next_eip() });
-    };
+    match e.reach(HostMem::at(R12, 0), Access { size: 20, write: false }) {
+        Rm::Host(HostMem { base: Some(R8), index: Some((index, 0)), disp: 0 }) => {
+            dynasm!(e.buf ; .arch x64 ; lea r8, [r8 + Rq(index)]);
+        }
+        // Through a window: what can't be read faults here, while the registers are the guest's.
+        _ => dynasm!(e.buf ; .arch x64
+            ; mov r8, [r14 + WINDOW]
+            ; lea r8, [r8 + r12]
+            ; mov r10b, [r8]
+            ; mov r10b, [r8 + 19]
+        ),
+    }
     dynasm!(e.buf ; .arch x64
-        ; lea r8, [r8 + Rq(index)]
         // CPL 3 has bit 0 of CS set; other levels fail at the comparison.
         ; mov r9d, ecx
         ; mov ecx, [r8 + 4]

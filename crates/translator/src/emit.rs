@@ -3,7 +3,7 @@
 //! Rules every expansion keeps: loads and stores that can fault come before any guest register changes (or a [`Fix`] says how to repair
 //! it), flags change only as the guest instruction changes them, and only R8 to R11 are free.
 
-use crate::branch;
+use crate::branch::{self, Addresses, Fold};
 use crate::buf::CodeBuf;
 use crate::checked::{self, Constant, Snapshot};
 use crate::esp;
@@ -11,7 +11,7 @@ use crate::flags;
 use crate::group::Groups;
 use crate::line;
 use crate::operand;
-use crate::reencode::reencode;
+use crate::reencode::{self, reencode};
 use crate::replayed;
 use crate::shape::shape_of;
 use crate::stack;
@@ -20,10 +20,12 @@ use crate::tlb::Slow;
 use crate::unit::{Exit, ExitKind, Fix, Mark, Source, Unit};
 use crate::{AddressForm, Config};
 use crate::{sensitive, string};
+use core::cell::RefCell;
+use core::mem::take;
 use dynasmrt::{DynasmApi, dynasm};
-use iced_x86::{FlowControl, Instruction, Mnemonic, OpKind, Register};
-use xlat86_arch::Mode;
-use xlat86_decoder::{Insn, Kind, Unit as FpUnit, unit_of};
+use iced_x86::{Code, FlowControl, Instruction, Mnemonic, OpKind, Register};
+use xlat86_arch::{Mode, PAGE_SIZE};
+use xlat86_decoder::{Insn, Kind, MAX_INSN_LEN, Unit as FpUnit, unit_of};
 use xlat86_host::Frame;
 
 /// What happens to control after an instruction was emitted.
@@ -53,10 +55,14 @@ pub(crate) struct PendingJump {
 pub(crate) struct Emitter<'a> {
     pub(crate) buf: CodeBuf,
     pub(crate) config: &'a Config,
+    /// The same, but that memory is reached by looking pages up.
+    pub(crate) looking_up: &'a Config,
     pub(crate) source: &'a mut dyn Source,
     pub(crate) insns: &'a [Insn],
     /// The mode that the code is for.
     pub(crate) mode: Mode,
+    /// What its direct jumps reach in it.
+    targets: Addresses,
     /// Index of the instruction being emitted.
     pub(crate) at: usize,
     /// Jumps forward in the unit over less than this many guest bytes are short.
@@ -65,18 +71,26 @@ pub(crate) struct Emitter<'a> {
     pub(crate) esp: i32,
     /// Index of the first instruction at whose start the status flags are the guest's again.
     stale_until: usize,
+    /// Index of the latest instruction before whose completion there are no interrupts; 0 is none.
+    shadowed: usize,
     marks: Vec<Mark>,
     pub(crate) exits: Vec<Exit>,
     pub(crate) landings: Vec<u32>,
+    /// Where the code is in cache lines matters: see [`crate::line`].
+    pub(crate) lined: bool,
     jumps: Vec<PendingJump>,
     /// Slow ways of checked accesses.
     pub(crate) slow: Vec<Slow>,
+    /// Folded calls of thunks on other pages.
+    pub(crate) folds: Vec<Fold>,
     /// Look-ups that accesses share.
     pub(crate) groups: Groups,
     /// Code before this offset holds displacements that are settled already: it can't be moved.
     settled: usize,
     /// The unit checks itself: see [`crate::checked`].
     pub(crate) checked: bool,
+    /// It doesn't compare 32-bit immediates, but loads them.
+    loads_immediates: bool,
     /// Index of an indirect jump that is close behind the landing before: see [`crate::line`].
     pub(crate) indirect: Option<usize>,
     /// What the check compares with, to be placed behind the code.
@@ -118,6 +132,31 @@ pub(crate) struct Input<'a> {
     pub(crate) config: &'a Config,
 }
 
+/// Lists of units that have been placed, empty, for the memory that they have: asking for it each time is a tenth of translation.
+#[derive(Default)]
+struct Spare {
+    code: Vec<u8>,
+    marks: Vec<Mark>,
+    exits: Vec<Exit>,
+    landings: Vec<u32>,
+    jumps: Vec<PendingJump>,
+    constants: Vec<Constant>,
+}
+
+thread_local! {
+    static SPARE: RefCell<Spare> = RefCell::default();
+}
+
+/// See [`Unit::recycle`].
+pub(crate) fn recycle(unit: Unit) {
+    let Unit { mut code, mut marks, mut exits, mut landings, .. } = unit;
+    code.clear();
+    marks.clear();
+    exits.clear();
+    landings.clear();
+    SPARE.with_borrow_mut(|s| (s.code, s.marks, s.exits, s.landings) = (code, marks, exits, landings));
+}
+
 /// Translates `input`.
 pub(crate) fn emit(input: Input<'_>, source: &mut dyn Source) -> Unit {
     // How far a jump forward leads is known when it is there: once in a while too far for a short one.
@@ -132,51 +171,63 @@ fn emit_with(input: Input<'_>, source: &mut dyn Source, near: u32) -> Option<Uni
     let Input { eip, insns, bytes, mode, checked, config } = input;
     let insns = if checked { &insns[..checked::span(insns)] } else { insns };
     let insns = if config.replayed { &insns[..replayed::span(insns)] } else { insns };
-    let snapshot = checked.then(|| Snapshot::new(eip, insns, bytes));
+    let snapshot = checked.then(|| Snapshot::new(eip, insns, bytes, source.found_changed(eip)));
+    let loads_immediates = snapshot.as_ref().is_some_and(Snapshot::loads);
+    // What some instructions do beside a window, too.
+    let looking_up = Config { address_form: AddressForm::Tlb, shared_checks: false, ..*config };
+    let (targets, loop_heads) = branch::targets(insns);
+    let Spare { code, marks, exits, landings, jumps, constants } = SPARE.take();
     let mut e = Emitter {
-        buf: CodeBuf::default(),
+        buf: CodeBuf { bytes: code },
         config,
+        looking_up: &looking_up,
         source,
         insns,
         mode,
+        targets,
         at: 0,
         near,
         esp: 0,
         stale_until: 0,
-        marks: Vec::with_capacity(insns.len() + 4),
-        exits: Vec::with_capacity(8),
-        landings: Vec::new(),
-        jumps: Vec::with_capacity(8),
+        shadowed: 0,
+        marks,
+        exits,
+        landings,
+        lined: false,
+        jumps,
         slow: Vec::new(),
+        folds: Vec::new(),
         groups: Groups::default(),
         settled: 0,
         checked,
+        loads_immediates,
         indirect: None,
-        constants: Vec::new(),
+        constants,
     };
-    e.buf.bytes.reserve(bytes.len() * 3 + 64);
-    let (targets, loop_heads) = branch::targets(insns);
-    // Host string instructions can't be told to use GS for EDI: beside a window, they look their pages up.
-    let looking_up = Config { address_form: AddressForm::Tlb, shared_checks: false, ..*config };
+    e.buf.bytes.reserve(bytes.len() * if checked { 6 } else { 3 } + 256);
+    e.marks.reserve(insns.len() + 4);
+    // There most instructions stay what they are.
+    let unchanged = config.address_form == AddressForm::Low && !loads_immediates;
     let windowed = config.paged && config.address_form == AddressForm::Gs;
-    e.groups.targets.clone_from(&targets);
+    e.groups.targets = targets;
     let (mut next, mut end) = (Next::FallThrough, eip);
     for (i, insn) in insns.iter().enumerate() {
         e.at = i;
-        let before_jcc = insns.get(i + 1).is_some_and(|n| n.iced.is_jcc_short_or_near());
-        let looks_up = windowed && (insn.kind == Kind::String || e.source.keeps_faulting(insn.eip()));
-        e.config = if looks_up { &looking_up } else { config };
-        let restarts = e.looks_up() && insn.kind == Kind::String && string::is_repeated(insn);
-        if targets.contains(&insn.eip()) || before_jcc || restarts {
+        if windowed {
+            let looks_up = e.source.keeps_faulting(insn.eip());
+            e.config = if looks_up { &looking_up } else { config };
+        }
+        let target = targets.contains(insn.eip());
+        if e.esp != 0 && (target || e.is_before_jcc() || config.paged && string::is_repeated(insn)) {
             // Jumps find ESP in R12, as does an instruction that goes on from its own start; and nothing may come between a compare and
             // its jump.
             e.sync_esp();
         }
-        if targets.contains(&insn.eip()) {
+        if target {
             e.groups.drop_all();
-        }
-        if loop_heads.contains(&insn.eip()) {
-            e.align_loop_head();
+            if loop_heads.contains(insn.eip()) {
+                e.align_loop_head();
+            }
         }
         e.place_boundary();
         e.mark(insn.eip());
@@ -184,6 +235,11 @@ fn emit_with(input: Input<'_>, source: &mut dyn Source, near: u32) -> Option<Uni
             checked::compare(&mut e, snapshot);
         }
         let from = insn.eip().wrapping_sub(eip) as usize;
+        if unchanged && insn.kind == Kind::Plain && reencode::is_same(insn, &bytes[from..from + insn.len()]) {
+            e.buf.copy(&bytes[from..from + insn.len()]);
+            (end, next) = (insn.next_eip(), Next::FallThrough);
+            continue;
+        }
         let exits = e.exits.len();
         next = e.insn(insn, &bytes[from..from + insn.len()]);
         e.groups.after(insn, i);
@@ -202,7 +258,7 @@ fn emit_with(input: Input<'_>, source: &mut dyn Source, near: u32) -> Option<Uni
         e.sync_esp();
         e.jump_to(end, end);
     }
-    Some(Unit { snapshot, ..e.finish(eip, end.wrapping_sub(eip))? })
+    e.finish(eip, end.wrapping_sub(eip), snapshot)
 }
 
 impl Emitter<'_> {
@@ -224,6 +280,11 @@ impl Emitter<'_> {
         // The bit offset counts before a 16-bit address is truncated; no host operand does both.
         let odd = operand::is_16_bit(&insn.iced) && is_bit_string(&insn.iced);
         if odd || self.unusable_segment(insn) {
+            return self.interpret(insn);
+        }
+        let divides = matches!(insn.iced.mnemonic(), Mnemonic::Div | Mnemonic::Idiv);
+        if divides && self.config.paged && self.source.keeps_faulting(insn.eip()) {
+            // A divide error of the host costs a signal.
             return self.interpret(insn);
         }
         self.check_segment(insn);
@@ -251,7 +312,7 @@ impl Emitter<'_> {
 
     /// A plain instruction: re-encoded, unless the host's 64-bit mode lacks it.
     pub(crate) fn plain(&mut self, insn: &Insn, bytes: &[u8]) -> Next {
-        if self.checked && checked::load_immediate(self, insn) {
+        if self.loads_immediates && checked::load_immediate(self, insn) {
             return Next::FallThrough;
         }
         if esp::names_esp(insn) {
@@ -266,20 +327,18 @@ impl Emitter<'_> {
             if crate::legacy::emit(self, insn, bytes) {
                 return Next::FallThrough;
             }
+            if insn.code() == Code::Ldmxcsr_m32 {
+                sensitive::ldmxcsr(self, insn);
+                return Next::FallThrough;
+            }
             if sensitive::needs_interpreter(insn, self.config.address_form) {
                 return self.interpret(insn);
             }
         }
         if let Some((at, r)) = reencode(self, insn, bytes) {
-            let fix = Fix { esp: self.esp, swapped: Some(r), pinned: false };
-            self.marks.push(Mark {
-                host: at as u32,
-                eip: insn.eip(),
-                fix,
-                boundary: false,
-                exact: false,
-                clobbers: false,
-            });
+            let fix = Fix { esp: self.esp, swapped: Some(r), pinned: false, shadow: self.in_shadow() };
+            let (host, eip) = (at as u32, insn.eip());
+            self.marks.push(Mark { host, eip, fix, boundary: false, exact: false, clobbers: false });
         }
         Next::FallThrough
     }
@@ -354,14 +413,31 @@ impl Emitter<'_> {
         true
     }
 
+    /// Is a conditional jump next?
+    fn is_before_jcc(&self) -> bool {
+        self.insns.get(self.at + 1).is_some_and(|n| n.kind == Kind::Branch && n.iced.is_jcc_short_or_near())
+    }
+
     /// Is the current instruction the unit's last?
     pub(crate) fn is_last(&self) -> bool {
         self.at + 1 == self.insns.len()
     }
 
+    /// The current instruction holds interrupts off until the next one has completed: translated code isn't to be stopped in between, and where it
+    /// leaves all the same, that is known.
+    pub(crate) fn hold_off_interrupts(&mut self) {
+        self.shadowed = self.at + 1;
+        self.no_stop_next();
+    }
+
     /// Translated code isn't to be stopped before the next instruction has run.
     pub(crate) fn no_stop_next(&mut self) {
         self.stale_until = self.stale_until.max(self.at + 2);
+    }
+
+    /// Does the instruction before the current one hold interrupts off?
+    pub(crate) fn in_shadow(&self) -> bool {
+        self.shadowed != 0 && self.at == self.shadowed
     }
 
     /// What guest ESP was more than R12 at the start of the current instruction.
@@ -379,46 +455,54 @@ impl Emitter<'_> {
     fn mark(&mut self, eip: u32) {
         let host = self.buf.pos() as u32;
         let pinned = self.groups.pinned(self.at);
-        let fix = Fix { esp: self.esp, swapped: None, pinned };
+        let fix = Fix { esp: self.esp, swapped: None, pinned, shadow: self.in_shadow() };
         let exact = self.at >= self.stale_until && !pinned;
         self.marks.push(Mark { host, eip, fix, boundary: true, exact, clobbers: false });
     }
 
-    /// Notes that from here on, still in the code of the current instruction, R12 is guest ESP.
-    pub(crate) fn mark_synced(&mut self) {
+    /// Here, still in the code of the current instruction, the registers are the guest's as if it were about to begin, though not the host's:
+    /// code may be stopped, not entered.
+    pub(crate) fn mark_under_way(&mut self) {
+        let Some(last) = self.marks.last() else { return };
+        let fix = Fix { esp: self.esp, pinned: true, shadow: self.in_shadow(), ..Fix::default() };
+        let (host, eip, exact) = (self.buf.pos() as u32, last.eip, self.at >= self.stale_until);
+        self.marks.push(Mark { host, eip, fix, boundary: false, exact, clobbers: false });
+    }
+
+    /// Notes what guest ESP is more than R12 from here on, still in the code of the current instruction.
+    pub(crate) fn mark_esp(&mut self) {
         let host = self.buf.pos() as u32;
         if let Some(last) = self.marks.last() {
-            self.marks.push(Mark {
-                host,
-                eip: last.eip,
-                fix: Fix::default(),
-                boundary: false,
-                exact: false,
-                clobbers: false,
-            });
+            let fix = Fix { esp: self.esp, shadow: self.in_shadow(), ..Fix::default() };
+            self.marks.push(Mark { host, eip: last.eip, fix, boundary: false, exact: false, clobbers: false });
         }
     }
 
     /// Offset of the code for the guest instruction at `eip`, if it has been emitted already and jumps inside the unit are direct.
     pub(crate) fn emitted(&self, eip: u32) -> Option<u32> {
-        crate::unit::entry(&self.marks, eip).filter(|_| self.config.chaining && self.can_enter(eip))
+        if !self.jumps_inside(eip) {
+            return None;
+        }
+        crate::unit::entry(&self.marks, eip)
     }
 
     /// Is there an instruction of this unit at `eip`, to which a jump will go directly?
     pub(crate) fn is_inside(&self, eip: u32) -> bool {
-        self.config.chaining && self.can_enter(eip) && self.insns.binary_search_by_key(&eip, Insn::eip).is_ok()
+        self.jumps_inside(eip) && self.insns.binary_search_by_key(&eip, Insn::eip).is_ok()
     }
 
-    /// A unit that checks itself does so at its start: there every jump to it goes.
-    fn can_enter(&self, eip: u32) -> bool {
-        !self.checked || self.insns[0].eip() == eip
+    /// May a jump to `eip` stay in the unit, as far as the address tells? A unit that checks itself does so at its start: there every jump to it goes.
+    fn jumps_inside(&self, eip: u32) -> bool {
+        self.targets.contains(eip) && self.config.chaining && (!self.checked || self.insns[0].eip() == eip)
     }
 
     /// Aligns the head of a loop: a small loop that straddles a cache line can run at half speed. Falling into it
     /// executes the padding once.
     fn align_loop_head(&mut self) {
         let at = self.buf.pos();
-        let align = if !self.config.paged && line::leads_to_call(&self.insns[self.at..]) { line::LINE } else { 32 };
+        let lined = self.lines() && line::leads_to_call(&self.insns[self.at..]);
+        self.lined |= lined;
+        let align = if lined { line::LINE } else { 32 };
         self.buf.nop(at.next_multiple_of(align) - at);
     }
 
@@ -427,9 +511,16 @@ impl Emitter<'_> {
         self.config.paged && self.insns.first().is_some_and(|i| (i.eip() ^ target) >> 12 != 0)
     }
 
+    /// Do jumps to `target` look it up? Direct ones stay as they are while mappings change. So they don't leave the page, nor lead to where an
+    /// instruction may begin that goes on on the next page.
+    fn is_looked_up(&self, target: u32) -> bool {
+        const MAY_CROSS: u32 = PAGE_SIZE - MAX_INSN_LEN as u32;
+        self.is_far(target) || self.config.paged && target % PAGE_SIZE > MAY_CROSS
+    }
+
     /// `jmp` to the guest address `target`, on behalf of the instruction at `eip`.
     pub(crate) fn jump_to(&mut self, target: u32, eip: u32) {
-        if self.is_far(target) {
+        if self.is_looked_up(target) && !self.is_inside(target) {
             dynasm!(self.buf ; .arch x64 ; mov r11d, target as i32);
             stubs::jump_through_table(&mut self.buf);
             return;
@@ -496,10 +587,12 @@ impl Emitter<'_> {
     }
 
     /// Resolves jumps: inside the unit directly, others through an exit behind the code, which chaining bypasses.
-    fn finish(mut self, eip: u32, len: u32) -> Option<Unit> {
+    fn finish(&mut self, eip: u32, len: u32, snapshot: Option<Snapshot>) -> Option<Unit> {
         let body = self.buf.pos() as u32;
         self.emit_slow_ways();
-        for j in core::mem::take(&mut self.jumps) {
+        self.emit_folds();
+        let mut jumps = take(&mut self.jumps);
+        for j in jumps.drain(..) {
             let inside = self.emitted(j.target).filter(|_| !j.call);
             if j.short {
                 let distance = i8::try_from(i64::from(inside?) - (j.patch as i64 + 1)).ok()?;
@@ -508,7 +601,7 @@ impl Emitter<'_> {
             }
             let to = match inside {
                 Some(host) => host as usize,
-                None if self.is_far(j.target) => {
+                None if self.is_looked_up(j.target) => {
                     let stub = self.buf.pos();
                     dynasm!(self.buf ; .arch x64 ; mov r11d, j.target as i32);
                     stubs::jump_through_table(&mut self.buf);
@@ -524,17 +617,20 @@ impl Emitter<'_> {
             };
             self.buf.set32(j.patch, (to as u32).wrapping_sub(j.patch as u32 + 4));
         }
-        checked::place_constants(&mut self);
+        checked::place_constants(self);
+        let constants = take(&mut self.constants);
+        SPARE.with_borrow_mut(|s| (s.jumps, s.constants) = (jumps, constants));
         Some(Unit {
             eip,
             len,
             insns: self.insns.len() as u32,
             body,
-            code: self.buf.bytes,
-            marks: self.marks,
-            exits: self.exits,
-            landings: self.landings,
-            snapshot: None,
+            code: take(&mut self.buf.bytes),
+            marks: take(&mut self.marks),
+            exits: take(&mut self.exits),
+            landings: take(&mut self.landings),
+            lined: self.lined,
+            snapshot,
         })
     }
 }

@@ -31,14 +31,44 @@ impl Emitter<'_> {
             operand::lea(&mut self.buf, R12, &HostMem::at(R12, self.esp));
             self.groups.esp_moved(self.esp);
             self.esp = 0;
-            self.mark_synced();
+            self.mark_esp();
         }
+    }
+
+    /// Makes R12 what guest ESP will be when it has moved by `n` bytes, with the current instruction.
+    pub(crate) fn move_esp_ahead(&mut self, n: i32) {
+        let by = self.esp.wrapping_add(n);
+        if by != 0 {
+            operand::lea(&mut self.buf, R12, &HostMem::at(R12, by));
+            self.groups.esp_moved(by);
+        }
+        self.esp = n.wrapping_neg();
+        self.mark_esp();
     }
 
     /// R12 has been given guest ESP's value by other means.
     pub(crate) fn esp_is_set(&mut self) {
         self.groups.drop_esp();
         self.esp = 0;
+    }
+
+    /// The flags of adding `n` to ESP, or subtracting it, without moving R12.
+    fn esp_flags(&mut self, add: bool, n: i32) {
+        // A comparison subtracts; adding takes a copy.
+        let r = if self.esp == 0 && !add { R12 } else { R8 };
+        match self.esp {
+            0 if add => dynasm!(self.buf ; .arch x64 ; mov r8d, r12d),
+            0 => {}
+            esp => operand::lea(&mut self.buf, R8, &HostMem::at(R12, esp)),
+        }
+        let modrm = 0xc0 | if add { 0 } else { 7 } << 3 | r & 7;
+        match i8::try_from(n) {
+            Ok(n) => self.buf.bytes.extend_from_slice(&[0x41, 0x83, modrm, n as u8]),
+            Err(_) => {
+                self.buf.bytes.extend_from_slice(&[0x41, 0x81, modrm]);
+                self.buf.bytes.extend_from_slice(&n.to_le_bytes());
+            }
+        }
     }
 
     /// Emits `insn` if it is one of those that move ESP by a constant or copy it, without moving R12; true when it was.
@@ -53,16 +83,7 @@ impl Emitter<'_> {
                 let n = i.immediate(1) as i32;
                 let add = matches!(insn.code(), Code::Add_rm32_imm8 | Code::Add_rm32_imm32);
                 if !self.flags_are_dead() {
-                    // For the flags only, on a copy.
-                    operand::lea(&mut self.buf, R8, &HostMem::at(R12, self.esp));
-                    let modrm = 0xc0 | if add { 0 } else { 5 } << 3 | R8 & 7;
-                    match i8::try_from(n) {
-                        Ok(n) => self.buf.bytes.extend_from_slice(&[0x41, 0x83, modrm, n as u8]),
-                        Err(_) => {
-                            self.buf.bytes.extend_from_slice(&[0x41, 0x81, modrm]);
-                            self.buf.bytes.extend_from_slice(&n.to_le_bytes());
-                        }
-                    }
+                    self.esp_flags(add, n);
                 }
                 self.move_esp(if add { n } else { n.wrapping_neg() });
             }

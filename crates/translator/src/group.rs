@@ -8,6 +8,7 @@
 //! A range that crosses pages, or isn't all there, is the business of another translation of the same code, which checks each access
 //! ([`Mode::CAREFUL`]).
 
+use crate::branch::Addresses;
 use crate::emit::Emitter;
 use crate::operand::{HostMem, R9, R12};
 use crate::tlb::{Access, Saved};
@@ -48,7 +49,7 @@ pub(crate) struct Groups {
     /// What has been added to R12 since the unit began.
     moved: i32,
     /// Addresses that jumps inside the unit reach.
-    pub(crate) targets: Vec<u32>,
+    pub(crate) targets: Addresses,
 }
 
 impl Groups {
@@ -69,7 +70,9 @@ impl Groups {
 
     /// Is the boundary of instruction number `at` inside a group?
     pub(crate) fn pinned(&self, at: usize) -> bool {
-        self.all.iter().flatten().any(|g| at <= g.last)
+        // Asked at every boundary, and mostly there are none.
+        let inside = |g: &Option<Group>| g.as_ref().is_some_and(|g| at <= g.last);
+        inside(&self.all[0]) || inside(&self.all[1])
     }
 
     /// Instruction number `at` has been emitted.
@@ -153,6 +156,10 @@ impl Emitter<'_> {
         if !self.config.shared_checks || self.mode.has(Mode::CAREFUL) || save == Saved::Flags {
             return None;
         }
+        if self.in_shadow() {
+            // The careful code knows nothing of that.
+            return None;
+        }
         let slot = offset_of!(Frame, shared) as i32 + 8 * base as i32;
         let origin = if base == Base::Esp { self.groups.moved } else { 0 };
         let at = mem.disp.wrapping_add(origin);
@@ -187,7 +194,7 @@ impl Emitter<'_> {
         let (mut all, mut last, mut uses) = (first, self.at, 0);
         let mut esp = self.groups.moved.wrapping_add(self.esp);
         for (n, insn) in self.insns.iter().enumerate().skip(self.at).take(HORIZON) {
-            if n > self.at && self.groups.targets.contains(&insn.eip()) {
+            if n > self.at && self.groups.targets.contains(insn.eip()) {
                 break;
             }
             let (mut of_insn, mut count) = (all, 0);

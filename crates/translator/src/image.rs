@@ -10,18 +10,19 @@
 //! header     number of units, of foreign pages and of indirect targets; bytes of details and of code
 //! units      EIP, offset of the code, its size, offset of the details; ascending
 //! foreign    page and unit that depends on it but begins on another; ascending
-//! targets    guest addresses that indirect jumps went to; ascending
+//! targets    guest address that indirect jumps went to, and the offset of its code, if any; ascending
 //! details    of each unit: marks, length, pages, exits, landings, links that lead to it
 //! code       from the next page on
 //! bits       from the next page on, one for each byte of code: may be stopped there
 //! ```
 
-use crate::branch::LOAD_PROBE;
+use crate::cache::Made;
+use crate::landing::Landing;
 use crate::line;
-use crate::packed::{Reader, get_exit, marks, put, put_exit, put_list, put_marks};
+use crate::packed::{Reader, entry, get_exit, marks, put, put_exit, put_list};
 use crate::stubs;
-use crate::unit::{self, Exit, ExitKind, LONGEST, Mark, Unit};
-use core::ops::Range;
+use crate::unit::{Exit, ExitKind, LONGEST, Mark};
+use core::ops::{Range, RangeInclusive};
 
 /// Units begin at multiples of this, in the arena too.
 pub(crate) const UNIT_ALIGN: u32 = 32;
@@ -29,11 +30,8 @@ const PAGE: usize = 4096;
 /// Words of the header, and of a unit's row.
 const HEADER: usize = 5;
 const ROW: usize = 4;
-
-/// Offset of the code for the guest instruction at `eip`, if it can be entered there.
-fn entry(mut marks: impl Iterator<Item = Mark>, eip: u32) -> Option<u32> {
-    unit::entry(&[marks.find(|m| m.eip >= eip)?], eip)
-}
+/// A target without code.
+const NOWHERE: u32 = u32::MAX;
 
 /// A unit to be kept.
 pub struct Piece {
@@ -45,24 +43,38 @@ pub struct Piece {
     pages: Vec<u32>,
     exits: Vec<Exit>,
     landings: Vec<u32>,
+    lined: bool,
 }
 
 impl Piece {
-    /// `unit`, which doesn't check itself, whose exits are `exits` and whose code, now `code`, depends on `pages`.
-    pub(crate) fn new(unit: &Unit, code: Vec<u8>, exits: Vec<Exit>, pages: Vec<u32>) -> Piece {
-        let (marks, landings) = (put_marks(&unit.marks, unit.eip), unit.landings.clone());
-        let mut p = Piece { eip: unit.eip, len: unit.len, code, marks, pages, exits, landings };
-        p.restore();
+    /// `unit`, which doesn't check itself, covers `len` guest bytes, whose exits are `exits` and whose code, now `code` with landings like `landing`,
+    /// depends on `pages`.
+    pub(crate) fn new(
+        unit: &Made,
+        len: u32,
+        code: Vec<u8>,
+        landing: Landing,
+        exits: Vec<Exit>,
+        pages: Vec<u32>,
+    ) -> Piece {
+        let (marks, landings) = (unit.packed_marks().to_vec(), unit.landings().collect());
+        let mut p = Piece { eip: unit.eip, len, code, marks, pages, exits, landings, lined: unit.lined };
+        p.land(landing);
+        p.leave();
         p
     }
 
-    /// Takes back what has been patched: jumps leave, and landings load.
-    fn restore(&mut self) {
+    /// Has landings load again that were diverted.
+    fn land(&mut self, landing: Landing) {
         for at in &self.landings {
-            if let Some(to) = self.code.get_mut(*at as usize..*at as usize + LOAD_PROBE.len()) {
-                to.copy_from_slice(&LOAD_PROBE);
+            if let Some(to) = self.code[*at as usize..].first_chunk_mut() {
+                *to = landing.head();
             }
         }
+    }
+
+    /// Has jumps leave again that were patched.
+    fn leave(&mut self) {
         for i in 0..self.exits.len() {
             if let ExitKind::Link { patch, .. } = self.exits[i].kind {
                 self.patch(patch, self.exits[i].site - stubs::LEAVE_SIZE);
@@ -104,7 +116,7 @@ pub fn image(mut pieces: Vec<Piece>, mut targets: Vec<u32>, chaining: bool) -> V
     let mut bases = Vec::with_capacity(pieces.len());
     let mut end = 0u32;
     for p in &pieces {
-        bases.push(end.next_multiple_of(line::alignment(&p.landings)));
+        bases.push(end.next_multiple_of(line::alignment(p.lined)));
         end = bases[bases.len() - 1] + p.code.len() as u32;
     }
     // Who leads where, and who is led to.
@@ -124,7 +136,7 @@ pub fn image(mut pieces: Vec<Piece>, mut targets: Vec<u32>, chaining: bool) -> V
         rows.extend([p.eip, bases[i], p.code.len() as u32, details.len() as u32]);
         foreign.extend(p.pages.iter().filter(|&&page| page != p.eip >> 12).map(|&page| (page, i as u32)));
         put_list(&mut details, &p.marks, |out, b| out.push(*b));
-        put(&mut details, p.len);
+        put(&mut details, p.len << 1 | u32::from(p.lined));
         put_list(&mut details, &p.pages, |out, page| put(out, *page));
         let mut to = links[i].iter();
         put_list(&mut details, &p.exits, |out, x| {
@@ -141,6 +153,8 @@ pub fn image(mut pieces: Vec<Piece>, mut targets: Vec<u32>, chaining: bool) -> V
     let code_len = end.next_multiple_of(PAGE as u32);
     let header = [pieces.len() as u32, foreign.len() as u32, targets.len() as u32, details.len() as u32, code_len];
     let foreign = foreign.iter().flat_map(|&(page, i)| [page, i]);
+    let code_for = |eip| holder(&pieces, eip).map_or(NOWHERE, |(i, at)| bases[i] + at);
+    let targets = targets.iter().flat_map(|&eip| [eip, code_for(eip)]);
     let words = header.into_iter().chain(rows).chain(foreign).chain(targets);
     let mut out: Vec<u8> = words.flat_map(u32::to_le_bytes).collect();
     out.extend(details);
@@ -166,6 +180,7 @@ pub fn image(mut pieces: Vec<Piece>, mut targets: Vec<u32>, chaining: bool) -> V
 pub(crate) struct Connections {
     /// Guest bytes.
     pub(crate) len: u32,
+    pub(crate) lined: bool,
     pub(crate) pages: Vec<u32>,
     /// With the units that they are chained to.
     pub(crate) exits: Vec<(Exit, Option<u32>)>,
@@ -197,7 +212,7 @@ impl Image {
             end = start + len;
             start..end
         };
-        let tables = [part(units * ROW * 4, 4), part(foreign * 8, 4), part(targets * 4, 4)];
+        let tables = [part(units * ROW * 4, 4), part(foreign * 8, 4), part(targets * 8, 4)];
         let details = part(details, 1);
         let (code, bits) = (part(code, PAGE), part((code / 8).next_multiple_of(PAGE), PAGE));
         let whole = at.is_multiple_of(PAGE) && code.len().is_multiple_of(PAGE) && end == all.len();
@@ -308,16 +323,21 @@ impl Image {
         own.chain(self.foreign().map(|f| f.0))
     }
 
-    /// Guest addresses on `page` that indirect jumps went to.
-    pub(crate) fn targets_on(&self, page: u32) -> impl Iterator<Item = u32> + '_ {
-        let count = (self.tables[2].len() / 4) as u32;
-        let from = Self::first(0..count, |i| self.word(2, i as usize) >> 12 < page);
-        (from..count).map(|i| self.word(2, i as usize)).take_while(move |eip| eip >> 12 == page)
+    /// Guest addresses in `range` that indirect jumps went to, and the offsets of their code.
+    pub(crate) fn targets_in(&self, range: RangeInclusive<u32>) -> impl Iterator<Item = (u32, u32)> + '_ {
+        let count = (self.tables[2].len() / 8) as u32;
+        let from = Self::first(0..count, |i| self.target(i).0 < *range.start());
+        let targets = (from..count).map(|i| self.target(i)).take_while(move |t| t.0 <= *range.end());
+        targets.filter(|t| (t.1 as usize) < self.code.len())
+    }
+
+    fn target(&self, i: u32) -> (u32, u32) {
+        (self.word(2, 2 * i as usize), self.word(2, 2 * i as usize + 1))
     }
 
     /// Guest addresses that indirect jumps went to.
     pub fn targets(&self) -> impl Iterator<Item = u32> + '_ {
-        (0..self.tables[2].len() / 4).map(|i| self.word(2, i))
+        (0..self.tables[2].len() / 8).map(|i| self.word(2, 2 * i))
     }
 
     /// The details of unit `i`: its marks, and what follows.
@@ -339,8 +359,10 @@ impl Image {
     pub(crate) fn connections(&self, i: u32) -> Connections {
         let (eip, size, count) = (self.eip(i), self.size(i), self.count());
         let read = |mut r: Reader<'_>| {
+            let len = r.get()?;
             Some(Connections {
-                len: r.get()?,
+                len: len >> 1,
+                lined: len & 1 != 0,
                 pages: r.list(Reader::get)?,
                 exits: r.list(|r| {
                     let exit = get_exit(r, eip, size)?;
@@ -359,12 +381,12 @@ impl Image {
     pub fn pieces(&self) -> Vec<Piece> {
         let code = &self.all()[self.code.clone()];
         let piece = |i: u32| {
-            let Connections { len, pages, exits, landings, .. } = self.connections(i);
+            let Connections { len, lined, pages, exits, landings, .. } = self.connections(i);
             let code = code[self.base(i) as usize..][..self.size(i) as usize].to_vec();
             let exits = exits.into_iter().map(|x| x.0).collect();
-            let mut p =
-                Piece { eip: self.eip(i), len, code, marks: self.details(i).0.to_vec(), pages, exits, landings };
-            p.restore();
+            let marks = self.details(i).0.to_vec();
+            let mut p = Piece { eip: self.eip(i), len, code, marks, pages, exits, landings, lined };
+            p.leave();
             p
         };
         (0..self.count()).map(piece).collect()
@@ -374,13 +396,13 @@ impl Image {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::unit::Fix;
+    use crate::unit::{Fix, Unit};
 
     /// 90 bytes of code for two instructions; it jumps to `target`.
     fn unit(eip: u32, target: u32) -> Unit {
         let mark = Mark { host: 0, eip, fix: Fix::default(), boundary: true, exact: true, clobbers: false };
-        let biased = Fix { esp: -4, swapped: None, pinned: false };
-        let swapped = Fix { esp: 0x7000_0000, swapped: Some(3), pinned: false };
+        let biased = Fix { esp: -4, ..Fix::default() };
+        let swapped = Fix { esp: 0x7000_0000, swapped: Some(3), ..Fix::default() };
         Unit {
             eip,
             len: 7,
@@ -399,12 +421,13 @@ mod tests {
                 Exit { site: 90, eip: eip + 2, kind: ExitKind::Link { target, patch: 8 } },
             ],
             landings: vec![16, 66],
+            lined: eip == 0x1010,
             snapshot: None,
         }
     }
 
     fn piece(u: &Unit, pages: &[u32]) -> Piece {
-        Piece::new(u, u.code.clone(), u.exits.clone(), pages.to_vec())
+        Piece::new(&Made::new(&mut u.clone()), u.len, u.code.clone(), Landing::Gs, u.exits.clone(), pages.to_vec())
     }
 
     /// The second jumps into the middle of the first, the first elsewhere, the third to itself.
@@ -427,27 +450,29 @@ mod tests {
             [0x1000, 0x1010, 0x2ff9, 0x1005, 0].map(|eip| image.starts(eip)),
             [Some(0), Some(1), Some(2), None, None]
         );
-        assert_eq!([0, 1, 2].map(|i| (image.base(i), image.size(i))), [(0, 90), (96, 90), (192, 90)]);
+        assert_eq!([0, 1, 2].map(|i| (image.base(i), image.size(i))), [(0, 90), (128, 90), (224, 90)]);
         assert_eq!(
-            [0, 90, 95, 96, 282, 283].map(|at| image.unit_at(at)),
+            [0, 90, 95, 128, 314, 315].map(|at| image.unit_at(at)),
             [Some(0), Some(0), None, Some(1), Some(2), None]
         );
         for (i, u) in (0..).zip(&units) {
             assert!(image.marks(i).eq(u.marks.iter().copied()));
             let c = image.connections(i);
-            assert_eq!((c.len, &c.landings), (u.len, &u.landings));
+            assert_eq!((c.len, c.lined, &c.landings), (u.len, u.lined, &u.landings));
             assert!(c.exits.iter().map(|x| x.0).eq(u.exits.iter().copied()));
         }
         // The middle of the first can be entered at its last instruction, not where ESP is biased.
         assert_eq!(image.holders(0x1005).collect::<Vec<_>>(), [(0, 56)]);
         assert_eq!(image.holders(0x1002).next(), None);
-        assert_eq!(image.holders(0x1010).collect::<Vec<_>>(), [(1, 96)]);
+        assert_eq!(image.holders(0x1010).collect::<Vec<_>>(), [(1, 128)]);
         assert_eq!([1, 2, 3, 0xf_ffff].map(|p| image.dependents(p)), [vec![0, 1], vec![2], vec![2], vec![1]]);
         assert_eq!(image.pages().collect::<Vec<_>>(), [1, 2, 3, 0xf_ffff]);
-        assert_eq!(image.targets_on(1).collect::<Vec<_>>(), [0x1000, 0x1005]);
+        assert_eq!(image.targets_in(0x1000..=0x1fff).collect::<Vec<_>>(), [(0x1000, 0), (0x1005, 56)]);
+        assert_eq!(image.targets_in(0x1001..=0x2ff9).collect::<Vec<_>>(), [(0x1005, 56), (0x2ff9, 224)]);
+        assert!(image.targets().eq([0x1000, 0x1005, 0x2ff9]));
         let (code, bits) = image.code();
         assert!(code.start.is_multiple_of(PAGE) && bits.start.is_multiple_of(PAGE));
-        assert_eq!([bytes[bits.start], bytes[bits.start + 7], bytes[bits.start + 12]], [1, 1, 1]);
+        assert_eq!([bytes[bits.start], bytes[bits.start + 7], bytes[bits.start + 16]], [1, 1, 1]);
     }
 
     #[test]
@@ -458,11 +483,11 @@ mod tests {
         assert_eq!([0, 1, 2].map(to), [[None; 3], [None, None, Some(0)], [None, None, Some(2)]]);
         assert_eq!([0, 1, 2].map(|i| image.connections(i).incoming), [vec![(1, 2)], vec![], vec![(2, 2)]]);
         let code = &bytes[image.code().0];
-        // Behind the displacement at 8: to the leaving call, to 56 in the unit 96 bytes before, to its own start.
-        assert_eq!([0, 96, 192].map(|at| displacement(code, at + 8)), [86 - 12, 56 - 96 - 12, -12]);
+        // Behind the displacement at 8: to the leaving call, to 56 in the unit 128 bytes before, to its own start.
+        assert_eq!([0, 128, 224].map(|at| displacement(code, at + 8)), [87 - 12, 56 - 128 - 12, -12]);
         // Kept once more, the jumps are as they were made; and without chaining they stay so.
         let pieces = image.pieces();
-        assert!(pieces.iter().all(|p| displacement(&p.code, 8) == 86 - 12));
+        assert!(pieces.iter().all(|p| displacement(&p.code, 8) == 87 - 12));
         assert_eq!(super::image(image.pieces(), image.targets().collect(), true), bytes);
         let unchained = Image::new(Box::new(super::image(pieces, Vec::new(), false)), 0).expect("an image");
         assert!((0..3).all(|i| unchained.connections(i).exits.iter().all(|x| x.1.is_none())));

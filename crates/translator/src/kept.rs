@@ -3,7 +3,7 @@
 //! An image is mapped behind the regions, whole, and stays there. Its units are found by searching the image; what can change about one (who is
 //! chained to it) becomes a [`Resident`] only when it does, or when somebody asks: of most units nobody ever does.
 
-use crate::cache::{Cache, CodeKey, Details, EipMap, InPage, Link, Linkable, Resident, UnitId};
+use crate::cache::{Cache, CodeKey, Details, EipMap, InPage, Link, Linkable, REGIONS, Resident, UnitId};
 use crate::image::{Connections, Image, Piece};
 use crate::tables::TableId;
 use std::collections::HashSet;
@@ -14,6 +14,8 @@ use xlat86_arch::Mode;
 
 /// Names of kept units begin here: images follow each other, and the units of one.
 pub(crate) const KEPT: UnitId = 1 << 31;
+/// Known targets in the same 2 to the power of so many bytes of guest code are published together.
+const NEIGHBOURHOOD: u32 = 16;
 /// The boundary bits of so many bytes of code take a page.
 const ALIGN: usize = 8 * 4096;
 
@@ -29,10 +31,10 @@ pub(crate) struct Kept {
     gone: HashSet<u32>,
     /// Units of which more is known than the image says.
     residents: EipMap<u32, Box<Resident>>,
-    /// By unit, the entries of jump tables that name it.
+    /// By unit, the entries of jump tables that name it, but for known targets.
     published: EipMap<u32, Vec<(TableId, u32)>>,
-    /// Pages whose known targets have been published.
-    targets: HashSet<u32>,
+    /// Neighbourhoods whose known targets have been published.
+    expected: HashSet<u32>,
 }
 
 impl Kept {
@@ -43,7 +45,7 @@ impl Kept {
         Resident {
             base: self.base + self.image.base(i),
             size: self.image.size(i),
-            region: usize::MAX,
+            region: REGIONS,
             key: CodeKey::flat(self.image.eip(i), self.mode),
             len,
             exits: exits.collect(),
@@ -98,6 +100,9 @@ impl Images {
         k.gone.insert(i);
         let mut u = k.residents.remove(&i).expect("just made");
         u.published = k.published.remove(&i).unwrap_or_default();
+        let eip = k.image.eip(i);
+        let known = k.image.targets_in(eip..=eip.saturating_add(u.len));
+        u.published.extend(known.map(|(eip, _)| (TableId::FIRST, eip)));
         u
     }
 
@@ -137,20 +142,23 @@ impl Images {
         self.all[k].published.entry(i).or_default().push((table, eip));
     }
 
-    /// The guest addresses whose entries of the first jump table name kept units.
+    /// The guest addresses whose entries of the first jump table name kept units, but for what only their images know.
     pub(crate) fn targets(&self) -> impl Iterator<Item = u32> + '_ {
         let all = self.all.iter().flat_map(|k| k.published.values().flatten());
         all.filter(|p| p.0 == TableId::FIRST).map(|p| p.1)
     }
 
-    /// What else indirect jumps went to on the page of `eip`, which unit `id` has; said once.
-    pub(crate) fn targets_beside(&mut self, id: UnitId, eip: u32) -> Vec<u32> {
+    /// Where indirect jumps went in the neighbourhood of `eip`, which unit `id` has: guest addresses, ascending, and arena offsets. Said once.
+    pub(crate) fn expected(&mut self, id: UnitId, eip: u32) -> Vec<(u32, u32)> {
         let (k, _) = self.of(id);
-        let Kept { image, targets, .. } = &mut self.all[k];
-        if !targets.insert(eip >> 12) {
+        let Kept { image, base, gone, expected, .. } = &mut self.all[k];
+        if !expected.insert(eip >> NEIGHBOURHOOD) {
             return Vec::new();
         }
-        image.targets_on(eip >> 12).filter(|other| *other != eip).collect()
+        let first = eip >> NEIGHBOURHOOD << NEIGHBOURHOOD;
+        let is_there = |at| gone.is_empty() || image.unit_at(at).is_some_and(|i| !gone.contains(&i));
+        let near = image.targets_in(first..=first | ((1 << NEIGHBOURHOOD) - 1));
+        near.filter(|t| is_there(t.1)).map(|(eip, at)| (eip, *base + at)).collect()
     }
 }
 
@@ -177,7 +185,7 @@ impl Cache {
             gone: HashSet::new(),
             residents: EipMap::default(),
             published: EipMap::default(),
-            targets: HashSet::new(),
+            expected: HashSet::new(),
         });
         Ok(true)
     }
@@ -190,7 +198,10 @@ impl Cache {
             let Details::Made(unit) = &u.details else { return None };
             let code = self.arena().read(u.base as usize, u.size as usize);
             let exits = u.exits.iter().map(|x| x.exit).collect();
-            u.pages.iter().all(|&p| keep(p)).then(|| Piece::new(unit, code, exits, u.pages.clone()))
+            u.pages
+                .iter()
+                .all(|&p| keep(p))
+                .then(|| Piece::new(unit, u.len, code, self.landing(), exits, u.pages.clone()))
         };
         self.on_page(page).iter().filter(wanted).filter_map(piece).collect()
     }
@@ -237,7 +248,7 @@ mod tests {
     fn made() -> (Cache, Vec<u8>) {
         let mut cache = Cache::new(&Config::default()).unwrap();
         for eip in [0x1000, 0x2000] {
-            cache.insert(unit(eip), key(eip), &[eip >> 12]).unwrap();
+            cache.insert(unit(eip), key(eip), vec![eip >> 12]).unwrap();
         }
         for eip in [0x2000, 0x2001] {
             cache.publish(TableId::FIRST, key(eip), true);
@@ -245,6 +256,12 @@ mod tests {
         let pieces = (1..3).flat_map(|page| cache.pieces(page, Mode::USER32, |_| true)).collect();
         let bytes = image(pieces, cache.targets(&(1..3)), true);
         (cache, bytes)
+    }
+
+    #[test]
+    fn publishing_leaves_nothing_behind_in_a_flat_guest() {
+        let mut cache = made().0;
+        assert!(!cache.tables().withdraw_page(TableId::FIRST, 2));
     }
 
     fn adopted() -> Cache {
@@ -283,7 +300,8 @@ mod tests {
         cache.publish(TableId::FIRST, key(0x2000), true);
         let middle = cache.lookup(key(0x2001)).unwrap();
         assert_eq!([0x2000, 0x2001].map(|eip| cache.table().get(eip)), [second, middle]);
-        assert_eq!(cache.targets(&(2..3)).len(), 2);
+        // The image knows both; what else was published is said.
+        assert_eq!(cache.targets(&(2..3)), [0x2000]);
         // Nothing that is kept already is kept twice.
         assert!((1..3).all(|page| cache.pieces(page, Mode::USER32, |_| true).is_empty()));
     }
@@ -299,7 +317,7 @@ mod tests {
         let (to, site) = jump(&mut cache, first);
         assert_eq!(u64::from(to + stubs::LEAVE_SIZE), site - cache.arena().base());
         // Made again, it is chained as any.
-        let again = cache.insert(unit(0x2000), key(0x2000), &[2]).unwrap();
+        let again = cache.insert(unit(0x2000), key(0x2000), vec![2]).unwrap();
         cache.chain(site);
         assert_eq!(jump(&mut cache, first).0, again);
         // And its own jump to the kept unit is taken back with that.

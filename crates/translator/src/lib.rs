@@ -23,6 +23,7 @@ mod flags;
 mod group;
 mod image;
 mod kept;
+mod landing;
 mod legacy;
 mod line;
 mod listing;

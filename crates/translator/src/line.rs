@@ -13,7 +13,7 @@ use xlat86_decoder::Insn;
 /// Bytes of a line.
 pub(crate) const LINE: usize = 64;
 /// Host bytes of a landing that starts a line.
-const LANDING: usize = 16;
+const LANDING: usize = 9;
 /// Host bytes that an instruction rarely exceeds.
 const ORDINARY: usize = 12;
 /// The same of an indirect call, up to the jump itself.
@@ -59,25 +59,27 @@ fn host_len(insn: &Insn) -> usize {
     2 * insn.len() + 1
 }
 
-/// Where the landing of a call that ends a line has its load, after the line's start.
-const LOAD: usize = 8;
-
-/// What the place of a unit with these landings has to be a multiple of.
-pub(crate) fn alignment(landings: &[u32]) -> u32 {
-    let lined = landings.iter().any(|&at| at as usize % LINE == LOAD);
+/// What the place of a unit has to be a multiple of.
+pub(crate) fn alignment(lined: bool) -> u32 {
     if lined { LINE as u32 } else { UNIT_ALIGN }
 }
 
 impl Emitter<'_> {
+    /// Does it matter here where code lies within lines?
+    pub(crate) fn lines(&self) -> bool {
+        self.config.lines && !self.config.paged
+    }
+
     /// Before the `length` bytes of an indirect call: sees to it that it ends a line, if that may help.
     pub(crate) fn place_call(&mut self, length: usize) {
         self.indirect = None;
-        if self.config.paged {
+        if !self.lines() {
             return;
         }
         let Some(close) = close(self.insns, self.at) else { return };
         let end = self.buf.pos() + length;
         self.buf.nop(end.next_multiple_of(LINE) - end);
+        self.lined = true;
         if let Close::Straight(indirect) = close {
             self.indirect = Some(indirect);
         }

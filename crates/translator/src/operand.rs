@@ -87,7 +87,11 @@ impl HostMem {
             None if base & 7 == 4 => out.put(&[md | reg | 4, 0x24]),
             None => out.put(&[md | reg | base & 7]),
         }
-        out.put(&self.disp.to_le_bytes()[..len]);
+        match len {
+            0 => {}
+            1 => out.put(&[self.disp as u8]),
+            _ => out.put(&self.disp.to_le_bytes()),
+        }
     }
 }
 
@@ -171,5 +175,5 @@ pub(crate) fn lea(buf: &mut CodeBuf, reg: u8, mem: &HostMem) {
     }
     out.put(&[0x8d]);
     mem.modrm(&mut out, reg);
-    buf.bytes.extend_from_slice(out.as_slice());
+    buf.append(&out);
 }

@@ -3,13 +3,16 @@
 //! Reading never panics, whatever the bytes are.
 
 use crate::stubs;
-use crate::unit::{Exit, ExitKind, Fix, Mark};
+use crate::unit::{self, Exit, ExitKind, Fix, Mark};
 
 /// Mark flags.
 const BOUNDARY: u8 = 1;
 const EXACT: u8 = 2;
 const ESP: u8 = 4;
 const SWAPPED: u8 = 8;
+const PINNED: u8 = 16;
+const SHADOW: u8 = 32;
+const CLOBBERS: u8 = 64;
 
 /// Appends `v`, seven bits a byte.
 pub(crate) fn put(out: &mut Vec<u8>, mut v: u32) {
@@ -97,9 +100,8 @@ pub(crate) fn get_exit(r: &mut Reader<'_>, unit: u32, size: u32) -> Option<Exit>
     (stubs::LEAVE_SIZE..=size).contains(&site).then_some(Exit { site, eip: unit.wrapping_add(from), kind })
 }
 
-/// The marks of the unit at `unit`.
-pub(crate) fn put_marks(marks: &[Mark], unit: u32) -> Vec<u8> {
-    let mut out = Vec::new();
+/// Appends the marks of the unit at `unit`: three bytes each, as a rule.
+pub(crate) fn put_marks(out: &mut Vec<u8>, marks: &[Mark], unit: u32) {
     let (mut host, mut eip) = (0, unit);
     for m in marks {
         let flag = |c: bool, f: u8| if c { f } else { 0 };
@@ -107,17 +109,21 @@ pub(crate) fn put_marks(marks: &[Mark], unit: u32) -> Vec<u8> {
             flag(m.boundary, BOUNDARY)
                 | flag(m.exact, EXACT)
                 | flag(m.fix.esp != 0, ESP)
-                | flag(m.fix.swapped.is_some(), SWAPPED),
+                | flag(m.fix.swapped.is_some(), SWAPPED)
+                | flag(m.fix.pinned, PINNED)
+                | flag(m.fix.shadow, SHADOW)
+                | flag(m.clobbers, CLOBBERS),
         );
-        put(&mut out, m.host - host);
-        put(&mut out, m.eip.wrapping_sub(eip));
+        match (m.host - host, m.eip.wrapping_sub(eip)) {
+            (from @ 0..0x80, ahead @ 0..0x80) => out.extend_from_slice(&[from as u8, ahead as u8]),
+            (from, ahead) => [from, ahead].into_iter().for_each(|v| put(out, v)),
+        }
         (host, eip) = (m.host, m.eip);
         if m.fix.esp != 0 {
-            put(&mut out, (m.fix.esp << 1 ^ m.fix.esp >> 31) as u32);
+            put(out, (m.fix.esp << 1 ^ m.fix.esp >> 31) as u32);
         }
         out.extend(m.fix.swapped);
     }
-    out
 }
 
 /// The marks in `bytes`, in order.
@@ -131,8 +137,34 @@ pub(crate) fn marks(bytes: &[u8], unit: u32) -> impl Iterator<Item = Mark> + '_ 
         let esp = if flags & ESP != 0 { r.get()? } else { 0 };
         let esp = (esp >> 1) as i32 ^ -((esp & 1) as i32);
         let swapped = if flags & SWAPPED != 0 { Some(r.byte()? & 3) } else { None };
-        // Kept units are of programs without page tables, whose marks are never pinned, and whose accesses look nothing up.
-        let fix = Fix { esp, swapped, pinned: false };
-        Some(Mark { host, eip, fix, boundary: flags & BOUNDARY != 0, exact: flags & EXACT != 0, clobbers: false })
+        let fix = Fix { esp, swapped, pinned: flags & PINNED != 0, shadow: flags & SHADOW != 0 };
+        let (boundary, exact, clobbers) = (flags & BOUNDARY != 0, flags & EXACT != 0, flags & CLOBBERS != 0);
+        Some(Mark { host, eip, fix, boundary, exact, clobbers })
     })
+}
+
+/// Offset of the code for the guest instruction at `eip` among `marks`, if it can be entered there.
+pub(crate) fn entry(mut marks: impl Iterator<Item = Mark>, eip: u32) -> Option<u32> {
+    unit::entry(&[marks.find(|m| m.eip >= eip)?], eip)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn marks_come_back_as_they_were() {
+        let (mut all, mut host, mut eip) = (Vec::new(), 0, 0xffff_fff0u32);
+        for n in 0..4096u32 {
+            let bit = |i: u32| n >> i & 1 != 0;
+            let esp = [0, -4, 300, i32::MIN][(n >> 4 & 3) as usize];
+            let fix = Fix { esp, swapped: bit(6).then_some((n >> 7 & 3) as u8), pinned: bit(2), shadow: bit(3) };
+            all.push(Mark { host, eip, fix, boundary: bit(0), exact: bit(1), clobbers: bit(9) });
+            host += n % 200;
+            eip = eip.wrapping_add(n % 16);
+        }
+        let mut bytes = Vec::new();
+        put_marks(&mut bytes, &all, 0xffff_fff0);
+        assert_eq!(marks(&bytes, 0xffff_fff0).collect::<Vec<_>>(), all);
+    }
 }

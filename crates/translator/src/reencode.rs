@@ -8,9 +8,10 @@ use crate::buf::{CodeBuf, InsnBytes};
 use crate::config::AddressForm;
 use crate::emit::Emitter;
 use crate::operand::{self, HostMem, R8, access_prefixes};
-use crate::shape::{Class, Shape, shape_of};
+use crate::shape::{Class, Renamed, Shape, shape_of};
 use dynasmrt::{DynasmApi, dynasm};
 use iced_x86::{Code, OpKind};
+use xlat86_arch::Reg;
 use xlat86_decoder::{Insn, repeats};
 
 /// A guest instruction's bytes, taken apart.
@@ -115,7 +116,7 @@ pub(crate) fn encode(buf: &mut CodeBuf, form: AddressForm, e: &Encoding<'_>) {
         Rm::Mem(m) => {
             // Bits that a register selects are as far away as it says.
             let far = matches!(e.opcode, [0x0f, 0xa3 | 0xab | 0xb3 | 0xbb]);
-            out.put(access_prefixes(form, m, far));
+            out.put_few(access_prefixes(form, m, far));
             rex |= m.rex();
         }
         Rm::Host(m) => rex |= m.rex(),
@@ -129,14 +130,14 @@ pub(crate) fn encode(buf: &mut CodeBuf, form: AddressForm, e: &Encoding<'_>) {
     if rex != 0 {
         out.put(&[0x40 | rex]);
     }
-    out.put(e.opcode);
+    out.put_few(e.opcode);
     match &e.rm {
         Rm::None => {}
         Rm::Reg(r) => out.put(&[0xc0 | (e.reg & 7) << 3 | r & 7]),
         Rm::Mem(m) | Rm::Host(m) => m.modrm(&mut out, e.reg),
     }
-    out.put(e.imm);
-    buf.bytes.extend_from_slice(out.as_slice());
+    out.put_few(e.imm);
+    buf.append(&out);
 }
 
 const fn is_high_byte(class: Class, n: u8) -> bool {
@@ -227,6 +228,44 @@ pub(crate) fn reencode(em: &mut Emitter<'_>, insn: &Insn, bytes: &[u8]) -> Optio
     None
 }
 
+/// Are `bytes`, the plain instruction `insn`, the same instruction in 64-bit mode as they are, in the low window? Asked of every instruction, and true of
+/// most, so it looks at bytes only.
+pub(crate) fn is_same(insn: &Insn, bytes: &[u8]) -> bool {
+    let shape = shape_of(insn.code());
+    if !shape.direct || shape.moffs {
+        return false;
+    }
+    match *bytes {
+        [0x26 | 0x2e | 0x36 | 0x3e | 0x64..=0x67 | 0xf0 | 0xf2 | 0xf3, ..] | [0x0f, 0x38 | 0x3a, ..] => false,
+        [opcode, ..] if !shape.modrm => shape.opcode_reg != Class::Gpr || opcode & 7 != Reg::Esp as u8,
+        [0x0f, _, modrm, ..] | [_, modrm, ..] => MODRM[usize::from(modrm)] & shape.renamed == 0,
+        _ => false,
+    }
+}
+
+/// What a ModRM byte names, as bits of [`Shape::renamed`].
+static MODRM: [u8; 256] = {
+    const ESP: u8 = Reg::Esp as u8;
+    let mut table = [0; 256];
+    let mut modrm = 0u8;
+    loop {
+        let (md, reg, rm) = (modrm >> 6, modrm >> 3 & 7, modrm & 7);
+        let address = match md {
+            // A base and at most a byte's displacement: in reach without the address-size prefix.
+            0 if rm != 4 && rm != 5 => Renamed::NEAR,
+            1 if rm != 4 => Renamed::NEAR,
+            3 if rm == ESP => Renamed::RM_ESP,
+            3 => 0,
+            _ => Renamed::FAR,
+        };
+        table[modrm as usize] = address | if reg == ESP { Renamed::REG_ESP } else { 0 };
+        if modrm == 0xff {
+            break table;
+        }
+        modrm += 1;
+    }
+};
+
 /// Runs `body` with the two low bytes of register `r` (0 to 3) exchanged.
 fn low_half<T>(buf: &mut CodeBuf, r: u8, body: impl FnOnce(&mut CodeBuf) -> T) -> T {
     // xchg rL, rH: ModRM with rL as rm and rH as reg.
@@ -246,29 +285,31 @@ fn plain_opcode(
     p66: bool,
     rep: u8,
 ) -> Option<(usize, u8)> {
+    let mut out = InsnBytes::default();
     if parts.lock {
-        buf.push(0xf0);
+        out.put(&[0xf0]);
     }
     if insn.iced.op_kinds().any(is_implicit_memory) || insn.code() == Code::Xlat_m8 {
-        buf.push(0x67);
+        out.put(&[0x67]);
     }
     if p66 {
-        buf.push(0x66);
+        out.put(&[0x66]);
     }
     if rep != 0 {
-        buf.push(rep);
+        out.put(&[rep]);
     }
     let (last, escape) = parts.opcode.split_last().expect("an opcode has a byte");
     let mut last = *last;
     if shape.opcode_reg == Class::Gpr && last & 7 == 4 {
-        buf.push(0x41);
+        out.put(&[0x41]);
     }
     if insn.code() == Code::Nopd || insn.code() == Code::Nopw {
         last = 0x90;
     }
-    buf.extend(escape);
-    buf.push(last);
-    buf.extend(parts.imm);
+    out.put_few(escape);
+    out.put(&[last]);
+    out.put_few(parts.imm);
+    buf.append(&out);
     None
 }
 
@@ -306,4 +347,46 @@ fn moffs(em: &mut Emitter<'_>, insn: &Insn, parts: &Parts<'_>) {
     let opcode = [0x88 | (parts.opcode[0] & 1) | (!parts.opcode[0] & 2)];
     let e = Encoding { lock: false, p66: parts.p66, rep: 0, opcode: &opcode, reg: 0, rm, imm: &[] };
     encode(&mut em.buf, em.config.address_form, &e);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use iced_x86::{Decoder, DecoderOptions};
+    use xlat86_arch::{CpuModel, Mode};
+    use xlat86_decoder::{Kind, decode_insn};
+
+    /// All opcodes of one and two bytes with all ModRM bytes: what is copied is to 64-bit mode what it was to 32-bit mode, names no register that is
+    /// another's there, and reaches no further than it may.
+    #[test]
+    fn what_is_the_same_is_the_same() {
+        let (mut same, mut bytes) = (0, [0x11; 15]);
+        for n in 0..0x2_0000u32 {
+            let [modrm, opcode, escape, _] = n.to_le_bytes();
+            let at = usize::from(escape);
+            bytes[0] = 0x0f;
+            bytes[at..at + 2].copy_from_slice(&[opcode, modrm]);
+            let Some(insn) = decode_insn(&bytes, 0x1000, Mode::USER32, CpuModel::MAX.features) else { continue };
+            let bytes = &bytes[..insn.len()];
+            if insn.kind != Kind::Plain || !is_same(&insn, bytes) {
+                continue;
+            }
+            same += 1;
+            let (guest, host) = (&insn.iced, Decoder::new(64, bytes, DecoderOptions::NONE).decode());
+            assert_eq!((host.code(), host.len()), (guest.code(), guest.len()), "{guest}");
+            assert!(!crate::esp::names_esp(&insn), "{guest}");
+            for i in 0..guest.op_count() {
+                assert_eq!((host.op_kind(i), host.op_register(i)), (guest.op_kind(i), guest.op_register(i)), "{guest}");
+                if guest.op_kind(i) != OpKind::Memory {
+                    continue;
+                }
+                assert_eq!(host.memory_base().number(), guest.memory_base().number(), "{guest}");
+                assert_eq!(guest.memory_index(), iced_x86::Register::None, "{guest}");
+                assert_eq!(host.memory_displacement64() as u32, guest.memory_displacement32(), "{guest}");
+                assert!(i8::try_from(guest.memory_displacement32() as i32).is_ok(), "{guest}");
+                assert!(!shape_of(guest.code()).bit_string || guest.op1_kind() != OpKind::Register, "{guest}");
+            }
+        }
+        assert!(same > 5000, "{same}");
+    }
 }

@@ -10,7 +10,7 @@ use crate::crossing;
 use crate::emit::{Emitter, Next};
 use crate::operand::{self, R8, R11};
 use crate::reencode::{Encoding, Rm, encode};
-use crate::tlb::Access;
+use crate::tlb::{Access, SPILL};
 use crate::unit::{ExitKind, Quick};
 use core::mem::offset_of;
 use dynasmrt::{DynasmApi, dynasm};
@@ -138,6 +138,12 @@ pub(crate) fn emit(e: &mut Emitter<'_>, insn: &Insn, bytes: &[u8]) -> Next {
             if supervisor(e) =>
         {
             port(e, insn, i.op1_register().size() as u8, i.op_kind(0) == OpKind::Immediate8, true)
+        }
+        Code::Int_imm8 if e.config.paged => quick(e, insn, Quick::Int { vector: i.immediate8() }),
+        Code::Invlpg_m if supervisor(e) => {
+            let mem = operand::prepare(&mut e.buf, i, e.esp);
+            operand::lea(&mut e.buf, R11, &mem);
+            quick(e, insn, Quick::Invlpg)
         }
         Code::Int_imm8 if i.immediate8() == 0x80 && !e.config.paged => {
             let kind = ExitKind::SoftInt { vector: 0x80, next: insn.next_eip() };
@@ -283,6 +289,21 @@ fn popf(e: &mut Emitter<'_>, insn: &Insn) {
     dynasm!(e.buf ; .arch x64 ; and r8d, eflags::LIVE as i32 ; push r8 ; popfq);
 }
 
+/// Loads MXCSR unless the upper half isn't zero: the guest's MXCSR_MASK is FFFFh, the host's may have more (AMD's misaligned exception mask).
+pub(crate) fn ldmxcsr(e: &mut Emitter<'_>, insn: &Insn) {
+    let mem = operand::prepare(&mut e.buf, &insn.iced, e.esp);
+    e.load(R11, mem);
+    e.sync_esp();
+    dynasm!(e.buf ; .arch x64 ; mov r8d, ecx ; mov ecx, 16 ; shrx ecx, r11d, ecx);
+    // jrcxz over what leaves
+    e.buf.bytes.extend_from_slice(&[0xe3, 0]);
+    let from = e.buf.pos();
+    dynasm!(e.buf ; .arch x64 ; mov ecx, r8d);
+    e.interpret(insn);
+    e.buf.bytes[from - 1] = (e.buf.pos() - from) as u8;
+    dynasm!(e.buf ; .arch x64 ; mov ecx, r8d ; mov [r14 + SPILL], r11d ; ldmxcsr [r14 + SPILL]);
+}
+
 /// Sets the interrupt flag, or leaves if somebody waits for that. No interrupt comes before the next instruction has completed, so the
 /// boundary after this one isn't a place to stop at; where the unit ends here, the interpreter sees to it.
 fn sti(e: &mut Emitter<'_>, insn: &Insn) -> Next {
@@ -298,6 +319,11 @@ fn sti(e: &mut Emitter<'_>, insn: &Insn) -> Next {
     e.interpret(insn);
     e.buf.bytes[from - 1] = (e.buf.pos() - from) as u8;
     dynasm!(e.buf ; .arch x64 ; mov ecx, r8d ; mov DWORD [r14 + IF], eflags::IF as i32);
-    e.no_stop_next();
+    if e.groups.targets.contains(insn.next_eip()) {
+        // It can be entered, too, as behind a conditional STI, and says nothing of who came there how.
+        e.no_stop_next();
+    } else {
+        e.hold_off_interrupts();
+    }
     Next::FallThrough
 }

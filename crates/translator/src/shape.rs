@@ -38,8 +38,24 @@ pub(crate) struct Shape {
     pub(crate) moffs: bool,
     /// BT and kin: a register operand's upper bits are part of the address.
     pub(crate) bit_string: bool,
+    /// What its ModRM byte must not name if it is to stay what it is in 64-bit mode: bits of [`Renamed`].
+    pub(crate) renamed: u8,
     /// The first operand is written.
     writes_first: bool,
+}
+
+/// What ModRM bytes name that may have to be named otherwise.
+pub(crate) struct Renamed;
+
+impl Renamed {
+    /// Register 4 as ModRM.reg.
+    pub(crate) const REG_ESP: u8 = 1;
+    /// Register 4 as ModRM.rm.
+    pub(crate) const RM_ESP: u8 = 2;
+    /// Memory behind a base, at most a byte's displacement away.
+    pub(crate) const NEAR: u8 = 4;
+    /// Other memory.
+    pub(crate) const FAR: u8 = 8;
 }
 
 impl Shape {
@@ -91,6 +107,12 @@ fn shape(code: Code) -> Shape {
             _ => {}
         }
     }
+    let bit = |renamed: bool, bit: u8| if renamed { bit } else { 0 };
+    s.renamed = Renamed::FAR
+        | bit(s.reg == Class::Gpr, Renamed::REG_ESP)
+        | bit(s.rm == Class::Gpr, Renamed::RM_ESP)
+        // Bits that a register selects are as far away as it says.
+        | bit(s.bit_string, Renamed::NEAR);
     s
 }
 
@@ -114,6 +136,8 @@ fn is_direct(code: Code) -> bool {
             | M::Shl
             | M::Shr
             | M::Sar
+            | M::Rol
+            | M::Ror
             | M::Imul
             | M::Mul
             | M::Div

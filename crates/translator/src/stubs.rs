@@ -16,8 +16,6 @@ pub enum Stub {
     Mismatch,
     /// The return stack ran empty: go where R11 says.
     Sentinel,
-    /// Called in place of a landing's load, with what it would be indexed by in R10: a mismatch if that isn't zero.
-    Check,
 }
 
 impl Stub {
@@ -28,7 +26,6 @@ impl Stub {
             Stub::Miss => 0,
             Stub::Mismatch => 16,
             Stub::Sentinel => 64,
-            Stub::Check => 96,
         }
     }
 }
@@ -40,22 +37,19 @@ const _: () = assert!(offset_of!(Frame, selector) < 128 - 12);
 pub(crate) const STUBS_SIZE: usize = 128;
 
 /// Length of [`leave`]'s code.
-pub(crate) const LEAVE_SIZE: u32 = 4;
+pub(crate) const LEAVE_SIZE: u32 = 3;
 
-/// `call [r14 + leave]`. The return address is what identifies the exit.
+/// `call [r14]`, the leave routine. The return address is what identifies the exit.
 pub(crate) fn leave(buf: &mut CodeBuf) {
-    call(buf, offset_of!(Frame, leave));
+    const { assert!(offset_of!(Frame, leave) == 0) }
+    let start = buf.pos();
+    dynasm!(buf ; .arch x64 ; call QWORD [r14]);
+    debug_assert_eq!(buf.pos() - start, LEAVE_SIZE as usize);
 }
 
 /// `call [r14 + call_out]`: leaves as [`leave`] does, or goes on behind the call with the instruction done.
 pub(crate) fn call_out(buf: &mut CodeBuf) {
-    call(buf, offset_of!(Frame, call_out));
-}
-
-fn call(buf: &mut CodeBuf, field: usize) {
-    let start = buf.pos();
-    dynasm!(buf ; .arch x64 ; call QWORD [BYTE r14 + field as i8]);
-    debug_assert_eq!(buf.pos() - start, LEAVE_SIZE as usize);
+    dynasm!(buf ; .arch x64 ; call QWORD [BYTE r14 + offset_of!(Frame, call_out) as i8]);
 }
 
 /// Goes to the translation of the guest EIP in R11, or to the miss stub. No flags.
@@ -83,15 +77,6 @@ pub(crate) fn stubs() -> Vec<u8> {
     // The return popped the sentinel's address: put RSP back below it.
     dynasm!(buf ; .arch x64 ; lea rsp, [rsp - 8]);
     jump_through_table(&mut buf);
-    buf.nop(Stub::Check.offset() - buf.pos());
-    dynasm!(buf ; .arch x64 ; mov r9d, ecx ; mov ecx, r10d);
-    // JRCXZ over the jump, which leaves the call's return address behind.
-    buf.bytes.extend_from_slice(&[0xe3, 13]);
-    dynasm!(buf ; .arch x64 ; mov ecx, r9d ; lea rsp, [rsp + 8]);
-    buf.bytes.push(0xe9);
-    let displacement = Stub::Mismatch.offset().wrapping_sub(buf.pos() + 4) as u32;
-    buf.bytes.extend_from_slice(&displacement.to_le_bytes());
-    dynasm!(buf ; .arch x64 ; mov ecx, r9d ; ret);
     buf.nop(STUBS_SIZE - buf.pos());
     buf.bytes
 }

@@ -190,9 +190,14 @@ fn calls_are_paired_with_landings() {
     // call +0x10; test eax, eax; ret
     let u = unit(&[0xe8, 0x10, 0, 0, 0, 0x85, 0xc0, 0xc3]);
     let listing = host_listing(&u.code);
-    assert!(listing.contains("lea r10d,[r11-8048005h]"), "{listing}");
-    assert!(listing.contains("mov r10b,[r14+r10+1F0FFFh]"), "{listing}");
+    assert!(listing.contains("mov r10d,gs:[r11d-8048005h]"), "{listing}");
     assert_eq!((u.landings.len(), u.exits.len()), (1, 1));
+    // Where the call may fault ESP is 4 more than R12 already.
+    assert!(u.marks.iter().any(|m| m.fix.esp == 4 && !m.boundary), "{:?}", u.marks);
+    let windowed = Config { address_form: AddressForm::Gs, ..Config::default() };
+    let listing = host_listing(&unit_with(&[0xe8, 0x10, 0, 0, 0, 0x85, 0xc0, 0xc3], Mode::USER32, &windowed).code);
+    assert!(listing.contains("lea r10d,[r11-8048005h]"), "{listing}");
+    assert!(listing.contains("mov r10d,[r14+r10+1F0FFCh]"), "{listing}");
     let ExitKind::Link { target, patch } = u.exits[0].kind else { panic!("{:?}", u.exits) };
     assert_eq!(target, 0x0804_8015);
     assert!(patch % 8 <= 4, "patched atomically");
@@ -261,4 +266,36 @@ fn a_jump_back_stays_whole_before_another_jump() {
             .expect("the loop's jump");
         assert_eq!(unit.entry(head), Some(back.near_branch_target() as u32), "{}", host_listing(&unit.code));
     }
+}
+
+/// What one program has jumped to on a page, the next one is expected to: where the page is the same one at the same address under the same mode.
+#[test]
+fn the_first_jump_to_a_page_brings_the_others() {
+    let config = Config { address_form: AddressForm::Tlb, paged: true, ..Config::default() };
+    let mode = Mode(Mode::USER32.0 | Mode::FS_OPEN);
+    let mut cache = Cache::new(&config).unwrap();
+    let key = |eip, page| CodeKey::new(eip, page, mode);
+    // inc ecx; dec ecx; jmp 1b
+    let code = [0x41, 0x49, 0xeb, 0xfc];
+    for page in [7, 8] {
+        cache.insert(unit_with(&code, mode, &config), key(0x0804_8000, page), vec![page]).unwrap();
+    }
+    let [one, two, three] = [(); 3].map(|()| cache.tables().add().unwrap());
+    let entries =
+        |cache: &mut Cache, table| [0x0804_8000, 0x0804_8001].map(|eip| cache.tables().table(table).get(eip) != 0);
+    cache.publish(one, key(0x0804_8000, 7), false);
+    cache.publish(one, key(0x0804_8001, 7), false);
+    cache.publish(two, key(0x0804_8000, 8), false);
+    assert_eq!(entries(&mut cache, two), [true, false], "another physical page");
+    cache.publish(three, key(0x0804_8001, 7), false);
+    assert_eq!(entries(&mut cache, three), [true, true]);
+    // They go as those do that were asked for: with the mapping, and with the code.
+    assert!(cache.tables().withdraw_page(three, 0x0804_8000 >> 12));
+    assert_eq!(entries(&mut cache, three), [false, false]);
+    cache.publish(three, key(0x0804_8001, 7), false);
+    cache.invalidate_page(7);
+    assert_eq!(
+        [one, two, three].map(|table| entries(&mut cache, table)),
+        [[false, false], [true, false], [false, false]]
+    );
 }

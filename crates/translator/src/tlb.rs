@@ -58,6 +58,8 @@ pub(crate) struct Slow {
     again: bool,
     /// Several accesses share the look-up.
     shared: bool,
+    /// See [`Fix::shadow`].
+    shadow: bool,
 }
 
 /// Where a look-up without flags keeps ECX.
@@ -150,7 +152,8 @@ impl Emitter<'_> {
     fn slow_way(&mut self, access: Access, saved: Option<Saved>, shared: bool) {
         let (patch, eip) = (self.buf.pos(), self.insns[self.at].eip());
         let again = self.boundary_esp() == self.esp;
-        self.slow.push(Slow { patch, eip, access, esp: self.esp, saved, again, shared });
+        let shadow = self.in_shadow();
+        self.slow.push(Slow { patch, eip, access, esp: self.esp, saved, again, shared, shadow });
         self.buf.bytes.extend_from_slice(&[0; 4]);
     }
 
@@ -168,7 +171,7 @@ impl Emitter<'_> {
             }
             stubs::leave(&mut self.buf);
             let again = self.boundary_of(s.eip).filter(|_| s.again);
-            let fix = Fix { esp: s.esp, ..Fix::default() };
+            let fix = Fix { esp: s.esp, shadow: s.shadow, ..Fix::default() };
             let kind = ExitKind::Access { size: s.access.size as u16, write: s.access.write, again, fix };
             self.exits.push(Exit { site: self.buf.pos() as u32, eip: s.eip, kind });
         }

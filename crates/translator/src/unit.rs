@@ -20,6 +20,12 @@ pub trait Source {
     /// May the page at `eip`, which has been read, change with nobody noticing? Then units made from it check themselves.
     fn is_volatile(&self, eip: u32) -> bool;
 
+    /// Has a unit at `eip` that checks itself found its code changed before? Then it is expected to change in its immediates again.
+    fn found_changed(&self, eip: u32) -> bool {
+        let _ = eip;
+        false
+    }
+
     /// The unit holds what was read at `eip`: it has to be dropped when that page changes.
     fn depend(&mut self, eip: u32);
 
@@ -32,7 +38,14 @@ pub trait Source {
         false
     }
 
-    /// Do accesses of the instruction at `eip` through a window keep faulting? Then it looks its pages up instead.
+    /// May the code at `eip`, on another page, be read with no effect on the guest, because the guest has run code there?
+    fn has_run(&self, eip: u32) -> bool {
+        let _ = eip;
+        false
+    }
+
+    /// Does the instruction at `eip` keep faulting? Then accesses that go through a window look their pages up instead, divisions are
+    /// interpreted, and calls aren't folded.
     fn keeps_faulting(&self, eip: u32) -> bool {
         let _ = eip;
         false
@@ -47,8 +60,10 @@ pub struct Fix {
     pub esp: i32,
     /// The general register (0 to 3) whose two low bytes are exchanged.
     pub swapped: Option<u8>,
-    /// Nothing, but code mustn't be entered here: it relies on what the instructions before have looked up.
+    /// Nothing, but code mustn't be entered here: it relies on what the instructions before have looked up, or the instruction is under way.
     pub pinned: bool,
+    /// The instruction before holds interrupts off until this one has completed.
+    pub shadow: bool,
 }
 
 /// From `host` on (until the next mark), host code belongs to the guest instruction at `eip`.
@@ -62,7 +77,7 @@ pub struct Mark {
     pub fix: Fix,
     /// `host` is the start of the guest instruction: registers are exact but for `fix`.
     pub boundary: bool,
-    /// The status flags are exact too. Where they aren't, the guest overwrites them before it reads them.
+    /// The status flags are exact too, so that code may be stopped at `host`. Where they aren't, the guest overwrites them before it reads them.
     pub exact: bool,
     /// The instruction begins by looking its page up, which loses the status flags: the guest overwrites them before it reads them. What leaves
     /// there shows them so.
@@ -95,6 +110,13 @@ pub enum Quick {
         /// It is OUT.
         out: bool,
     },
+    /// INT n in a system.
+    Int {
+        /// n.
+        vector: u8,
+    },
+    /// INVLPG of the address that leaving passes on.
+    Invlpg,
 }
 
 /// Why translated code leaves at a site.
@@ -118,6 +140,18 @@ pub enum ExitKind {
         size: u16,
         /// Needs write permission.
         write: bool,
+    },
+    /// A call of a thunk on another page, which has been folded, and may not be what it was: its jump table's entry isn't the one in the 4 bytes
+    /// at `patch`.
+    Thunk {
+        /// Guest EIP of the thunk.
+        target: u32,
+        /// Offset of the entry in the unit's code.
+        patch: u32,
+        /// Where the call may be started again with the registers as they are (offset in the unit's code).
+        again: u32,
+        /// What makes registers those of the instruction's start.
+        fix: Fix,
     },
     /// The interpreter executes the instruction at this exit's EIP.
     Interpret,
@@ -170,7 +204,7 @@ pub struct Exit {
 }
 
 /// One translated unit, independent of where it will be placed.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Unit {
     /// Guest EIP of the first instruction.
     pub eip: u32,
@@ -188,11 +222,18 @@ pub struct Unit {
     pub exits: Vec<Exit>,
     /// Offsets of the loads by which landings make sure that the guest returned to them.
     pub(crate) landings: Vec<u32>,
+    /// It is to start a cache line.
+    pub(crate) lined: bool,
     /// The unit checks itself: it compares guest memory with this when it is entered, which can only be at its start.
     pub(crate) snapshot: Option<Snapshot>,
 }
 
 impl Unit {
+    /// Gives its memory to the next unit that this thread translates.
+    pub fn recycle(self) {
+        emit::recycle(self);
+    }
+
     /// Offset behind the code of the guest instructions: there the exits of unchained jumps stand.
     #[must_use]
     pub fn exits_start(&self) -> u32 {
@@ -212,11 +253,6 @@ pub(crate) fn entry(marks: &[Mark], eip: u32) -> Option<u32> {
     let m = marks.get(i)?;
     // Where ESP is biased, code may be stopped but not entered.
     (m.eip == eip && m.boundary && m.fix == Fix::default()).then_some(m.host)
-}
-
-/// The mark in force at host offset `host`.
-pub(crate) fn mark_at(marks: &[Mark], host: u32) -> Option<&Mark> {
-    marks[..marks.partition_point(|m| m.host <= host)].last()
 }
 
 /// Guest bytes looked at for one unit.

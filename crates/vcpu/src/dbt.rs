@@ -61,7 +61,7 @@ impl Vcpu {
     /// May translated code run in the current mode? What is in the cache assumes flat user code that neither traps after each
     /// instruction nor has its accesses checked for alignment.
     pub(crate) fn translatable(&self) -> bool {
-        self.state.mode() == Mode::USER32 && self.state.eflags & eflags::AC == 0
+        self.state.mode() == Mode::USER32 && self.state.eflags & eflags::AC == 0 && segments_permit(&self.state)
     }
 
     /// Runs translated code from arena offset `offset` until it leaves.
@@ -194,10 +194,17 @@ impl Vcpu {
     }
 }
 
+/// Do the segments that host operands don't name permit every access that code makes through them? SS is always writable.
+pub(crate) fn segments_permit(s: &CpuState) -> bool {
+    let attr = |seg| s.segment(seg).attr;
+    attr(Seg::Cs).readable() && attr(Seg::Ds).writable() && attr(Seg::Es).writable()
+}
+
 /// Makes registers those of the start of the guest instruction that needs `fix`.
 pub(crate) fn apply(fix: Fix, state: &mut CpuState) {
     let esp = state.reg(Reg::Esp);
     state.set_reg(Reg::Esp, esp.wrapping_add_signed(fix.esp));
+    state.interrupt_shadow |= fix.shadow;
     if let Some(r) = fix.swapped {
         let v = &mut state.gpr[r as usize];
         *v = (*v & 0xffff_0000) | u32::from((*v as u16).swap_bytes());
@@ -222,7 +229,7 @@ fn through(exit: &xlat86_translator::Exit, site: u64, state: &mut CpuState, stat
             state.eip = exit.eip;
             Then::Interpret
         }
-        ExitKind::Access { fix, .. } => {
+        ExitKind::Access { fix, .. } | ExitKind::Thunk { fix, .. } => {
             stats.leave_access += 1;
             state.eip = exit.eip;
             apply(fix, state);

@@ -6,15 +6,18 @@
 
 use crate::store::{FileId, Key, Store};
 use std::fs::File;
+use std::hash::{BuildHasher, RandomState};
 use std::ops::Range;
 use std::sync::Arc;
 use xlat86_arch::Mode;
 use xlat86_translator::{Cache, Image, image};
 
-/// Keeping less new code than this isn't worth the writing.
+/// A process that was forked keeps no less new code than this: it ends soon after, and so do its siblings.
 const LEAST_INSNS: u64 = 64;
-/// Nor is keeping less than one new instruction for so many bytes kept already.
+/// Writing so many bytes takes as long as translating an instruction.
 const BYTES_PER_INSN: u64 = 256;
+/// Translating anything at all takes as long as so many instructions more, since then the decoder needs its tables.
+const FIRST_INSN: u64 = 1024;
 
 /// What earlier runs have left for a mapping.
 enum Kept {
@@ -39,11 +42,22 @@ struct Mapping {
 pub(crate) struct Images {
     store: Store,
     mappings: Vec<Mapping>,
+    /// The process that began with this; others are its forks.
+    process: u32,
+}
+
+/// Is it worth writing an image of `before` bytes again for `made` new instructions? Where the writing takes longer than translating them
+/// once more, it is so in one run of several, by `chance`: what runs have in common is kept in the end, and where each differs a little the writing doesn't
+/// cost more than it saves.
+fn is_worth(made: u64, before: u64, forked: bool, chance: u64) -> bool {
+    let worth = if forked { made } else { made + FIRST_INSN } * BYTES_PER_INSN;
+    let least = if forked { LEAST_INSNS } else { 1 };
+    made >= least && (worth >= before || chance % before < worth)
 }
 
 impl Images {
     pub(crate) fn new(store: Store) -> Self {
-        Images { store, mappings: Vec::new() }
+        Images { store, mappings: Vec::new(), process: std::process::id() }
     }
 
     /// `pages` now hold the contents of `file` from `offset` bytes on.
@@ -91,6 +105,7 @@ impl Images {
 
     /// Keeps what `cache` holds, where enough is new.
     pub(crate) fn keep(&mut self, cache: &Cache) {
+        let forked = std::process::id() != self.process;
         for m in &mut self.mappings {
             let kept = match &m.kept {
                 Kept::NotAsked | Kept::Refused => continue,
@@ -98,7 +113,7 @@ impl Images {
                 Kept::Image(image) => Some(image),
             };
             let before = kept.map_or(0, |k| k.size_in_bytes() as u64);
-            if m.made < LEAST_INSNS || m.made * BYTES_PER_INSN < before {
+            if !is_worth(m.made, before, forked, RandomState::new().hash_one(())) {
                 continue;
             }
             let mut pieces = kept.map_or(Vec::new(), |k| k.pieces());
@@ -110,5 +125,25 @@ impl Images {
             self.store.save(&m.key, &image(pieces, targets, cache.chaining()));
             m.made = 0;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_new_is_written_when_it_pays() {
+        let always = |made, before, forked| [0, 1 << 19, u64::MAX].map(|chance| is_worth(made, before, forked, chance));
+        // Nothing new, anything new in a small image, little new in a large one.
+        assert_eq!(always(0, 0, false), [false; 3]);
+        assert_eq!(always(1, 0, false), [true; 3]);
+        assert_eq!(always(1, 1 << 18, false), [true; 3]);
+        assert_eq!(always(1, 1 << 20, false), [true, false, false]);
+        assert_eq!(always(1 << 12, 1 << 20, false), [true; 3]);
+        // Forks write neither little nor often.
+        assert_eq!(always(LEAST_INSNS - 1, 0, true), [false; 3]);
+        assert_eq!(always(LEAST_INSNS, 0, true), [true; 3]);
+        assert_eq!(always(LEAST_INSNS, 1 << 20, true), [true, false, false]);
     }
 }

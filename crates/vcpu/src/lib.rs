@@ -9,6 +9,7 @@
 mod config;
 mod crossing;
 mod dbt;
+mod delivery;
 mod exit;
 mod fx;
 mod heat;

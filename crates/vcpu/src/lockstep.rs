@@ -23,7 +23,7 @@ use crate::process::Connect;
 use crate::system_dbt::Outside;
 use crate::{Exit, Vcpu};
 use iced_x86::Instruction;
-use plan::{Path, Plan, Position, Return};
+use plan::{Path, Plan, Return};
 use state::{copy, same};
 use std::rc::Rc;
 use std::sync::atomic::AtomicBool;
@@ -99,8 +99,6 @@ pub(crate) struct Lockstep {
     fault: Option<Fault>,
     /// Instructions that the interpreter has retired in the replay.
     insns: u64,
-    /// Where on its path the replay ended; `None` for the path's end.
-    ended_at: Option<Position>,
     /// What the interpreter changed.
     changes: Vec<Change>,
     /// What page walks on behalf of translated code changed.
@@ -120,7 +118,6 @@ impl Lockstep {
             expected: CpuState::linux_user(),
             fault: None,
             insns: 0,
-            ended_at: None,
             changes: Vec::new(),
             walks: Vec::new(),
         }
@@ -132,8 +129,8 @@ impl Lockstep {
 enum Claim {
     /// The instruction before EIP has been executed.
     Behind,
-    /// It is about to execute the instruction at EIP, which raises the fault if there is one.
-    Before(Option<Fault>),
+    /// It is about to execute the instruction at EIP.
+    Before,
 }
 
 impl Vcpu {
@@ -162,9 +159,11 @@ impl Vcpu {
             self.process.world.come_out(&self.me);
             return self.interpret_one();
         };
+        // Making room for it may have changed the generation.
+        self.memo.see(self.process.generation());
         let claim = |then: &Then| match then {
             Then::Connect(_) => Claim::Behind,
-            Then::Interpret | Then::Faulted | Then::Exit(_) => Claim::Before(None),
+            Then::Interpret | Then::Faulted | Then::Exit(_) => Claim::Before,
         };
         match self.compared(&plan, |cpu| cpu.enter_at(offset), claim) {
             Ok(Then::Connect(how @ Connect::Changed { .. })) => {
@@ -190,7 +189,9 @@ impl Vcpu {
             Some(known) => Some(known),
             None => self.learn(key, offset, generation),
         };
-        let Some(plan) = known.map(|k| k.plan).filter(|p| !p.leaves()) else { return Ok(Outside::Interpret) };
+        let Some(Known { offset, plan, .. }) = known.filter(|k| !k.plan.leaves()) else {
+            return Ok(Outside::Interpret);
+        };
         if Self::pending() {
             return Ok(Outside::Stopped);
         }
@@ -198,9 +199,8 @@ impl Vcpu {
         self.state.eflags &= !eflags::RF;
         let claim = |outside: &Outside| match outside {
             Outside::Connect(_) => Claim::Behind,
-            Outside::Fault(fault) => Claim::Before(Some(*fault)),
             Outside::Go | Outside::Cross(_) | Outside::Careful(_) | Outside::Interpret | Outside::Stopped => {
-                Claim::Before(None)
+                Claim::Before
             }
         };
         self.compared(&plan, |cpu| cpu.timed(mode, |cpu| cpu.enter_system(offset, cross)), claim)
@@ -227,7 +227,7 @@ impl Vcpu {
     }
 
     fn learn(&mut self, key: CodeKey, offset: u32, generation: u64) -> Option<Known> {
-        let info = self.process.cache().block_at(key)?;
+        let info = self.process.cache().block_at(key, offset)?;
         let bytes = self.guest_bytes(key.eip(), info.len);
         let (model, eip) = (self.process.config().model, key.eip());
         let mut blocks = Blocks::new(&bytes, eip, bytes.len(), self.state.mode(), model.features);
@@ -239,7 +239,7 @@ impl Vcpu {
                 break;
             }
         }
-        let plan = Rc::new(Plan::new(key, &info, block));
+        let plan = Rc::new(Plan::new(key, info, block));
         let known = Known { key, generation, offset, plan };
         self.lockstep.as_mut().expect("in lockstep").known[Self::slot(key)] = Some(known.clone());
         Some(known)
@@ -299,7 +299,6 @@ impl Vcpu {
         let returns = core::mem::take(&mut l.returns);
         self.replay(l, None, &mut [], &mut |done, eip| path.next(&returns, done, eip));
         l.returns = returns;
-        l.ended_at = None;
         let xmm = self.xmm();
         if self.system.is_some() {
             self.mmu.start_watch();
@@ -372,9 +371,8 @@ impl Vcpu {
         let guests = !self.mmu.was_barred() && self.mmu.take_code_write().is_none();
         l.fault = if let Stop::Fault(fault) = stop { Some(fault).filter(|_| guests) } else { None };
         copy(&mut l.expected, &self.state, l.float);
-        // See `fill_system_frame` again. And what STI holds off is none of translated code's business: it doesn't stop behind it.
+        // See `fill_system_frame` again.
         l.expected.eflags &= !eflags::RF;
-        l.expected.interrupt_shadow = false;
         copy(&mut self.state, &l.before, l.float);
         self.mmu.sync(&self.state);
         self.mmu.stop_recording(&mut l.changes);
@@ -410,7 +408,6 @@ impl Vcpu {
                 }
             }
             l.changes = all;
-            l.ended_at = Some(position);
             self.mmu.put_back(&made);
             self.mmu.put_back(&walks);
             self.state.clone_from(&got);
@@ -429,12 +426,9 @@ impl Vcpu {
 
     /// Is everything as expected?
     fn bears_out(&mut self, l: &Lockstep, claim: Claim) -> bool {
-        let fault = match claim {
-            Claim::Behind => l.fault.is_none(),
-            // Without one the interpreter will find out.
-            Claim::Before(fault) => fault.is_none() || fault == l.fault,
-        };
-        fault && same(&l.expected, &self.state, l.float) && l.changes.iter().all(|c| self.mmu.holds(c))
+        // If the instruction at EIP raises a fault the interpreter will find out.
+        let fault = claim == Claim::Behind && l.fault.is_some();
+        !fault && same(&l.expected, &self.state, l.float) && l.changes.iter().all(|c| self.mmu.holds(c))
     }
 
     /// XMM0 to XMM7, wherever they are.

@@ -30,7 +30,8 @@ impl Ldt {
         self.lock().clone()
     }
 
-    fn lock(&self) -> MutexGuard<'_, Vec<u64>> {
+    /// Takes the lock, which a fork has to hold; running code takes it too, so only while the world is stopped.
+    pub fn lock(&self) -> MutexGuard<'_, Vec<u64>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -8,13 +8,13 @@ use crate::{Config, Engine, Error, Stats, lockstep, perf_map};
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 use xlat86_arch::{Gva, Mode, PAGE_SIZE};
 use xlat86_softmmu::{CodeWrite, FlatSpace, PhysMemory, Watch};
 use xlat86_translator::{AddressForm, Cache, CodeKey, Columns, Full, Source, TableId, Unit, listing, translate};
 
 /// Retired translations that are kept until the world is stopped for their sake.
-const MOST_RETIRED: usize = 4096;
+const MOST_RETIRED: usize = 512;
 
 /// How translated code was left for want of a connection that can now be made.
 #[derive(Clone, Copy, Debug)]
@@ -212,10 +212,20 @@ impl Process {
         }
     }
 
+    /// The pages at `start` now hold `contents` and can't be written. Not for contents that are translated in more ways than one: where no
+    /// system calls call out, those of the vDSO.
+    pub fn note_contents(&self, start: Gva, contents: &[u8]) {
+        self.note_file(start, contents.len() as u32, || Some(FileId::of_contents(contents)), 0);
+    }
+
     /// Keeps translations for later runs, if there are new ones. To be called when the guest ends.
     pub fn keep_code(&self) {
-        if let Some(mut images) = self.images() {
-            images.keep(&self.cache());
+        if self.images.is_some() {
+            // Whoever wants both takes the cache first.
+            let cache = self.cache();
+            if let Some(mut images) = self.images() {
+                images.keep(&cache);
+            }
         }
     }
 
@@ -239,6 +249,7 @@ impl Process {
             let _code = self.space().lock_code();
             let _heat = self.heat();
             let _images = self.images();
+            let _call_outs = self.call_outs();
             fork()
         })
     }
@@ -277,11 +288,11 @@ impl Process {
         // From when the page can be written until its translations are gone nobody may run them: not even a thread that
         // itself writes there.
         self.world.exclusively(|| match self.space().resolve_write(addr) {
-            CodeWrite::Dropped => {
+            CodeWrite::Dropped(pages) => {
                 if self.heats(addr) {
                     self.space().heat(addr);
                 }
-                self.drop_pages(addr.page()..=addr.page());
+                self.drop_pages(pages);
                 true
             }
             CodeWrite::Retry => true,
@@ -353,14 +364,14 @@ impl Process {
         }
     }
 
-    /// Translates the code at `eip`, which `source` has, to a unit that fits into `cache`; also gives how long it took.
+    /// Translates the code at `eip`, which `source` has, to a unit that fits into `cache`; also gives when that began.
     pub(crate) fn translate(
         &self,
         cache: &Cache,
         eip: u32,
         mode: Mode,
         source: &mut dyn Source,
-    ) -> Option<(Unit, Duration)> {
+    ) -> Option<(Unit, Instant)> {
         let started = Instant::now();
         let mut config = self.config.translator;
         if mode.has(Mode::WINDOW) {
@@ -373,7 +384,6 @@ impl Process {
             }
             config.max_insns = unit.insns as usize / 2;
         };
-        let took = started.elapsed();
         let trace = &self.config.tracing;
         trace.line(trace.block, || {
             let size = unit.code.len();
@@ -389,21 +399,20 @@ impl Process {
             source.peek(eip, &mut guest);
             eprintln!("{}", listing(&unit, &guest, columns));
         }
-        Some((unit, took))
+        Some((unit, started))
     }
 
     /// Places what [`Process::translate`] gave.
     pub(crate) fn insert(
         &self,
         cache: &mut Cache,
-        (unit, took): (Unit, Duration),
+        (unit, started): (Unit, Instant),
         key: CodeKey,
-        pages: &[u32],
+        pages: Vec<u32>,
     ) -> Result<u32, Full> {
-        let started = Instant::now();
         let size = unit.code.len();
         let inserted = cache.insert(unit, key, pages);
-        cache.add_time(took + started.elapsed());
+        cache.add_time(started.elapsed());
         if let (Ok(offset), true) = (inserted, self.config.perf_map) {
             perf_map::add(cache.arena().base() + u64::from(offset), size, key.eip());
         }
@@ -458,7 +467,7 @@ impl Process {
             {
                 images.made(eip >> 12, unit.0.insns);
             }
-            let inserted = self.insert(&mut cache, unit, key, &pages);
+            let inserted = self.insert(&mut cache, unit, key, pages);
             drop(cache);
             if inserted == Err(Full) {
                 self.make_room(me, |cache| {
@@ -512,6 +521,10 @@ impl Source for GuestCode<'_> {
         self.space.is_volatile(Gva(eip))
     }
 
+    fn found_changed(&self, eip: u32) -> bool {
+        self.cache.found_changed(eip)
+    }
+
     fn depend(&mut self, eip: u32) {
         let page = eip >> 12;
         if !self.pages.contains(&page) {
@@ -525,5 +538,44 @@ impl Source for GuestCode<'_> {
 
     fn calls_out(&self, eip: u32) -> bool {
         self.process.call_outs().contains(&(eip >> 12))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::mpsc;
+    use std::time::Duration;
+
+    /// A thread that ends the guest keeps its code beside others that translate.
+    #[test]
+    fn keeping_code_waits_for_nobody_who_waits_for_it() {
+        let folder = std::env::temp_dir().join(format!("xlat86-process-{}", std::process::id()));
+        let window = xlat86_host::scratch_low(&[]).unwrap();
+        let space = Arc::new(FlatSpace::new(window));
+        let mut process = Process::new(space, Config::default()).unwrap();
+        let store = Store::at(&folder, "settings").expect("a folder of our own");
+        Arc::get_mut(&mut process).unwrap().images = Some(Mutex::new(Images::new(store)));
+        let (done, both) = mpsc::channel();
+        let until = Instant::now() + Duration::from_secs(1);
+        for keeps in [true, false] {
+            let (process, done) = (process.clone(), done.clone());
+            std::thread::spawn(move || {
+                while Instant::now() < until {
+                    if keeps {
+                        process.keep_code();
+                    } else {
+                        // As `code_at` does.
+                        let mut cache = process.cache();
+                        process.adopt(0x1000, &mut cache);
+                    }
+                }
+                let _ = done.send(());
+            });
+        }
+        for _ in 0..2 {
+            both.recv_timeout(Duration::from_secs(60)).expect("they wait for each other");
+        }
+        std::fs::remove_dir_all(folder).unwrap();
     }
 }

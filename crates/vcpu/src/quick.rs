@@ -4,9 +4,9 @@
 
 use crate::Vcpu;
 use crate::crossing::Cross;
-use xlat86_arch::{Gva, Mode, Reg, Seg, SegAttr, Segment, eflags};
+use xlat86_arch::{Gva, Mode, Reg, Seg, SegAttr, Segment, Vector, eflags};
 use xlat86_host::RETURN_KEEPS;
-use xlat86_interp::Platform;
+use xlat86_interp::{Event, Platform};
 use xlat86_translator::{CodeKey, Exit, Quick};
 
 /// Answers kept.
@@ -86,7 +86,15 @@ impl Vcpu {
         let cross = self.crossing();
         let selector = value as u16;
         let (cross, loads) = match what {
-            Quick::Port { .. } => return None,
+            Quick::Port { .. } | Quick::Invlpg => return None,
+            Quick::Int { vector } => {
+                let eip = core::mem::replace(&mut self.state.eip, next);
+                if self.deliver_at_once(Event::Software(Vector(vector))) {
+                    return Some(Crossed::Unnoted);
+                }
+                self.state.eip = eip;
+                return None;
+            }
             Quick::Load { seg, pop } => (self.load(seg, selector, pop).then_some(cross)?, [Some(selector), None]),
             Quick::Verw => (Cross { zero_flag: self.verw(selector)?, ..cross }, [Some(selector), None]),
             Quick::Sysenter => (self.sysenter().then_some(cross)?, [None; 2]),
@@ -119,7 +127,7 @@ impl Vcpu {
 
     /// The segment that `selector` names in the GDT, if its descriptor is a present and accessed code or data segment.
     #[inline]
-    fn gdt_segment(&mut self, selector: u16) -> Option<Segment> {
+    pub(crate) fn gdt_segment(&mut self, selector: u16) -> Option<Segment> {
         self.gdt_descriptor(selector).filter(|s| s.attr.0 & READY == READY)
     }
 

@@ -14,7 +14,7 @@ use xlat86_host::MappedFile;
 use xlat86_translator::Image;
 
 /// First bytes of a file.
-const MAGIC: &[u8; 8] = b"xlat86\x00\x02";
+const MAGIC: &[u8; 8] = b"xlat86\x00\x03";
 /// The flag of open(2) on x86: a symbolic link is not followed.
 const O_NOFOLLOW: i32 = 0o400_000;
 /// Files larger than this are neither written nor read.
@@ -41,6 +41,14 @@ impl FileId {
     fn of(m: &Metadata) -> Self {
         let times = [(m.mtime(), m.mtime_nsec()), (m.ctime(), m.ctime_nsec())];
         FileId { dev: m.dev(), ino: m.ino(), size: m.size(), times }
+    }
+
+    /// What stands for `contents` that no file holds.
+    #[must_use]
+    pub fn of_contents(contents: &[u8]) -> Self {
+        // No device has this number.
+        let (dev, ino) = (u64::MAX, u64::from(crc32fast::hash(contents)));
+        FileId { dev, ino, size: contents.len() as u64, times: [(0, 0); 2] }
     }
 
     /// Would a later change of the file show in its times?
@@ -70,7 +78,8 @@ impl Store {
         Store::at(&base.join("xlat86"), settings)
     }
 
-    fn at(folder: &Path, settings: &str) -> Option<Store> {
+    /// The same in `folder`.
+    pub(crate) fn at(folder: &Path, settings: &str) -> Option<Store> {
         let me = FileId::of(&fs::metadata("/proc/self/exe").ok()?);
         if !folder.is_dir() {
             // The folder that it is in may be missing too, but not the user's home.

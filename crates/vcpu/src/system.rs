@@ -180,8 +180,14 @@ impl Vcpu {
         }
         self.fx_mut();
         self.see_changes();
-        let stop = self.interp.step(&mut self.state, &mut self.mmu, &mut self.platform);
+        let stop = self.step_alone();
         self.settle(stop)
+    }
+
+    /// Executes the instruction at EIP, fetched afresh, or some iterations of it if something asynchronous waits.
+    fn step_alone(&mut self) -> Stop {
+        let (state, mmu, platform) = (&mut self.state, &mut self.mmu, &mut self.platform);
+        with_pending(|flag| self.interp.step_after(state, mmu, platform, false, flag, |_, _| ()))
     }
 
     pub(crate) fn run_system(&mut self) -> Exit {
@@ -255,7 +261,7 @@ impl Vcpu {
                 Resolution::Retry => {
                     // On its own, so that the page isn't marked as code again before the write.
                     self.fx_mut();
-                    let stop = self.interp.step(&mut self.state, &mut self.mmu, &mut self.platform);
+                    let stop = self.step_alone();
                     self.settle(stop)
                 }
                 Resolution::Exit(_) => self.deliver(Event::Fault(fault)),
@@ -272,6 +278,9 @@ impl Vcpu {
                 format!("fault {eip:08x} {:?}{error} address {}", fault.vector, fault.addr)
             });
             note_fault(&mut self.state, &fault);
+        }
+        if self.process.config().engine != Engine::Interp && self.deliver_at_once(event) {
+            return None;
         }
         loop {
             let fault = match self.interp.deliver(&mut self.state, &mut self.mmu, &mut self.platform, event) {

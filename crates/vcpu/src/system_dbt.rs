@@ -5,7 +5,7 @@
 //! the software TLB can't answer come here; most are answered by filling it, and the instruction starts again.
 
 use crate::crossing::{Cross, in_gdt};
-use crate::dbt::apply;
+use crate::dbt::{apply, segments_permit};
 use crate::fx;
 use crate::fx::Home;
 use crate::process::Connect;
@@ -13,12 +13,12 @@ use crate::quick::Crossed;
 use crate::system::spaces::Spaces;
 use crate::system::window::{WindowFault, Windows};
 use crate::{Engine, Exit, Vcpu};
-use xlat86_arch::{Fault, Gva, Mode, PAGE_SIZE, Seg, Segment, cr0, cr4, eflags};
+use xlat86_arch::{CpuState, Gva, Mode, PAGE_SIZE, Seg, Segment, cr0, cr4, eflags};
 use xlat86_decoder::MAX_INSN_LEN;
 use xlat86_host::{Left, with_pending};
-use xlat86_interp::{Event, Stop};
+use xlat86_interp::Stop;
 use xlat86_softmmu::Mmu;
-use xlat86_translator::{Cache, CodeKey, ExitKind, Full, Place, Quick, Source};
+use xlat86_translator::{Cache, CodeKey, ExitKind, Full, Place, Quick, Source, Tables};
 
 /// Instructions that the interpreter executes at a time where code isn't translated.
 const STRETCH: u64 = 256;
@@ -35,8 +35,6 @@ pub(crate) enum Outside {
     Careful(Option<u64>),
     /// The interpreter executes the instruction at EIP.
     Interpret,
-    /// The instruction at EIP raises this.
-    Fault(Fault),
     /// Something asynchronous wants attention.
     Stopped,
 }
@@ -101,17 +99,12 @@ impl Vcpu {
                         return None;
                     }
                 }
-                Outside::Fault(fault) => {
-                    if let Some(exit) = self.deliver(Event::Fault(fault)) {
-                        return Some(exit);
-                    }
-                }
                 Outside::Interpret => {
                     let shadow = self.state.interrupt_shadow;
                     if let Some(exit) = self.step_system() {
                         return Some(exit);
                     }
-                    if shadow || self.must_attend() {
+                    if shadow || self.must_attend() || Self::pending() {
                         return None;
                     }
                 }
@@ -129,15 +122,12 @@ impl Vcpu {
         let s = &self.state;
         let mut mode = s.mode();
         let alignment = s.cpl == 3 && s.cr0 & cr0::AM != 0 && s.eflags & eflags::AC != 0;
-        let writable = |seg| s.segment(seg).attr.writable();
         let plain = mode.has(FLAT32)
             && mode.0 & (Mode::VM86 | Mode::TRAP) == 0
             && matches!(s.cpl, 0 | 3)
             && s.dr[7] & BREAKPOINTS == 0
             && !alignment
-            && s.segment(Seg::Cs).attr.readable()
-            && writable(Seg::Ds)
-            && writable(Seg::Es);
+            && segments_permit(s);
         if !plain {
             return None;
         }
@@ -163,6 +153,10 @@ impl Vcpu {
         let key = CodeKey::new(eip, page, mode);
         let generation = self.process.generation();
         let crosses = eip % PAGE_SIZE > PAGE_SIZE - MAX_INSN_LEN as u32;
+        if !self.spaces().is_noted(eip >> 12) {
+            let process = self.process.clone();
+            self.note_page(eip >> 12, page, process.cache().tables());
+        }
         let memo = &mut self.system.as_mut().expect("a system's CPU").memo;
         if connect.is_none()
             && let Some(offset) = memo.get(key, generation)
@@ -180,6 +174,9 @@ impl Vcpu {
                 }
             }
             if let Some(offset) = cache.lookup(key) {
+                if crosses && let Some(second) = cache.second_page(key) {
+                    self.note_page(next_page(eip).page(), second, cache.tables());
+                }
                 match connect {
                     Some(Connect::Jump { site }) => cache.chain(site),
                     Some(Connect::Table) => {
@@ -204,12 +201,19 @@ impl Vcpu {
             };
             let unit = process.translate(&cache, eip, mode, &mut source)?;
             let pages = source.pages;
-            let inserted = process.insert(&mut cache, unit, key, &pages);
+            let inserted = process.insert(&mut cache, unit, key, pages);
             drop(cache);
             if inserted == Err(Full) {
                 process.evict();
             }
         }
+    }
+
+    /// Code on linear page `page`, which is physical page `physical`, is about to be entered.
+    #[cold]
+    fn note_page(&mut self, page: u32, physical: u32, tables: &mut Tables) {
+        let global = self.mmu.peek_code(page).is_some_and(|p| p.1);
+        self.spaces().note(page, physical, global, tables);
     }
 
     fn spaces(&mut self) -> &mut Spaces {
@@ -218,6 +222,27 @@ impl Vcpu {
 
     /// Sees to it that the jump table in use is right for `mode` and the current address space.
     fn choose_space(&mut self, mode: Mode) {
+        self.see_forgotten();
+        let spaces = &mut self.system.as_mut().expect("a system's CPU").spaces;
+        let frame = self.frame.as_mut().expect("translating");
+        let cr3 = self.state.cr3;
+        if !spaces.is_current(mode, cr3) {
+            let chosen = spaces
+                .choose_at_once(mode, cr3)
+                .unwrap_or_else(|| spaces.choose(mode, cr3, self.process.cache().tables(), &self.mmu));
+            frame.use_returns(usize::from(mode.has(Mode::USER)), chosen.base, chosen.changed);
+            if chosen.changed {
+                frame.forget_crossings();
+            }
+            if chosen.replaced && mode.has(Mode::USER) {
+                self.mmu.cool();
+            }
+        }
+    }
+
+    /// Withdraws what relied on mappings that the guest has invalidated.
+    #[inline]
+    fn see_forgotten(&mut self) {
         let spaces = &mut self.system.as_mut().expect("a system's CPU").spaces;
         let frame = self.frame.as_mut().expect("translating");
         if let Some(forgotten) = self.mmu.take_forgotten() {
@@ -226,14 +251,8 @@ impl Vcpu {
             }
             if spaces.forget(&forgotten, &mut self.process.cache()) {
                 frame.reset_all_returns();
+                frame.forget_crossings();
             }
-        }
-        let cr3 = self.state.cr3;
-        if !spaces.is_current(mode, cr3) {
-            let chosen = spaces
-                .choose_at_once(mode, cr3)
-                .unwrap_or_else(|| spaces.choose(mode, cr3, self.process.cache().tables(), &self.mmu));
-            frame.use_returns(usize::from(mode.has(Mode::USER)), chosen.base, chosen.changed);
         }
     }
 
@@ -323,10 +342,8 @@ impl Vcpu {
                     self.take_system_frame();
                     apply(fix, &mut self.state);
                     self.state.eip = exit.eip;
-                    match admitted {
-                        Err(fault) => Outside::Fault(fault),
-                        Ok(_) => Outside::Interpret,
-                    }
+                    // If the guest may not: this access isn't all that the instruction does, and another fault may come first.
+                    Outside::Interpret
                 }
                 ExitKind::Careful { target: eip, size, write, .. } => {
                     self.stats.leave_access += 1;
@@ -349,6 +366,28 @@ impl Vcpu {
                     }
                     self.take_system_frame();
                     self.state.eip = next;
+                    Outside::Go
+                }
+                ExitKind::Quick { what: Quick::Invlpg, next } => {
+                    self.stats.leave_quick += 1;
+                    self.mmu.invalidate(Gva(target as u32));
+                    if self.see_forgotten_page(target as u32, next) {
+                        (offset, done) = ((site - arena.base()) as u32, Some(next));
+                        continue;
+                    }
+                    self.take_system_frame();
+                    self.state.eip = next;
+                    Outside::Go
+                }
+                ExitKind::Thunk { target, again, fix, .. } => {
+                    self.stats.leave_link += 1;
+                    if self.fold(site, target) {
+                        offset = (site - arena.base()) as u32 - exit.site + again;
+                        continue;
+                    }
+                    self.take_system_frame();
+                    apply(fix, &mut self.state);
+                    self.state.eip = exit.eip;
                     Outside::Go
                 }
                 ExitKind::Quick { what, next } => {
@@ -384,6 +423,42 @@ impl Vcpu {
             };
             return outside;
         }
+    }
+
+    /// Takes INVLPG's effect into account. False if the code that goes on at `eip` may be affected.
+    fn see_forgotten_page(&mut self, invalidated: u32, eip: u32) -> bool {
+        let near = |page: u32| page.wrapping_sub(eip >> 12) & 0xf_ffff <= 1;
+        if near(invalidated >> 12) || self.mmu.has_forgotten_more() {
+            return false;
+        }
+        self.see_forgotten();
+        true
+    }
+
+    /// Has the folded call that left at host address `site` rely on what its thunk at `target` is now. False when it has changed: the call is
+    /// translated anew, and not folded again.
+    fn fold(&mut self, site: u64, target: u32) -> bool {
+        let Some(key) = self.process.cache().key_at(site) else { return false };
+        let (evictions, Mode(mode)) = (self.process.evictions(), key.mode());
+        let eip = core::mem::replace(&mut self.state.eip, target);
+        let found = self.system_code(Mode(mode & !Mode::CAREFUL), Some(Connect::Table)).is_some();
+        let page = self.mmu.code_page(Gva(target));
+        self.state.eip = eip;
+        if self.process.evictions() != evictions {
+            return false;
+        }
+        let mut cache = self.process.cache();
+        if found && page.is_ok_and(|page| cache.fold(site, page)) {
+            return true;
+        }
+        if let Some(Place::Exit(exit)) = cache.place(site, true) {
+            self.system.as_mut().expect("a system's CPU").windows.give_up(exit.eip, key.page());
+        }
+        cache.retire_at(site);
+        drop(cache);
+        self.process.dropped();
+        self.stats.retranslated += 1;
+        false
     }
 
     /// What left with a call that returns to host address `site`.
@@ -434,25 +509,21 @@ impl Vcpu {
 
     /// Executes the instruction at EIP on the interpreter. `None`: go on.
     fn step_system(&mut self) -> Option<Exit> {
-        let at = Gva(self.state.eip);
+        let at = Gva(self.state.segment(Seg::Cs).base.wrapping_add(self.state.eip));
         // Code pages are watched for writes; what lies on two pages isn't kept.
         let whole = at.page_offset() <= PAGE_SIZE - MAX_INSN_LEN as u32;
         self.mmu.sync(&self.state);
         let code = |page| self.process.physical().is_some_and(|m| m.is_code(page));
         let watched = whole && self.mmu.code_page(at).is_ok_and(code);
         let (home, frame, process) = (&mut self.fx_home, &mut self.frame, &self.process);
-        let stop = self.interp.step_after(
-            &mut self.state,
-            &mut self.mmu,
-            &mut self.platform,
-            watched,
-            |state: &mut xlat86_arch::CpuState, fx: bool| {
-                if fx {
-                    fx::bring(home, &mut state.fx, frame, process);
-                    *home = Home::State;
-                }
-            },
-        );
+        let before = |state: &mut CpuState, fx: bool| {
+            if fx {
+                fx::bring(home, &mut state.fx, frame, process);
+                *home = Home::State;
+            }
+        };
+        let (state, mmu, platform) = (&mut self.state, &mut self.mmu, &mut self.platform);
+        let stop = with_pending(|flag| self.interp.step_after(state, mmu, platform, watched, flag, before));
         self.note_step();
         self.settle(stop)
     }
@@ -528,6 +599,10 @@ impl Source for PagedCode<'_> {
 
     fn known(&self, eip: u32) -> bool {
         (eip ^ self.key.eip()) >> 12 == 0 && self.cache.starts_at(CodeKey::new(eip, self.key.page(), self.mode))
+    }
+
+    fn has_run(&self, eip: u32) -> bool {
+        self.mmu.has_run(eip >> 12)
     }
 
     fn keeps_faulting(&self, eip: u32) -> bool {

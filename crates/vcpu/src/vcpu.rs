@@ -10,12 +10,12 @@ use crate::world::Member;
 use crate::{Engine, Error, Exit, Process, Stats};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use xlat86_arch::{CpuState, Fault, FxState, Gva, PAGE_SIZE, PfError, Vector};
+use xlat86_arch::{CpuState, Fault, FxState, Gva, PAGE_SIZE, PfError, Seg, Vector};
 use xlat86_decoder::MAX_INSN_LEN;
-use xlat86_host::{Arena, HostFault, VcpuFrame, with_pending};
+use xlat86_host::{Arena, HostFault, VcpuFrame, set_gs_base, with_pending};
 use xlat86_interp::{Interp, Stop};
 use xlat86_softmmu::{Mmu, TlbMemory};
-use xlat86_translator::Stub;
+use xlat86_translator::{AddressForm, Stub};
 
 /// One guest CPU, on the host thread that made it: it can't move to another.
 pub struct Vcpu {
@@ -191,10 +191,22 @@ impl Vcpu {
         process.world.only(&mut self.me);
     }
 
+    /// In a vfork child, which runs on its parent's CPU while the parent's thread waits, and in the parent when that is over: the CPU is this thread's.
+    pub fn taken_over(&mut self) {
+        self.me.is_current();
+    }
+
     /// Runs guest code until there is a reason to leave.
     pub fn run(&mut self) -> Exit {
         if self.system.is_some() {
             return self.run_system();
+        }
+        if let Some(frame) = &self.frame {
+            match self.process.config().translator.address_form {
+                AddressForm::Low => frame.use_probe(),
+                AddressForm::Gs => set_gs_base(self.process.space().window().base()),
+                AddressForm::Tlb => {}
+            }
         }
         match self.process.config().engine {
             Engine::Interp => self.run_interpreter(),
@@ -237,7 +249,7 @@ impl Vcpu {
     /// Executes one instruction on the interpreter. `None`: it completed.
     pub(crate) fn interpret_one(&mut self) -> Option<Exit> {
         loop {
-            let watched = self.is_watched(self.state.eip);
+            let watched = self.is_watched();
             if watched {
                 self.see_changes();
             }
@@ -248,7 +260,8 @@ impl Vcpu {
                     *home = Home::State;
                 }
             };
-            let stop = self.interp.step_after(&mut self.state, &mut self.mmu, &mut self.platform, watched, before);
+            let (state, mmu, platform) = (&mut self.state, &mut self.mmu, &mut self.platform);
+            let stop = with_pending(|flag| self.interp.step_after(state, mmu, platform, watched, flag, before));
             match stop {
                 Stop::Budget => return None,
                 Stop::Fault(f) => match self.resolve(f) {
@@ -260,9 +273,9 @@ impl Vcpu {
         }
     }
 
-    /// Is the page of the instruction at `eip` write-protected for being code? Nobody lifts that while this CPU is inside.
-    fn is_watched(&self, eip: u32) -> bool {
-        let at = Gva(eip);
+    /// Is the page of the instruction at EIP write-protected for being code? Nobody lifts that while this CPU is inside.
+    fn is_watched(&self) -> bool {
+        let at = Gva(self.state.segment(Seg::Cs).base.wrapping_add(self.state.eip));
         let inside = self.system.is_none() && self.process.world.is_inside(&self.me);
         inside
             && self.process.space().page(at).is_code()

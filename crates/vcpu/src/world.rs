@@ -4,7 +4,7 @@
 //! after saying so. Whoever wants exclusive access sets `stop`, kicks those inside, and waits. Both sides use sequentially consistent order, so one of
 //! them sees the other.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 use xlat86_host::signals;
@@ -12,9 +12,8 @@ use xlat86_host::signals;
 /// One thread that runs guest code.
 #[derive(Debug)]
 pub(crate) struct Member {
-    /// Whose thread: a vfork child shares this memory with another process.
-    pid: i32,
-    tid: i32,
+    /// Process and thread: a vfork child shares this memory with another process.
+    thread: AtomicU64,
     inside: AtomicBool,
 }
 
@@ -32,8 +31,21 @@ fn lock<T>(m: &Mutex<T>) -> MutexGuard<'_, T> {
 
 impl Member {
     fn current() -> Arc<Member> {
-        let (pid, tid) = (signals::process_id(), signals::thread_id());
-        Arc::new(Member { pid, tid, inside: AtomicBool::new(false) })
+        let m = Member { thread: AtomicU64::new(0), inside: AtomicBool::new(false) };
+        m.is_current();
+        Arc::new(m)
+    }
+
+    /// The current thread is the one that runs guest code as this member, and isn't inside.
+    pub(crate) fn is_current(&self) {
+        let (pid, tid) = (signals::process_id() as u32, signals::thread_id() as u32);
+        self.thread.store(u64::from(pid) << 32 | u64::from(tid), Ordering::SeqCst);
+        self.inside.store(false, Ordering::SeqCst);
+    }
+
+    fn kick(&self) {
+        let thread = self.thread.load(Ordering::SeqCst);
+        signals::kick((thread >> 32) as i32, thread as i32);
     }
 }
 
@@ -94,7 +106,7 @@ impl World {
             while m.inside.load(Ordering::SeqCst) {
                 // Once per millisecond: a kick that struck just before it entered would otherwise be its last.
                 if waited.is_multiple_of(20) {
-                    signals::kick(m.pid, m.tid);
+                    m.kick();
                 }
                 waited += 1;
                 std::thread::sleep(Duration::from_micros(50));

@@ -2,6 +2,7 @@
 
 use std::sync::{Arc, Mutex, MutexGuard};
 use xlat86_arch::{Gva, Reg, Vector, eflags};
+use xlat86_host::signals;
 use xlat86_softmmu::{FlatSpace, Prot};
 use xlat86_vcpu::{Config, Engine, Exit, Process, Vcpu};
 
@@ -133,6 +134,99 @@ fn a_kept_instruction_is_dropped_when_it_changes() {
         assert_eq!(cpu.run(), Exit::SoftInt(0x80));
         assert_eq!((cpu.state().reg(Reg::Ebx), cpu.state().reg(Reg::Edx)), (u32::MAX, u32::MAX));
     });
+}
+
+/// What is kept is watched where it is, not where it would be in a segment without a base.
+#[test]
+fn an_instruction_in_a_segment_with_a_base_is_dropped_when_it_changes() {
+    // The same, 2000h further on.
+    let mut code = vec![0xb8, 0x23, 0, 0, 0, 0xb9, 2, 0, 0, 0, 0x0f, 0x03, 0xd8, 0xc6, 0x05];
+    code.extend((CODE + 0x2000 + 12).to_le_bytes());
+    code.extend([0xd0, 0xe2, 0xf4, 0xcd, 0x80]);
+    both(&[0xcd, 0x80], |cpu| {
+        assert_eq!(cpu.run(), Exit::SoftInt(0x80), "there is code on the first page");
+        cpu.process().space().window().write_bytes(CODE + 0x2000, &code).unwrap();
+        let state = cpu.state_mut();
+        state.eip = CODE;
+        state.seg[1].base = 0x2000;
+        assert_eq!(cpu.run(), Exit::SoftInt(0x80));
+        assert_eq!((cpu.state().reg(Reg::Ebx), cpu.state().reg(Reg::Edx)), (u32::MAX, u32::MAX));
+    });
+}
+
+/// A code segment can be read through DS, not written.
+#[test]
+fn a_code_segment_as_ds_cannot_be_written() {
+    // push cs; pop ds; mov eax,[DATA]; mov [DATA],eax; int 0x80
+    let data = DATA.to_le_bytes();
+    let code = [&[0x0e, 0x1f, 0xa1][..], &data, &[0xa3], &data, &[0xcd, 0x80]].concat();
+    both(&code, |cpu| {
+        let exit = cpu.run();
+        assert!(matches!(exit, Exit::Fault(f) if f.vector == Vector::GP && f.error == Some(0)), "{exit:?}");
+        assert_eq!(cpu.state().eip, CODE + 7);
+    });
+}
+
+/// No instruction takes so long that whatever waits can't be attended to.
+#[test]
+fn a_repeated_instruction_is_interrupted_on_the_interpreter() {
+    // rep lodsb
+    both(&[0xf3, 0xac], |cpu| {
+        cpu.state_mut().set_reg(Reg::Esi, DATA);
+        cpu.state_mut().set_reg(Reg::Ecx, 0x8000);
+        signals::kick_self();
+        assert_eq!(cpu.single_step(), Some(Exit::Interrupted));
+        let left = cpu.state().reg(Reg::Ecx);
+        assert!(0 < left && left < 0x8000, "{left:#x}");
+        assert_eq!((cpu.state().eip, cpu.state().reg(Reg::Esi)), (CODE, DATA + 0x8000 - left));
+        signals::attended();
+        assert_eq!(cpu.single_step(), None);
+        assert_eq!((cpu.state().eip, cpu.state().reg(Reg::Ecx)), (CODE + 2, 0));
+    });
+}
+
+/// More code than the cache holds, again and again: lockstep doesn't take one block's exit for that of another that was in its place.
+#[test]
+fn lockstep_survives_eviction() {
+    // mov ecx,3; 1: pushf; pop eax; inc eax (up to three times); jmp 2f; 2: (and so on); dec ecx; jnz 1b; int 0x80
+    let mut code = vec![0xb9, 3, 0, 0, 0];
+    for i in 0..2800u32 {
+        code.extend([0x9c, 0x58]);
+        // So that exits are everywhere.
+        code.resize(code.len() + (i.wrapping_mul(0x9e37_79b9) >> 30) as usize, 0x40);
+        code.extend([0xeb, 0]);
+    }
+    code.extend([0x49, 0x0f, 0x85]);
+    code.extend((5 - (code.len() as i32 + 4)).to_le_bytes());
+    code.extend([0xcd, 0x80]);
+    let mut config = Config { engine: Engine::Lockstep, ..Config::default() };
+    config.translator.cache_size = 128 << 10;
+    let (mut cpu, _guard) = guest_with(config, &code);
+    assert_eq!(cpu.run(), Exit::SoftInt(0x80));
+    assert_eq!(cpu.state().reg(Reg::Ecx), 0);
+    assert!(cpu.process().stats().cache.evictions > 0);
+}
+
+/// The guest's MXCSR_MASK is FFFFh, whatever the host's.
+#[test]
+fn reserved_bits_of_mxcsr_fault() {
+    // mov esp,DATA; ldmxcsr [esp]; ldmxcsr [esp+4]; int 0x80
+    let code = [&[0xbc][..], &DATA.to_le_bytes(), &[0x0f, 0xae, 0x14, 0x24, 0x0f, 0xae, 0x54, 0x24, 4, 0xcd, 0x80]];
+    for bit in [16, 17, 31] {
+        both(&code.concat(), |cpu| {
+            let window = cpu.process().space().window();
+            window.write(DATA, 0xffbfu32).unwrap();
+            window.write(DATA + 4, 0x1f80u32 | 1 << bit).unwrap();
+            cpu.state_mut().set_reg(Reg::Ecx, 0x1234_5678);
+            let exit = cpu.run();
+            assert!(matches!(exit, Exit::Fault(f) if f.vector == Vector::GP && f.error == Some(0)), "{exit:?}");
+            assert_eq!((cpu.state().eip, cpu.state().reg(Reg::Ecx)), (CODE + 9, 0x1234_5678));
+            assert_eq!(cpu.fx().mxcsr, 0xffbf);
+            window.write(DATA + 4, 0x1f80u32).unwrap();
+            assert_eq!(cpu.run(), Exit::SoftInt(0x80));
+            assert_eq!((cpu.fx().mxcsr, cpu.state().reg(Reg::Ecx)), (0x1f80, 0x1234_5678));
+        });
+    }
 }
 
 /// Code on a page that keeps changing checks itself; a thunk that it calls isn't folded, since the call may overwrite it.

@@ -110,7 +110,10 @@ macro_rules! images {
     )* };
 }
 
-images!(hello, exceptions, pages, rings, debug, smc, tasks, v86, crossings, leaves);
+images!(
+    hello, exceptions, pages, rings, debug, smc, tasks, v86, crossings, leaves, remapped, priority, unpaged, fold,
+    global
+);
 
 /// 20,000 system calls with seven segment loads, an IRET and a VERW each: what they come to is noted the first time.
 #[test]
@@ -118,4 +121,12 @@ fn what_kernels_do_all_the_time_stays_in_translated_code() {
     let (said, stats) = run(&image("leaves"), &Config { engine: Engine::Dbt, ..Config::default() });
     assert!(said.contains("served=00004e20"), "{said}");
     assert!(stats.leaves() < 1000 && stats.interpreted < 2000, "{stats}");
+}
+
+/// What is taken for granted is taken back: folded calls and divisions that keep faulting are translated anew.
+#[test]
+fn what_was_folded_is_unfolded() {
+    let (_, stats) = run(&image("fold"), &Config { engine: Engine::Dbt, mmu: MmuMode::Tlb, ..Config::default() });
+    assert!(stats.retranslated >= 2, "{stats}");
+    assert!(stats.leave_fault < 200, "{stats}");
 }

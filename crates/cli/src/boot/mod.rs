@@ -31,7 +31,7 @@ Examples:
 Keys: Ctrl-A x quits, Ctrl-A c opens or closes the monitor (type `help` there), Ctrl-A Ctrl-A sends Ctrl-A.
 
 The exit status is 0 when the guest has switched itself off or the user has quit; (v << 1) | 1 after the guest wrote v
-to port 0xf4; 3 with --no-reboot when the guest was reset; 126 when it can't be booted; 128 + n when signal n ended
+to port 0xf4 (3 if v is 1); 3 with --no-reboot when the guest was reset; 126 when it can't be booted; 128 + n when signal n ended
 the run; 70 for a bug in xlat86.";
 
 /// Boot a 32-bit operating system on an emulated PC

@@ -1,8 +1,10 @@
 //! The control socket: each line is a request in JSON, each answer a line of JSON.
 
-use std::fs::{Permissions, remove_file, set_permissions};
+use rustix::fs::Mode;
+use rustix::process::umask;
+use std::fs::{remove_file, symlink_metadata};
 use std::io::{self, BufRead, BufReader, Write};
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::FileTypeExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, RwLock};
@@ -27,18 +29,31 @@ impl Drop for Socket {
     }
 }
 
-/// Listens at `path`, which only the user may connect to. A socket left there by a run that was killed is replaced.
+/// Is `path` a socket that nobody listens at any more?
+fn is_left_over(path: &Path) -> bool {
+    let socket = symlink_metadata(path).is_ok_and(|m| m.file_type().is_socket());
+    socket && UnixStream::connect(path).is_err_and(|e| e.kind() == io::ErrorKind::ConnectionRefused)
+}
+
+/// A listener at `path` that only the user may connect to from its first moment on.
+fn bind(path: &Path) -> io::Result<UnixListener> {
+    let before = umask(Mode::RWXG | Mode::RWXO | Mode::XUSR);
+    let listener = UnixListener::bind(path);
+    umask(before);
+    listener
+}
+
+/// Listens at `path`, which only the user may connect to. A socket left there by a run that was killed is replaced; any other file isn't touched.
 pub(super) fn listen(path: &Path, control: Control) -> io::Result<Socket> {
-    let listener = match UnixListener::bind(path) {
-        Err(e) if e.kind() == io::ErrorKind::AddrInUse && UnixStream::connect(path).is_err() => {
+    let listener = match bind(path) {
+        Err(e) if e.kind() == io::ErrorKind::AddrInUse && is_left_over(path) => {
             remove_file(path)?;
-            UnixListener::bind(path)?
+            bind(path)?
         }
         other => other?,
     };
     let socket = Socket { path: path.to_owned(), answering: Arc::default() };
     let answering = socket.answering.clone();
-    set_permissions(path, Permissions::from_mode(0o600))?;
     let accept = move || {
         for stream in listener.incoming().flatten() {
             let (control, answering) = (control.clone(), answering.clone());

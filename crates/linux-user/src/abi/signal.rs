@@ -48,14 +48,26 @@ enum Layout {
     Sys,
 }
 
+/// NSIGPOLL: the codes that F_SETSIG gives any signal.
+const POLL_CODES: i32 = 6;
+
 fn layout_of(signo: u32, code: u32) -> Layout {
     let code = code as i32;
     if code > SI_USER && code < SI_KERNEL as i32 {
-        return match signo as i32 {
-            libc::SIGCHLD => Layout::Chld,
-            libc::SIGILL | libc::SIGFPE | libc::SIGSEGV | libc::SIGBUS | libc::SIGTRAP => Layout::Fault,
-            libc::SIGPOLL => Layout::Poll,
-            libc::SIGSYS => Layout::Sys,
+        // Each signal's own codes, as many as it has.
+        let (own, layout) = match signo as i32 {
+            libc::SIGCHLD => (6, Layout::Chld),
+            libc::SIGILL => (11, Layout::Fault),
+            libc::SIGFPE => (15, Layout::Fault),
+            libc::SIGSEGV => (10, Layout::Fault),
+            libc::SIGBUS => (5, Layout::Fault),
+            libc::SIGTRAP => (6, Layout::Fault),
+            libc::SIGSYS => (2, Layout::Sys),
+            _ => (0, Layout::Kill),
+        };
+        return match code {
+            c if c <= own => layout,
+            1..=POLL_CODES => Layout::Poll,
             _ => Layout::Kill,
         };
     }
@@ -160,5 +172,19 @@ mod tests {
         let mut h = HostSiginfo { signo: libc::SIGSEGV as u32, code: 1, ..HostSiginfo::default() };
         h.fields[0] = 0xdead_beef;
         assert_eq!(Siginfo::from(&h).fields[..2], [0xdead_beef, 0]);
+    }
+
+    #[test]
+    fn any_signal_can_tell_of_a_descriptor() {
+        const POLL_IN: u32 = 1;
+        let band_and_fd = |signo: u32, code: u32| {
+            let mut h = HostSiginfo { signo, code, ..HostSiginfo::default() };
+            h.fields[..2].copy_from_slice(&[0x41, 17]);
+            Siginfo::from(&h).fields[..2].to_vec()
+        };
+        for signo in [libc::SIGPOLL as u32, libc::SIGUSR1 as u32, 40] {
+            assert_eq!(band_and_fd(signo, POLL_IN), [0x41, 17]);
+        }
+        assert_eq!(band_and_fd(40, 7), [0x41, 0]);
     }
 }

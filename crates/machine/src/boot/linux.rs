@@ -12,6 +12,8 @@ const HEADER: usize = 0x1f1;
 const MAGIC: u32 = u32::from_le_bytes(*b"HdrS");
 /// The protocol of the first kernels with a 32-bit entry that takes all of what is passed here.
 const OLDEST: u16 = 0x0206;
+/// The protocol that has pref_address and init_size.
+const UNPACKED_SIZE: u16 = 0x020a;
 const LOADED_HIGH: u8 = 0x01;
 /// "A loader that has no number of its own."
 const LOADER: u8 = 0xff;
@@ -58,9 +60,11 @@ pub(super) fn load(
     line.push(0);
     write(memory, COMMAND_LINE, &line, path)?;
 
-    // The kernel unpacks itself into init_size bytes from where it was loaded or prefers to be, whichever is later.
-    let base = u64::from(h.code32_start).max(h.pref_address);
-    let kernel_end = base + u64::from(h.init_size).max(kernel.len() as u64);
+    // The kernel unpacks itself into init_size bytes from where it was loaded or prefers to be, whichever is later. Before these fields existed
+    // other things were in their place.
+    let (prefers, needs) = if h.version < UNPACKED_SIZE { (0, 0) } else { (h.pref_address, u64::from(h.init_size)) };
+    let base = u64::from(h.code32_start).max(prefers);
+    let kernel_end = base.saturating_add(needs.max(kernel.len() as u64));
     let (at, len) = load_initrd(initrd, memory, kernel_end, h.initrd_addr_max.into())?;
     h.type_of_loader = LOADER;
     h.cmd_line_ptr = COMMAND_LINE as u32;

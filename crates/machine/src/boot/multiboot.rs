@@ -4,6 +4,7 @@ use super::{BootError, HIGH, LOW_END, memory_map, protected_mode, read, write};
 use object::LittleEndian as LE;
 use object::elf::{FileHeader32, PT_LOAD};
 use object::read::elf::{FileHeader, ProgramHeader};
+use std::ops::Range;
 use std::path::Path;
 use xlat86_arch::{CpuState, PAGE_SIZE, Reg};
 use xlat86_softmmu::PhysMemory;
@@ -23,9 +24,10 @@ const I_COMMAND_LINE: u32 = 1 << 2;
 const I_MODULES: u32 = 1 << 3;
 const I_MAP: u32 = 1 << 6;
 const I_LOADER_NAME: u32 = 1 << 9;
-/// Where the information is put: its structure, then what that points to.
+/// Where the information is put: its structure, then what that points to. A kernel that lies in low memory itself gets it behind its end.
 const INFO: u64 = 0x1_0000;
 const INFO_SIZE: usize = 116;
+const INFO_ROOM: u64 = 0x1_0000;
 
 /// Offset and fields of the header.
 fn header(image: &[u8]) -> Option<(usize, [u32; 8])> {
@@ -42,8 +44,11 @@ pub(super) fn recognise(image: &[u8]) -> bool {
     header(image).is_some()
 }
 
-/// Loads the kernel's segments; gives its entry and the end of what it occupies.
-fn load_kernel(path: &Path, image: &[u8], memory: &PhysMemory) -> Result<(u32, u64), BootError> {
+/// Loads the kernel's segments; gives its entry and what it occupies.
+fn load_kernel(path: &Path, image: &[u8], memory: &PhysMemory) -> Result<(u32, Range<u64>), BootError> {
+    let too_large = || BootError::TooLarge { path: path.to_owned(), mib: memory.ram_bytes() >> 20 };
+    // RAM is zero already behind what was loaded; it only has to be there.
+    let room = |range: Range<u64>| if range.end <= memory.ram_bytes() { Ok(range) } else { Err(too_large()) };
     let unsupported = |why| BootError::Unsupported { path: path.to_owned(), why };
     let (at, h) = header(image).ok_or_else(|| unsupported("no multiboot header"))?;
     let flags = h[1];
@@ -61,23 +66,32 @@ fn load_kernel(path: &Path, image: &[u8], memory: &PhysMemory) -> Result<(u32, u
         let bytes =
             image.get(from..from + len).ok_or_else(|| unsupported("the image is shorter than its header says"))?;
         write(memory, load_addr.into(), bytes, path)?;
-        // RAM is zero already behind what was loaded.
-        return Ok((entry, (u64::from(load_addr) + len as u64).max(bss_end.into())));
+        let end = (u64::from(load_addr) + len as u64).max(bss_end.into());
+        return Ok((entry, room(load_addr.into()..end)?));
     }
     let bad = |_| unsupported("not a 32-bit ELF file, and no addresses in its multiboot header");
     let elf = FileHeader32::<LE>::parse(image).map_err(bad)?;
-    let mut end = HIGH;
+    let mut entry = elf.e_entry(LE);
+    let mut all: Option<Range<u64>> = None;
     for p in elf.program_headers(LE, image).map_err(bad)?.iter().filter(|p| p.p_type(LE) == PT_LOAD) {
         let bytes = p.data(LE, image).map_err(|()| unsupported("a segment lies outside the file"))?;
         let at = u64::from(p.p_paddr(LE));
         write(memory, at, bytes, path)?;
-        end = end.max(at + u64::from(p.p_memsz(LE)));
+        let segment = room(at..at + u64::from(p.p_memsz(LE)))?;
+        // Kernels are linked for where they will map themselves, and start where they lie.
+        let inside = elf.e_entry(LE).wrapping_sub(p.p_vaddr(LE));
+        if inside < p.p_memsz(LE) {
+            entry = p.p_paddr(LE).wrapping_add(inside);
+        }
+        all = Some(all.map_or(segment.clone(), |a| a.start.min(segment.start)..a.end.max(segment.end)));
     }
-    Ok((elf.e_entry(LE), end))
+    Ok((entry, all.ok_or_else(|| unsupported("an ELF file without anything to load"))?))
 }
 
 /// Information for the kernel, growing behind its fixed structure.
 struct Info {
+    /// Where it will be.
+    at: u64,
     bytes: Vec<u8>,
     flags: u32,
 }
@@ -85,7 +99,7 @@ struct Info {
 impl Info {
     fn append(&mut self, bytes: &[u8]) -> u32 {
         self.bytes.resize(self.bytes.len().next_multiple_of(4), 0);
-        let at = INFO as u32 + self.bytes.len() as u32;
+        let at = self.at as u32 + self.bytes.len() as u32;
         self.bytes.extend(bytes);
         at
     }
@@ -109,8 +123,10 @@ pub(super) fn load(
     memory: &PhysMemory,
     cpu: &mut CpuState,
 ) -> Result<(), BootError> {
-    let (entry, end) = load_kernel(path, image, memory)?;
-    let mut info = Info { bytes: vec![0; INFO_SIZE], flags: 0 };
+    let (entry, kernel) = load_kernel(path, image, memory)?;
+    let behind = kernel.end.max(HIGH).next_multiple_of(PAGE_SIZE.into());
+    let (at, mut next) = if kernel.start < HIGH { (behind, behind + INFO_ROOM) } else { (INFO, behind) };
+    let mut info = Info { at, bytes: vec![0; INFO_SIZE], flags: 0 };
     let line = info.string(&format!("{} {append}", path.display()));
     info.set(I_COMMAND_LINE, &[(16, line)]);
     let name = info.string("xlat86");
@@ -126,7 +142,6 @@ pub(super) fn load(
     }
     let at = info.append(&map);
     info.set(I_MAP, &[(44, map.len() as u32), (48, at)]);
-    let mut next = end;
     let mut list = Vec::new();
     for m in modules {
         let file = Path::new(m.split(' ').next().unwrap_or(m));
@@ -142,9 +157,12 @@ pub(super) fn load(
     let at = info.append(&list);
     info.set(I_MODULES, &[(20, modules.len() as u32), (24, at)]);
     info.set(0, &[(0, info.flags)]);
-    write(memory, INFO, &info.bytes, path)?;
+    if info.bytes.len() as u64 > INFO_ROOM {
+        return Err(BootError::CommandLine { length: info.bytes.len(), limit: INFO_ROOM as usize });
+    }
+    write(memory, info.at, &info.bytes, path)?;
     protected_mode(cpu, memory, entry);
     cpu.set_reg(Reg::Eax, LOADER_MAGIC);
-    cpu.set_reg(Reg::Ebx, INFO as u32);
+    cpu.set_reg(Reg::Ebx, info.at as u32);
     Ok(())
 }

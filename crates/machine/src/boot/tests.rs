@@ -117,6 +117,57 @@ fn multiboot_kernels_get_map_modules_and_command_line() {
     assert_eq!((len, word(&memory, map), word(&memory, map + 20)), (4 * 24, 20, 1));
 }
 
+/// An ELF file with one segment of 16 bytes at `physical`, linked for `linked`, that takes `memory_size` bytes.
+fn elf(physical: u32, linked: u32, memory_size: u32) -> Vec<u8> {
+    let mut image = b"\x7fELF\x01\x01\x01".to_vec();
+    image.resize(16, 0);
+    image.extend([2, 0, 3, 0, 1, 0, 0, 0]);
+    for v in [linked + 4, 52, 0, 0] {
+        image.extend(v.to_le_bytes());
+    }
+    for v in [52u16, 32, 1, 40, 0, 0] {
+        image.extend(v.to_le_bytes());
+    }
+    for v in [1, 84, linked, physical, 16, memory_size, 7, 4096] {
+        image.extend(v.to_le_bytes());
+    }
+    for v in [0x1bad_b002u32, 0, 0u32.wrapping_sub(0x1bad_b002), 0x9090_9090] {
+        image.extend(v.to_le_bytes());
+    }
+    image
+}
+
+#[test]
+fn multiboot_elf_kernels_start_where_they_lie() {
+    let (memory, cpu) = boot(&file(&elf(0x20_0000, 0xc020_0000, 0x8000)), &[], "").unwrap();
+    assert_eq!(cpu.eip, 0x20_0004, "linked for high addresses, entered at the physical one");
+    assert_eq!(word(&memory, 0x20_000c), 0x9090_9090);
+    assert_eq!(cpu.reg(Reg::Ebx), 0x1_0000);
+    // In low memory: neither modules nor information go over it.
+    let module = file(b"payload");
+    let name = module.path().to_str().unwrap().to_owned();
+    let (memory, cpu) = boot(&file(&elf(0x1_0000, 0x1_0000, 0x2_0000)), &[name], "x").unwrap();
+    assert_eq!((cpu.eip, word(&memory, 0x1_000c)), (0x1_0004, 0x9090_9090));
+    let info = u64::from(cpu.reg(Reg::Ebx));
+    assert_eq!(info, 0x10_0000);
+    let at = word(&memory, u64::from(word(&memory, info + 24)));
+    assert_eq!((at, text(&memory, at)), (0x11_0000, "payload".to_owned()));
+    let e = boot(&file(&elf(0x20_0000, 0x20_0000, 64 << 20)), &[], "").map(|_| ()).unwrap_err();
+    assert!(matches!(e, BootError::TooLarge { mib: 16, .. }), "{e}");
+}
+
+#[test]
+fn old_kernels_lack_the_size_they_unpack_to() {
+    let mut image = bzimage();
+    image[0x206..0x208].copy_from_slice(&0x0206u16.to_le_bytes());
+    image[0x258..0x264].fill(0xff);
+    let initrd = file(b"archive");
+    let name = initrd.path().to_str().unwrap().to_owned();
+    assert!(boot(&file(&image), std::slice::from_ref(&name), "").is_ok());
+    image[0x206..0x208].copy_from_slice(&0x020au16.to_le_bytes());
+    assert!(matches!(boot(&file(&image), &[name], "").map(|_| ()), Err(BootError::TooLarge { .. })));
+}
+
 #[test]
 fn firmware_shows_at_both_ends() {
     let mut image = vec![0; 4096];

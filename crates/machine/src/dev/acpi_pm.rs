@@ -86,6 +86,9 @@ impl AcpiPm {
 }
 
 impl Device for AcpiPm {
+    fn width(&self) -> u8 {
+        4
+    }
     fn read(&mut self, port: u16, size: u8) -> u32 {
         let now = self.clock.now();
         (0..u16::from(size)).fold(0, |v, i| v | u32::from(self.byte(port + i, now)) << (8 * i))

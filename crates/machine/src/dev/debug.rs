@@ -16,6 +16,9 @@ pub const CONSOLE: u16 = 0xe9;
 pub struct DebugExit(pub Arc<Power>);
 
 impl Device for DebugExit {
+    fn width(&self) -> u8 {
+        4
+    }
     fn read(&mut self, _port: u16, _size: u8) -> u32 {
         0
     }
@@ -28,6 +31,9 @@ impl Device for DebugExit {
 pub struct DebugConsole(pub Output);
 
 impl Device for DebugConsole {
+    fn width(&self) -> u8 {
+        4
+    }
     fn read(&mut self, _port: u16, _size: u8) -> u32 {
         CONSOLE.into()
     }

@@ -57,6 +57,9 @@ impl FwCfg {
 }
 
 impl Device for FwCfg {
+    fn width(&self) -> u8 {
+        4
+    }
     fn read(&mut self, port: u16, size: u8) -> u32 {
         if port != *PORTS.end() {
             return 0;

@@ -13,9 +13,13 @@ pub mod uart;
 
 use crate::clock::Nanos;
 
-/// What answers at I/O ports. Accesses are 1, 2 or 4 bytes wide and little-endian; one that spans several registers is
-/// the device's to take apart.
+/// What answers at I/O ports. Accesses are 1, 2 or 4 bytes wide and little-endian.
 pub trait Device: Send {
+    /// The widest access in bytes that it understands. The bus takes wider ones apart, as it does for devices with eight data lines: into accesses to one
+    /// port after the other. 4: the device takes apart by itself what spans several of its registers.
+    fn width(&self) -> u8 {
+        1
+    }
     /// Reads from `port`. Bits above `size` bytes are ignored.
     fn read(&mut self, port: u16, size: u8) -> u32;
     /// Writes to `port`. Bits of `value` above `size` bytes are 0.

@@ -258,14 +258,12 @@ impl Pic {
 }
 
 impl Device for Pic {
-    fn read(&mut self, port: u16, size: u8) -> u32 {
-        (0..u16::from(size)).fold(0, |v, i| v | u32::from(self.read_byte(port + i)) << (8 * i))
+    fn read(&mut self, port: u16, _size: u8) -> u32 {
+        self.read_byte(port).into()
     }
 
-    fn write(&mut self, port: u16, size: u8, value: u32) {
-        for i in 0..u16::from(size) {
-            self.write_byte(port + i, (value >> (8 * i)) as u8);
-        }
+    fn write(&mut self, port: u16, _size: u8, value: u32) {
+        self.write_byte(port, value as u8);
     }
 }
 

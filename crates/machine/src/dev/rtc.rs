@@ -60,10 +60,10 @@ pub struct Rtc {
     index: u8,
     /// Registers as last written, and the rest of the memory.
     cmos: [u8; 128],
-    /// Guest time of day at power on, in nanoseconds since 1970.
-    epoch: i64,
-    /// While the guest sets the time, the clock stands at this second.
-    stopped: Option<i64>,
+    /// Guest time of day at power on, in nanoseconds since 1970. (The century register goes beyond what 64 bits hold.)
+    epoch: i128,
+    /// While the guest sets the time, the clock stands and its registers are plain memory: any order of writes is right.
+    stopped: Option<[u8; 8]>,
     /// Since when periodic and once-a-second events have been dealt with.
     done: Nanos,
     irq: Line,
@@ -83,7 +83,7 @@ impl Rtc {
         word(0x17, (ram_bytes.saturating_sub(1 << 20)) >> 10);
         word(0x30, (ram_bytes.saturating_sub(1 << 20)) >> 10);
         word(0x34, (ram_bytes.saturating_sub(16 << 20)) >> 16);
-        let epoch = clock.epoch();
+        let epoch = i128::from(clock.epoch());
         Rtc { index: 0, cmos, epoch, stopped: None, done: 0, irq, clock }
     }
 
@@ -92,12 +92,12 @@ impl Rtc {
     }
 
     fn seconds(&self, now: Nanos) -> i64 {
-        self.stopped.unwrap_or((self.epoch + now as i64).div_euclid(SECOND as i64))
+        (self.epoch + i128::from(now)).div_euclid(SECOND.into()) as i64
     }
 
     /// Nanoseconds of the current second.
     fn fraction(&self, now: Nanos) -> Nanos {
-        (self.epoch + now as i64).rem_euclid(SECOND as i64) as Nanos
+        (self.epoch + i128::from(now)).rem_euclid(SECOND.into()) as Nanos
     }
 
     fn encode(&self, v: i64) -> u8 {
@@ -146,12 +146,19 @@ impl Rtc {
         TIME.iter().position(|&r| r == register).or((register == CENTURY).then_some(7))
     }
 
+    /// The second that the eight registers say.
+    fn meant(&self, registers: [u8; 8]) -> i64 {
+        let [s, m, h, _, day, month, year, century] = registers;
+        let d = |v| self.decode(v);
+        let days = calendar::days(d(century) * 100 + d(year), d(month).max(1), d(day).max(1));
+        days * DAY + self.decode_hour(h) * 3600 + d(m) * 60 + d(s)
+    }
+
     fn read_at(&mut self, now: Nanos) -> u8 {
+        if let Some(i) = Self::slot(self.index) {
+            return self.stopped.unwrap_or_else(|| self.registers(self.seconds(now)))[i];
+        }
         match self.index {
-            r if Self::slot(r).is_some() => {
-                let all = self.registers(self.seconds(now));
-                Self::slot(r).map_or(0, |i| all[i])
-            }
             REG_A => {
                 let updating = self.reg(REG_B) & B_SET == 0 && self.fraction(now) >= SECOND - UPDATE;
                 self.reg(REG_A) | if updating { A_UIP } else { 0 }
@@ -167,8 +174,10 @@ impl Rtc {
     }
 
     fn write_at(&mut self, value: u8, now: Nanos) {
+        if let Some(i) = Self::slot(self.index) {
+            return self.set_time(i, value, now);
+        }
         match self.index {
-            r if Self::slot(r).is_some() => self.set_time(r, value, now),
             REG_A => self.cmos[usize::from(REG_A)] = value & !A_UIP,
             REG_B => self.write_b(value, now),
             REG_C | REG_D => {}
@@ -178,29 +187,25 @@ impl Rtc {
 
     fn write_b(&mut self, value: u8, now: Nanos) {
         self.tick(now);
-        if value & B_SET != 0 {
-            self.stopped = Some(self.seconds(now));
-        } else if let Some(t) = self.stopped.take() {
-            self.epoch = t * SECOND as i64 - now as i64;
-        }
+        let running = self.registers(self.seconds(now));
         self.cmos[usize::from(REG_B)] = value;
+        if value & B_SET != 0 {
+            self.stopped.get_or_insert(running);
+        } else if let Some(all) = self.stopped.take() {
+            self.epoch = i128::from(self.meant(all)) * i128::from(SECOND) - i128::from(now);
+        }
         self.done = now;
     }
 
-    fn set_time(&mut self, register: u8, value: u8, now: Nanos) {
-        let mut all = self.registers(self.seconds(now));
-        if let Some(i) = Self::slot(register) {
-            all[i] = value;
+    fn set_time(&mut self, slot: usize, value: u8, now: Nanos) {
+        if let Some(all) = &mut self.stopped {
+            all[slot] = value;
+            return;
         }
-        let [s, m, h, _, day, month, year, century] = all;
-        let d = |v| self.decode(v);
-        let days = calendar::days(d(century) * 100 + d(year), d(month).max(1), d(day).max(1));
-        let t = days * DAY + self.decode_hour(h) * 3600 + d(m) * 60 + d(s);
-        if self.stopped.is_some() {
-            self.stopped = Some(t);
-        } else {
-            self.epoch += (t - self.seconds(now)) * SECOND as i64;
-        }
+        let t = self.seconds(now);
+        let mut all = self.registers(t);
+        all[slot] = value;
+        self.epoch += i128::from(self.meant(all) - t) * i128::from(SECOND);
     }
 
     /// Rate of the periodic interrupt in Hz. (MC146818 data sheet, table 5, 32.768 kHz column.)
@@ -283,7 +288,7 @@ mod tests {
         let irq = lines.connect(8);
         let mut rtc = Rtc::new(irq, Clock::start(clock::TimeSource::Host), 64 << 20);
         // 2000-02-29 23:59:58 UTC at power on.
-        rtc.epoch = 951_868_798 * SECOND as i64;
+        rtc.epoch = 951_868_798 * i128::from(SECOND);
         (lines, rtc)
     }
 
@@ -324,6 +329,34 @@ mod tests {
         }
         put(&mut rtc, REG_B, B_24H, 5 * SECOND);
         assert_eq!([0u8, 2, 4, 7, 8, 9].map(|r| get(&mut rtc, r, 7 * SECOND)), [0x32, 0x15, 0x07, 0x04, 0x07, 0x26]);
+    }
+
+    /// As Linux writes it: year, month, day. On the way the registers name a 30th of February.
+    #[test]
+    fn time_is_set_in_any_order() {
+        let (_, mut rtc) = rtc();
+        rtc.epoch += 60 * i128::from(SECOND) * 60 * 24 * 30;
+        put(&mut rtc, REG_B, B_SET | B_24H, 0);
+        for (r, v) in [(0x09, 0x26), (0x08, 0x02), (0x07, 0x10), (0x04, 0x07), (0x02, 0x15), (0x00, 0x30)] {
+            put(&mut rtc, r, v, 0);
+        }
+        assert_eq!(get(&mut rtc, 0x08, 0), 0x02, "what was written reads back");
+        put(&mut rtc, REG_B, B_24H, SECOND);
+        assert_eq!([0x09u8, 8, 7, 4, 2, 0].map(|r| get(&mut rtc, r, SECOND)), [0x26, 0x02, 0x10, 0x07, 0x15, 0x30]);
+    }
+
+    #[test]
+    fn no_date_is_too_far() {
+        let (_, mut rtc) = rtc();
+        for b in [B_24H, B_24H | B_SET, B_BINARY, B_BINARY | B_SET] {
+            put(&mut rtc, REG_B, b, 0);
+            for r in TIME.into_iter().chain([CENTURY]) {
+                put(&mut rtc, r, 0xff, 0);
+            }
+            put(&mut rtc, REG_B, b & !B_SET, SECOND);
+            rtc.tick(2 * SECOND);
+            assert!(rtc.seconds(2 * SECOND) > 0);
+        }
     }
 
     #[test]

@@ -35,16 +35,17 @@ const PIECE: usize = 256 << 10;
 /// The device.
 pub struct Block {
     disk: Arc<Mutex<Disk>>,
+    number: usize,
     report: Report,
     /// Failures that the user knows of.
     reported: HashSet<(&'static str, ErrorKind)>,
 }
 
 impl Block {
-    /// A device for `disk` that tells the user of failures through `report`.
+    /// A device for `disk`, the machine's `number`th, that tells the user of failures through `report`.
     #[must_use]
-    pub fn new(disk: Arc<Mutex<Disk>>, report: Report) -> Block {
-        Block { disk, report, reported: HashSet::new() }
+    pub fn new(disk: Arc<Mutex<Disk>>, number: usize, report: Report) -> Block {
+        Block { disk, number, report, reported: HashSet::new() }
     }
 
     /// The disk outlives the machine, which a reset makes anew; nobody else uses it meanwhile.
@@ -67,7 +68,7 @@ impl Block {
             T_IN => self.read(offset, writer, data).map_err(|e| ("read", e)),
             T_OUT => self.write(offset, reader).map_err(|e| ("write", e)),
             T_FLUSH => self.disk().flush().map_err(|e| ("flush", e)),
-            T_GET_ID => write_id(writer, data).map_err(|e| ("identify", e)),
+            T_GET_ID => self.write_id(writer, data).map_err(|e| ("identify", e)),
             _ => {
                 status.write_all(&[S_UNSUPP]).map_err(|_| Malformed)?;
                 return Ok(1);
@@ -107,6 +108,13 @@ impl Block {
         Ok(())
     }
 
+    /// A name by which the guest can tell disks apart, the same in every run.
+    fn write_id(&self, to: &mut impl Write, room: usize) -> io::Result<()> {
+        let mut id = format!("xlat86-disk-{}", self.number).into_bytes();
+        id.resize(ID_BYTES, 0);
+        to.write_all(&id[..room.min(ID_BYTES)])
+    }
+
     fn tell(&mut self, what: &'static str, sector: u64, e: &io::Error) {
         if self.reported.insert((what, e.kind())) {
             let why = match e.kind() {
@@ -120,13 +128,6 @@ impl Block {
             ));
         }
     }
-}
-
-/// A name by which the guest can tell disks apart.
-fn write_id(to: &mut impl Write, room: usize) -> io::Result<()> {
-    let mut id = [0; ID_BYTES];
-    id[..6].copy_from_slice(b"xlat86");
-    to.write_all(&id[..room.min(ID_BYTES)])
 }
 
 impl Backend for Block {

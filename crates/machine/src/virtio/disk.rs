@@ -149,6 +149,15 @@ impl Disk {
         Ok(())
     }
 
+    /// Has the host's side of the disk, a snapshot's writes if it is one, in another file.
+    #[cfg(test)]
+    pub(crate) fn replace_file(&mut self, file: File) {
+        match &mut self.overlay {
+            Some(overlay) => overlay.file = file,
+            None => self.file = file,
+        }
+    }
+
     /// Waits until everything written so far survives a power cut. Throw-away writes needn't.
     pub fn flush(&self) -> io::Result<()> {
         match self.mode {

@@ -81,13 +81,19 @@ pub(super) fn serve_all(
 ) -> Result<bool, Malformed> {
     let mut used = false;
     loop {
+        let mut taken = false;
         while let Some(mut chain) = dma.next(queue)? {
             let written = one(&mut chain)?;
             dma.finish(queue, chain, written)?;
-            used = true;
+            taken = true;
         }
+        used |= taken;
         if !dma.rearm(queue)? {
             return Ok(used);
+        }
+        if !taken {
+            // The ring says that there are requests, and none can be taken: its index is impossible, or it isn't in RAM.
+            return Err(Malformed);
         }
     }
 }

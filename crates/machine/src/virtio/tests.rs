@@ -30,7 +30,16 @@ impl Guest {
         g
     }
 
+    /// Starts with the ring of available requests of the first queue at `avail`.
+    fn start_at(&mut self, avail: u64) {
+        self.configure(F_VERSION_1, |q| if q == 0 { avail } else { (u64::from(q) << 16) + AVAIL });
+    }
+
     fn start(&mut self, features: u64) {
+        self.configure(features, |q| (u64::from(q) << 16) + AVAIL);
+    }
+
+    fn configure(&mut self, features: u64, avail: impl Fn(u32) -> u64) {
         let d = &mut self.device;
         d.write(0x14, 1, 0);
         d.write(0x14, 1, 3);
@@ -43,8 +52,8 @@ impl Guest {
             d.write(0x16, 2, q);
             d.write(0x18, 2, 16);
             let base = u64::from(q) << 16;
-            for (register, at) in [(0x20, DESC), (0x28, AVAIL), (0x30, USED)] {
-                d.write(register, 4, (base + at) as u32);
+            for (register, at) in [(0x20, base + DESC), (0x28, avail(q)), (0x30, base + USED)] {
+                d.write(register, 4, at as u32);
                 d.write(register + 4, 4, 0);
             }
             d.write(0x1c, 2, 1);
@@ -102,7 +111,7 @@ fn block(f: &tempfile::NamedTempFile, mode: Mode) -> (Guest, Arc<Mutex<Vec<Strin
     let keep = said.clone();
     let report: Report = Arc::new(move |s: &str| keep.lock().unwrap().push(s.to_owned()));
     let disk = Arc::new(Mutex::new(Disk::open(f.path(), mode).unwrap()));
-    (Guest::new(Box::new(Block::new(disk, report))), said)
+    (Guest::new(Box::new(Block::new(disk, 0, report))), said)
 }
 
 const HEADER: u64 = 0x10_0000;
@@ -192,6 +201,75 @@ fn nonsense_breaks_the_device_and_nothing_else() {
         g.start(F_VERSION_1);
         assert_eq!(request(&mut g, 0, 1, Some((512, true))), 0, "works again after a reset");
     }
+}
+
+/// Rings whose index no driver can have reached, and rings that aren't there, in devices that take requests in turns of their own.
+#[test]
+fn impossible_rings_end_in_a_reset_not_in_a_loop() {
+    let f = image(8);
+    type Spoil = fn(&mut Guest);
+    let spoils: [Spoil; 2] = [
+        |g| g.put(AVAIL + 2, &1000u16.to_le_bytes()),
+        |g| {
+            // The ring's head is in the last bytes of RAM, its entries aren't.
+            let end = 4 << 20;
+            g.device.write(0x1c, 2, 0);
+            g.start_at(end - 4);
+            g.put(end - 2, &1u16.to_le_bytes());
+        },
+    ];
+    for spoil in spoils {
+        let console = Console::new(Input::default(), Output::nowhere());
+        for (mut g, queue) in
+            [(block(&f, Mode::ReadWrite).0, 0), (Guest::new(Box::new(Rng)), 0), (Guest::new(Box::new(console)), 1)]
+        {
+            if queue == 1 {
+                g.put((1 << 16) + AVAIL + 2, &1000u16.to_le_bytes());
+            } else {
+                spoil(&mut g);
+            }
+            g.device.write(NOTIFY, 2, queue);
+            assert_ne!(g.device.read(0x14, 1) & u32::from(STATUS_NEEDS_RESET), 0);
+        }
+    }
+}
+
+/// What the host refuses: a full disk, a medium that can't be read, a flush that fails.
+#[test]
+fn host_errors_reach_guest_and_user() {
+    for (host, kind, what, why) in [
+        ("/dev/full", 1, "write", "No space left"),
+        // Reading address 0 of a process is an I/O error.
+        ("/proc/self/mem", 0, "read", "Input/output error"),
+        ("/dev/full", 4, "flush", "Invalid argument"),
+    ] {
+        let f = image(8);
+        let said = Arc::<Mutex<Vec<String>>>::default();
+        let keep = said.clone();
+        let report: Report = Arc::new(move |s: &str| keep.lock().unwrap().push(s.to_owned()));
+        let mut disk = Disk::open(f.path(), Mode::ReadWrite).unwrap();
+        disk.replace_file(std::fs::OpenOptions::new().read(true).write(true).open(host).unwrap());
+        let mut g = Guest::new(Box::new(Block::new(Arc::new(Mutex::new(disk)), 0, report)));
+        let data = (kind != 4).then_some((512, kind == 0));
+        assert_eq!(request(&mut g, kind, 0, data), 1, "{what}");
+        let said = said.lock().unwrap();
+        assert!(said.len() == 1 && said[0].contains(what) && said[0].contains(why), "{said:?}");
+    }
+    // A snapshot's own file may be where there is no room.
+    let f = image(8);
+    let mut disk = Disk::open(f.path(), Mode::Snapshot).unwrap();
+    disk.replace_file(std::fs::OpenOptions::new().read(true).write(true).open("/dev/full").unwrap());
+    assert_eq!(disk.write(0, &[0; 4096]).unwrap_err().kind(), std::io::ErrorKind::StorageFull);
+    assert_eq!(disk.read(0, &mut [1; 512]).map(|()| 0).unwrap(), 0, "what couldn't be written is as it was");
+}
+
+#[test]
+fn disks_have_names() {
+    let f = image(8);
+    let disk = Arc::new(Mutex::new(Disk::open(f.path(), Mode::ReadOnly).unwrap()));
+    let mut g = Guest::new(Box::new(Block::new(disk, 2, Arc::new(|_: &str| {}))));
+    assert_eq!(request(&mut g, 8, 0, Some((20, true))), 0);
+    assert_eq!(g.get(DATA, 20), b"xlat86-disk-2\0\0\0\0\0\0\0");
 }
 
 #[test]

@@ -110,23 +110,31 @@ impl Paged {
         }
     }
 
-    /// Writes all of `from` or, on a fault, nothing.
+    /// Writes all of `from`, which is no longer than a page, or, on a fault, nothing.
     pub(crate) fn write_bytes(&mut self, view: View, addr: Gva, from: &[u8]) -> Result<(), Fault> {
-        self.probe_write(view, addr, from.len() as u32)?;
-        let (mut addr, mut from) = (addr, from);
-        while !from.is_empty() {
-            let (first, next) = Self::parts(addr, from.len());
-            let (low, high) = from.split_at(first);
-            let gpa = self.translate(addr, view, true)?;
-            self.note_hits(addr, low.len() as u32, true);
-            if !matches!(self.memory.place(gpa), Place::Ram(at) if self.memory.ram().write_bytes(at, low).is_some()) {
-                for (i, &b) in low.iter().enumerate() {
-                    self.memory.store(gpa + i as u64, b);
-                }
-            }
-            (addr, from) = (next, high);
+        let (first, next) = Self::parts(addr, from.len());
+        let (low, high) = from.split_at(first);
+        // Both pages are looked at before either is written, and not again: what is written may be their page tables.
+        let at = self.translate(addr, view, true)?;
+        let behind = if high.is_empty() { None } else { Some(self.translate(next, view, true)?) };
+        self.note_hits(addr, low.len() as u32, true);
+        self.store_bytes(at, low);
+        if let Some(behind) = behind {
+            self.note_hits(next, high.len() as u32, true);
+            self.store_bytes(behind, high);
         }
         Ok(())
+    }
+
+    /// Copies to physical memory, within a page.
+    fn store_bytes(&self, gpa: u64, from: &[u8]) {
+        debug_assert!(gpa % u64::from(PAGE_SIZE) + from.len() as u64 <= PAGE_SIZE.into());
+        if matches!(self.memory.place(gpa), Place::Ram(at) if self.memory.ram().write_bytes(at, from).is_some()) {
+            return;
+        }
+        for (i, &b) in from.iter().enumerate() {
+            self.memory.store(gpa + i as u64, b);
+        }
     }
 
     pub(crate) fn probe_write(&mut self, view: View, addr: Gva, len: u32) -> Result<(), Fault> {

@@ -30,6 +30,13 @@ impl Paged {
         Some(((leaf.gpa >> PAGE_SHIFT) as u32, leaf.global))
     }
 
+    /// See [`crate::Mmu::has_run`].
+    pub(crate) fn has_run(&self, page: u32) -> bool {
+        let access = Access { write: false, user: self.view == View::User, fetch: true };
+        let leaf = self.regs.peek(&self.memory, Gva(page << PAGE_SHIFT), access);
+        leaf.is_ok_and(|l| l.accessed && self.memory.is_code((l.gpa >> PAGE_SHIFT) as u32))
+    }
+
     /// Notes that something will be derived from code in physical page `page`. False where it may change unnoticed.
     pub(crate) fn mark_code(&mut self, page: u32) -> bool {
         match self.memory.place(u64::from(page) << PAGE_SHIFT) {

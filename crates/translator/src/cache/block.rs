@@ -2,7 +2,7 @@
 
 use super::{Cache, CodeKey};
 use crate::stubs;
-use crate::unit::{Exit, ExitKind, Mark, Quick, mark_at};
+use crate::unit::{Exit, ExitKind, Mark, Quick};
 
 /// What is known about the unit that translates a guest address, from there to its end.
 #[derive(Clone, Debug)]
@@ -23,9 +23,9 @@ pub struct BlockInfo {
 }
 
 impl Cache {
-    /// Describes the translation of `key`.
-    pub fn block_at(&mut self, key: CodeKey) -> Option<BlockInfo> {
-        let (id, offset) = self.find(key)?;
+    /// Describes the translation of `key` at arena offset `offset`. There may be others: units overlap.
+    pub fn block_at(&mut self, key: CodeKey, offset: u32) -> Option<BlockInfo> {
+        let id = self.unit_at(offset)?;
         self.unit_mut(id);
         let (u, eip) = (self.unit(id), key.eip());
         let from = eip.wrapping_sub(u.key.eip());
@@ -33,7 +33,7 @@ impl Cache {
         let is_here = |at: &u32| at.wrapping_sub(u.key.eip()) >= from;
         let boundaries = || marks.iter().filter(|m| m.boundary && is_here(&m.eip));
         let leaves = u.exits.iter().map(|x| x.exit).filter(|x| always_leaves(x, &marks)).map(|x| x.eip);
-        let calls = u.details.landings().into_iter().filter_map(|at| mark_at(&marks, at)).map(|m| m.eip);
+        let calls = u.details.landings().into_iter().filter_map(|at| u.details.mark_at(at)).map(|m| m.eip);
         let stale = boundaries().filter(|m| !m.exact || m.clobbers);
         Some(BlockInfo {
             insns: boundaries().count() as u32,

@@ -1,8 +1,12 @@
 //! What becomes of units that are no longer wanted: dropped, retired while threads may be in them, or evicted by the region.
 
-use super::{Cache, CodeKey, InPage, UnitId};
+use super::{Cache, CodeKey, REGIONS, UnitId, checks_in};
 use crate::checked::Snapshot;
 use crate::kept::KEPT;
+use crate::unit::LONGEST;
+
+/// More guest addresses of units that found themselves changed aren't remembered.
+const MOST_FOUND_CHANGED: usize = 4096;
 
 impl Cache {
     /// Drops the unit that starts with `key`.
@@ -18,8 +22,18 @@ impl Cache {
     pub fn retire_at(&mut self, site: u64) {
         let offset = site.checked_sub(self.arena.base()).and_then(|o| u32::try_from(o).ok());
         if let Some(id) = offset.and_then(|o| self.unit_at(o - 1)) {
+            if self.found_changed.len() >= MOST_FOUND_CHANGED {
+                self.found_changed.clear();
+            }
+            self.found_changed.insert(self.unit(id).key.eip());
             self.retire(id);
         }
+    }
+
+    /// Has a unit at `eip` found its code changed, of late?
+    #[must_use]
+    pub fn found_changed(&self, eip: u32) -> bool {
+        self.found_changed.contains(&eip)
     }
 
     fn retire(&mut self, id: UnitId) {
@@ -38,9 +52,15 @@ impl Cache {
     /// Retires the units on `pages` that were made from other code than `now`.
     pub(super) fn retire_contradicting(&mut self, now: &Snapshot, pages: &[u32]) {
         let mut found = Vec::new();
-        for InPage { id, .. } in pages.iter().filter_map(|p| self.by_page.get(p)).flatten() {
-            if self.unit(*id).details.snapshot().is_some_and(|s| s.contradicts(now)) {
-                found.push(*id);
+        let code = now.range();
+        for list in pages.iter().filter_map(|p| self.by_page.get(p)) {
+            // None further back reaches so far.
+            let from = list.partition_point(|u| u.key.eip() < code.start.saturating_sub(LONGEST));
+            let until = list.partition_point(|u| u.key.eip() < code.end);
+            for at in list[from..until].iter().filter(|u| code.start - u.key.eip().min(code.start) < u.len) {
+                if self.unit(at.id).details.snapshot().is_some_and(|s| s.contradicts(now)) {
+                    found.push(at.id);
+                }
             }
         }
         found.into_iter().for_each(|id| self.retire(id));
@@ -54,8 +74,16 @@ impl Cache {
 
     /// Forgets retired units. No thread may be inside translated code.
     pub fn forget_retired(&mut self) {
+        let mut regions = [false; REGIONS];
         for id in core::mem::take(&mut self.retired) {
-            self.remove(id);
+            // Nothing has come to know it since it was retired.
+            if let Some(u) = self.units[id as usize].take() {
+                regions[u.region] = true;
+                self.free.push(id);
+            }
+        }
+        for (region, _) in self.regions.iter_mut().zip(regions).filter(|r| r.1) {
+            region.retain(|&(_, id)| self.units[id as usize].is_some());
         }
     }
 
@@ -90,6 +118,8 @@ impl Cache {
         self.forget_retired();
         let Some((region, ())) = self.recent.pop_lru() else { return };
         let ids = core::mem::take(&mut self.regions[region]);
+        let size = self.region_size as usize;
+        self.checks[region] = checks_in(region * size, size);
         if region == self.current {
             // Nothing may be placed in it before it is handed out again.
             self.cursor = (region as u32 + 1) * self.region_size;

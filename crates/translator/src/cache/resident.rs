@@ -3,8 +3,9 @@
 use super::CodeKey;
 use crate::checked::Snapshot;
 use crate::image::Image;
+use crate::packed::{self, Reader, put, put_list, put_marks};
 use crate::tables::TableId;
-use crate::unit::{self, Exit, Mark, Unit};
+use crate::unit::{Exit, Mark, Unit};
 use std::sync::Arc;
 
 /// Identifies a unit for as long as it is in the cache.
@@ -38,6 +39,14 @@ pub(crate) struct Resident {
     pub(crate) retired: bool,
 }
 
+impl Resident {
+    /// The physical page that the unit goes on on, if it crosses pages. Others that it depends on are thunks'.
+    pub(crate) fn second_page(&self) -> Option<u32> {
+        let crosses = (self.key.eip() & 0xfff) + self.len > 0x1000;
+        self.pages.get(1).copied().filter(|_| crosses)
+    }
+}
+
 /// An exit and, if it is a jump that has been patched, the unit that it reaches.
 #[derive(Clone, Copy)]
 pub(crate) struct Linkable {
@@ -47,45 +56,91 @@ pub(crate) struct Linkable {
 
 /// What is rarely asked for about a unit.
 pub(crate) enum Details {
-    /// The unit without its code and exits.
-    Made(Box<Unit>),
+    /// Of one made by this process.
+    Made(Made),
     /// A unit of an image.
     Kept(Arc<Image>, u32),
+}
+
+/// What stays of a unit beside its code and exits. There are thousands, and fresh memory costs more than packing it.
+pub(crate) struct Made {
+    /// Guest EIP of the first instruction.
+    pub(crate) eip: u32,
+    /// It starts a cache line.
+    pub(crate) lined: bool,
+    /// Its landings as a list, and its marks.
+    packed: Box<[u8]>,
+    /// Where the marks begin.
+    marks: u32,
+    snapshot: Option<Box<Snapshot>>,
+}
+
+impl Made {
+    /// Of `unit`, whose code isn't needed any more: its memory serves for packing.
+    pub(crate) fn new(unit: &mut Unit) -> Made {
+        let packed = &mut unit.code;
+        packed.clear();
+        put_list(packed, &unit.landings, |out, at| put(out, *at));
+        let marks = packed.len() as u32;
+        put_marks(packed, &unit.marks, unit.eip);
+        Made {
+            eip: unit.eip,
+            lined: unit.lined,
+            packed: Box::from(&packed[..]),
+            marks,
+            snapshot: unit.snapshot.take().map(Box::new),
+        }
+    }
+
+    pub(crate) fn packed_marks(&self) -> &[u8] {
+        &self.packed[self.marks as usize..]
+    }
+
+    fn marks(&self) -> impl Iterator<Item = Mark> + '_ {
+        packed::marks(self.packed_marks(), self.eip)
+    }
+
+    pub(crate) fn landings(&self) -> impl Iterator<Item = u32> + '_ {
+        let mut r = Reader(&self.packed);
+        let count = r.get().unwrap_or(0);
+        (0..count).map_while(move |_| r.get())
+    }
 }
 
 impl Details {
     /// Offset of the code for the guest instruction at `eip`.
     pub(crate) fn entry(&self, eip: u32) -> Option<u32> {
         match self {
-            Details::Made(u) => unit::entry(&u.marks, eip),
-            Details::Kept(image, i) => unit::entry(&[image.marks(*i).find(|m| m.eip >= eip)?], eip),
+            Details::Made(u) => packed::entry(u.marks(), eip),
+            Details::Kept(image, i) => packed::entry(image.marks(*i), eip),
         }
     }
 
     pub(crate) fn mark_at(&self, host: u32) -> Option<Mark> {
+        let until = |m: &Mark| m.host <= host;
         match self {
-            Details::Made(u) => unit::mark_at(&u.marks, host).copied(),
-            Details::Kept(image, i) => image.marks(*i).take_while(|m| m.host <= host).last(),
+            Details::Made(u) => u.marks().take_while(until).last(),
+            Details::Kept(image, i) => image.marks(*i).take_while(until).last(),
         }
     }
 
     pub(crate) fn landings(&self) -> Vec<u32> {
         match self {
-            Details::Made(u) => u.landings.clone(),
+            Details::Made(u) => u.landings().collect(),
             Details::Kept(image, i) => image.connections(*i).landings,
         }
     }
 
     pub(crate) fn marks(&self) -> Vec<Mark> {
         match self {
-            Details::Made(u) => u.marks.clone(),
+            Details::Made(u) => u.marks().collect(),
             Details::Kept(image, i) => image.marks(*i).collect(),
         }
     }
 
     pub(crate) fn snapshot(&self) -> Option<&Snapshot> {
         match self {
-            Details::Made(u) => u.snapshot.as_ref(),
+            Details::Made(u) => u.snapshot.as_deref(),
             Details::Kept(..) => None,
         }
     }

@@ -14,13 +14,10 @@ use xlat86_translator::{BlockInfo, CodeKey};
 /// What is known about a unit, from one of its entries on.
 pub(super) struct Plan {
     pub(super) key: CodeKey,
-    /// Guest bytes.
-    pub(super) len: u32,
+    pub(super) info: BlockInfo,
     /// Guest instructions, up to the first that always leaves.
     pub(super) insns: Vec<Insn>,
     stretches: Vec<Stretch>,
-    /// See [`BlockInfo::stale`].
-    pub(super) stale: Vec<u32>,
     /// It may use x87, MMX or SSE state.
     pub(super) float: bool,
     /// It is a repeated string instruction.
@@ -58,7 +55,7 @@ const IN_PLACE: u64 = 2;
 
 impl Plan {
     /// Of the unit at `key` that `info` describes and whose guest code is `block`.
-    pub(super) fn new(key: CodeKey, info: &BlockInfo, block: Block) -> Plan {
+    pub(super) fn new(key: CodeKey, info: BlockInfo, block: Block) -> Plan {
         let mut stretches = Vec::new();
         let (mut first, mut done) = (0, block.insns.len());
         for (i, insn) in block.insns.iter().enumerate() {
@@ -68,7 +65,7 @@ impl Plan {
                 break;
             }
             if ends_block(insn.code()) || i + 1 == block.insns.len() {
-                let end = end_of(insn, info);
+                let end = end_of(insn, &info);
                 stretches.push(Stretch { first, insns: i + 1 - first, end, next: insn.next_eip() });
                 first = i + 1;
             }
@@ -77,9 +74,8 @@ impl Plan {
         insns.truncate(done);
         Plan {
             key,
-            len: info.len,
             stretches,
-            stale: info.stale.clone(),
+            info,
             float: insns.iter().any(|i| unit_of(i.code()) != Unit::Integer),
             repeated: insns.first().and_then(|i| super::repeat(&i.iced)),
             insns,

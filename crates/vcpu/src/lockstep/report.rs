@@ -16,13 +16,11 @@ impl Vcpu {
         }
         let eip = plan.key.eip();
         let mut out = format!("code at {eip:08x} differs:\n{differences}\nguest code:\n");
-        let bytes = self.guest_bytes(eip, plan.len);
+        let bytes = self.guest_bytes(eip, plan.info.len);
         listing(&mut out, 32, eip.into(), &bytes);
         out.push_str("\nhost code:\n");
-        if let Some(info) = self.process.cache().block_at(plan.key) {
-            let arena = self.arena.as_ref().expect("translating");
-            listing(&mut out, 64, 0, &arena.read(info.code.start as usize, info.code.len()));
-        }
+        let (arena, code) = (self.arena.as_ref().expect("translating"), &plan.info.code);
+        listing(&mut out, 64, 0, &arena.read(code.start as usize, code.len()));
         let way: Vec<String> = path.insns(l.insns).map(|i| format!("{:x}", i.eip())).collect();
         let _ = writeln!(out, "\nthe interpreter's way: {}", way.join(" "));
         let _ = writeln!(out, "\nstate before:\n{}", registers(&l.before));
@@ -55,18 +53,20 @@ impl Vcpu {
         differ(&mut out, "cr0 to 4", &(a.cr0, a.cr2, a.cr3, a.cr4), &(b.cr0, b.cr2, b.cr3, b.cr4));
         differ(&mut out, "dr", &a.dr, &b.dr);
         differ(&mut out, "msr", &a.msr, &b.msr);
-        let rest = |s: &CpuState| (s.cpl, s.interrupt_shadow, s.halted, s.nmi_masked);
-        differ(&mut out, "cpl, interrupt shadow, halted, NMI", &rest(a), &rest(b));
+        let rest = |s: &CpuState| (s.cpl, s.halted, s.nmi_masked);
+        differ(&mut out, "cpl, halted, NMI", &rest(a), &rest(b));
+        if b.interrupt_shadow {
+            differ(&mut out, "interrupt shadow", &a.interrupt_shadow, &true);
+        }
         if l.float {
             float_state(&mut out, &a.fx, &b.fx);
         }
-        if let Claim::Before(Some(_)) | Claim::Behind = claim {
-            let claimed = if let Claim::Before(fault) = claim { fault } else { None };
-            differ(&mut out, "fault", &l.fault, &claimed);
+        if claim == Claim::Behind {
+            differ(&mut out, "fault", &l.fault, &None);
         }
         let (a, b) = (a.eflags, b.eflags);
         if a != b {
-            let defined = !undefined_flags(l, path) & !stale_flags(l, claim);
+            let defined = !undefined_flags(l, path) & !stale_flags(l, path, claim);
             differ(&mut out, "eflags", &Hex((a & defined).into()), &Hex((b & defined).into()));
         }
         for c in &l.changes {
@@ -83,10 +83,12 @@ impl Vcpu {
 
 /// Status flags that don't matter where translated code was left. It may say so itself ([`xlat86_translator::BlockInfo::stale`]); and a POPF that turns
 /// out to be the interpreter's business has been looked at by then, for which the flags that it replaces were free.
-fn stale_flags(l: &Lockstep, claim: Claim) -> u32 {
-    let Some((plan, n)) = l.ended_at.as_ref().and_then(|p| p.before.as_ref()) else { return 0 };
-    let Some(insn) = plan.insns.get(*n).filter(|_| matches!(claim, Claim::Before(_))) else { return 0 };
-    if insn.code() == Code::Popfd || plan.stale.contains(&insn.eip()) { eflags::STATUS } else { 0 }
+fn stale_flags(l: &Lockstep, path: &Path, claim: Claim) -> u32 {
+    let eip = l.expected.eip;
+    let end = path.positions(eip).into_iter().find(|p| p.done == l.insns).filter(|_| claim == Claim::Before);
+    let Some((plan, n)) = end.and_then(|p| p.before) else { return 0 };
+    let replaced = plan.insns.get(n).is_some_and(|i| i.code() == Code::Popfd);
+    if replaced || plan.info.stale.contains(&eip) { eflags::STATUS } else { 0 }
 }
 
 /// Status flags that the manual leaves undefined at the end of the replay.

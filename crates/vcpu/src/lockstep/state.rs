@@ -16,13 +16,15 @@ pub(super) fn copy(to: &mut CpuState, from: &CpuState, float: bool) {
         (from.cpl, from.interrupt_shadow, from.halted, from.nmi_masked);
 }
 
-/// Are two CPUs in the same state, with the floating-point part if that matters?
+/// Is the state `b` that translated code has left the interpreter's, `a`, with the floating-point part if that matters? That STI holds interrupts off
+/// `b` need not say: nothing stops translated code behind it, and where it leaves there the interpreter executes the next instruction at once.
 pub(super) fn same(a: &CpuState, b: &CpuState, float: bool) -> bool {
     let (x, y) = (&a.fx, &b.fx);
     let registers = (a.gpr, a.eip, a.eflags, a.seg) == (b.gpr, b.eip, b.eflags, b.seg)
         && (a.ldtr, a.tr, a.gdtr, a.idtr) == (b.ldtr, b.tr, b.gdtr, b.idtr)
         && (a.cr0, a.cr2, a.cr3, a.cr4, a.dr, a.msr) == (b.cr0, b.cr2, b.cr3, b.cr4, b.dr, b.msr)
-        && (a.cpl, a.interrupt_shadow, a.halted, a.nmi_masked) == (b.cpl, b.interrupt_shadow, b.halted, b.nmi_masked);
+        && (a.cpl, a.halted, a.nmi_masked) == (b.cpl, b.halted, b.nmi_masked)
+        && a.interrupt_shadow >= b.interrupt_shadow;
     let float_same =
         || (x.fcw, x.fsw, x.ftw, x.mxcsr) == (y.fcw, y.fsw, y.ftw, y.mxcsr) && x.st == y.st && x.xmm == y.xmm;
     registers && (!float || float_same())

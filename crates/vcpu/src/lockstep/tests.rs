@@ -86,7 +86,10 @@ fn key(cpu: &mut Vcpu) -> CodeKey {
 /// Replaces the little-endian `old` in the first block's host code by `new`.
 fn patch(cpu: &mut Vcpu, old: &[u8], new: [u8; 4]) {
     let key = key(cpu);
-    let code = cpu.process.cache().block_at(key).unwrap().code;
+    let mut cache = cpu.process.cache();
+    let offset = cache.lookup(key).unwrap();
+    let code = cache.block_at(key, offset).unwrap().code;
+    drop(cache);
     let arena = cpu.arena.clone().unwrap();
     let bytes = arena.read(code.start as usize, code.len());
     let at = bytes.windows(old.len()).position(|w| w == old).unwrap() + code.start as usize;

@@ -10,6 +10,8 @@ use xlat86_translator::{Cache, TableId, Tables};
 
 /// Most tables: each takes 16 GB of address space, and memory by what is in it.
 const MOST: usize = 24;
+/// Pages remembered to have been noted: a power of two.
+const NOTED: usize = 256;
 
 /// Whose code a table leads to: the mode and, for programs, CR3.
 type Owner = (Mode, u32);
@@ -30,8 +32,10 @@ struct Space {
 pub(crate) struct Chosen {
     /// Host address of the table.
     pub(crate) base: u64,
-    /// It leads elsewhere than when it was last used: host return addresses made then mustn't be used.
+    /// It leads elsewhere than when it was last used: host return addresses and crossings made then mustn't be used.
     pub(crate) changed: bool,
+    /// Nothing of what it led to is there any more: CR3 has become another program's.
+    pub(crate) replaced: bool,
 }
 
 /// See the module's documentation.
@@ -42,11 +46,26 @@ pub(crate) struct Spaces {
     current_table: TableId,
     flushes: [u64; 2],
     clock: u64,
+    /// Pages that tables have a note of, for sure.
+    noted: [Option<(TableId, u32)>; NOTED],
 }
 
 impl Spaces {
     pub(crate) fn new() -> Spaces {
-        Spaces { all: Vec::new(), current: None, current_table: TableId::FIRST, flushes: [0; 2], clock: 0 }
+        let noted = [None; NOTED];
+        Spaces { all: Vec::new(), current: None, current_table: TableId::FIRST, flushes: [0; 2], clock: 0, noted }
+    }
+
+    /// Has it been noted that code on linear page `page` runs with the table in use?
+    #[inline]
+    pub(crate) fn is_noted(&self, page: u32) -> bool {
+        self.noted[page as usize % NOTED] == Some((self.current_table, page))
+    }
+
+    /// Notes it, the page being physical page `physical`, so that [`Spaces::forget`] tells when that changes.
+    pub(crate) fn note(&mut self, page: u32, physical: u32, global: bool, tables: &mut Tables) {
+        tables.note(self.current_table, page, physical, global);
+        self.noted[page as usize % NOTED] = Some((self.current_table, page));
     }
 
     /// The table in use.
@@ -63,7 +82,7 @@ impl Spaces {
         self.current.is_some_and(|i| self.all[i].owner == Self::owner(mode, cr3))
     }
 
-    /// Reacts to the guest's having invalidated mappings. True when code that was reachable may be another now.
+    /// Reacts to the guest's having invalidated mappings. True when code that has run may be another now.
     pub(crate) fn forget(&mut self, forgotten: &Forgotten, cache: &mut Cache) -> bool {
         let mut changed = false;
         for &page in &forgotten.pages {
@@ -77,6 +96,9 @@ impl Spaces {
             // To be reviewed before it is used again, even if it is next.
             self.current = None;
         }
+        if changed {
+            self.noted = [None; NOTED];
+        }
         changed
     }
 
@@ -85,13 +107,14 @@ impl Spaces {
     pub(crate) fn choose_at_once(&mut self, mode: Mode, cr3: u32) -> Option<Chosen> {
         let owner = Self::owner(mode, cr3);
         let i = self.all.iter().position(|s| s.owner == owner && s.seen == self.flushes)?;
-        Some(self.take(i, false))
+        Some(self.take(i, false, false))
     }
 
     /// Makes the table for `mode` and `cr3` the current one.
     pub(crate) fn choose(&mut self, mode: Mode, cr3: u32, tables: &mut Tables, mmu: &Mmu) -> Chosen {
         let owner = Self::owner(mode, cr3);
         let changed;
+        let mut replaced = false;
         let i = match self.all.iter().position(|s| s.owner == owner) {
             Some(i) => {
                 let space = &mut self.all[i];
@@ -100,6 +123,7 @@ impl Spaces {
                     mmu.peek_code(linear).is_some_and(|p| p.0 == physical)
                 });
                 space.seen = self.flushes;
+                replaced = changed && tables.is_empty(space.table);
                 i
             }
             None => {
@@ -111,22 +135,25 @@ impl Spaces {
                 self.all.len() - 1
             }
         };
-        self.take(i, changed)
+        if changed {
+            self.noted = [None; NOTED];
+        }
+        self.take(i, changed, replaced)
     }
 
-    fn take(&mut self, i: usize, changed: bool) -> Chosen {
+    fn take(&mut self, i: usize, changed: bool, replaced: bool) -> Chosen {
         self.clock += 1;
         let space = &mut self.all[i];
         space.used = self.clock;
         self.current = Some(i);
         self.current_table = space.table;
-        Chosen { base: space.base, changed }
+        Chosen { base: space.base, changed, replaced }
     }
 
     /// Translated code has gone on with the table at host address `base` by itself.
     pub(crate) fn see(&mut self, base: u64) {
         if let Some(i) = self.all.iter().position(|s| s.base == base) {
-            self.take(i, false);
+            self.take(i, false, false);
         }
     }
 
@@ -147,7 +174,7 @@ impl Spaces {
         }
         let oldest = (0..self.all.len()).min_by_key(|&i| self.all[i].used).expect("there is one");
         let space = self.all.swap_remove(oldest);
-        tables.review(space.table, true, |_, _| false);
+        tables.clear(space.table);
         space.table
     }
 }

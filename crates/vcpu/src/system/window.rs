@@ -1,9 +1,10 @@
 //! Which form of access the code of a system's programs gets: looking pages up in the software TLB, or a window.
 //!
 //! Both mean the same. A window costs nothing per access but microseconds per page, so with [`MmuMode::Auto`] an address space gets one
-//! when it has run for some time. Kernels always look pages up: what they touch of programs they touch once. The base of the GS
-//! segment is the window's whenever code with [`Mode::WINDOW`] runs; it is set here, before such code is entered, which is also where
-//! the window is brought up to date with the guest's page tables.
+//! when it has run for some time. Kernels with paging always look pages up: what they touch of programs they touch once. Without paging
+//! there is one window for all code, the memory file. The base of the GS segment is the window's whenever code with [`Mode::WINDOW`] runs; it is
+//! set here, before such code is entered, which is also where the window is brought up to date with the guest's page tables. Crossings never lead
+//! from one window to another: loading CR3 and changing CR0 empties their records.
 
 use crate::{MmuMode, Vcpu};
 use std::collections::{HashMap, HashSet};
@@ -11,7 +12,8 @@ use xlat86_arch::{Gva, Mode, PfError};
 use xlat86_host::{last_fault, set_gs_base, tsc};
 use xlat86_translator::Place;
 
-/// An instruction is translated anew, to look its pages up, when this many of its accesses have been the guest's page faults...
+/// An instruction is translated anew, to look its pages up, when this many of its accesses have been the guest's page faults, or
+/// went to devices or pages of code...
 const FAULTS: u32 = 16;
 /// ...within this many ticks: a host fault costs some 8000 more than a look-up that fails.
 const FAULTS_WITHIN: u64 = 16 * 200_000;
@@ -23,7 +25,7 @@ const FOUND: usize = 4096;
 /// An instruction: physical page, and guest address.
 type Site = (u32, u32);
 
-/// Instructions whose accesses through a window are the guest's page faults time and again.
+/// Instructions whose accesses through a window can't be made there time and again.
 #[derive(Default)]
 struct Faulting {
     /// How often, and since when.
@@ -44,17 +46,21 @@ impl Faulting {
         }
         let often = now.wrapping_sub(*since) < FAULTS_WITHIN;
         self.counted.remove(&site);
+        often && self.insert(site)
+    }
+
+    fn insert(&mut self, site: Site) -> bool {
         if self.found.len() >= FOUND {
             self.found.clear();
         }
-        often && self.found.insert(site)
+        self.found.insert(site)
     }
 }
 
 /// What a CPU knows of its windows.
 #[derive(Default)]
 pub(crate) struct Windows {
-    /// Base of the GS segment.
+    /// Base of the one that is entered.
     base: u64,
     /// The address space (CR3) that was last asked about, and whether it is worth a window.
     hot: (u32, bool),
@@ -62,6 +68,11 @@ pub(crate) struct Windows {
 }
 
 impl Windows {
+    /// The instruction at `eip`, on physical page `page`, isn't to be translated as it was.
+    pub(crate) fn give_up(&mut self, eip: u32, page: u32) {
+        self.faulting.insert((page, eip));
+    }
+
     /// Does the instruction at `eip`, on physical page `page`, look its pages up even in code with a window?
     pub(crate) fn keeps_faulting(&self, eip: u32, page: u32) -> bool {
         self.faulting.found.contains(&(page, eip))
@@ -81,16 +92,18 @@ pub(crate) enum WindowFault {
 impl Vcpu {
     /// `mode` with the form of access that code entered now is to have.
     pub(crate) fn choose_reach(&mut self, mode: Mode) -> Mode {
-        if !mode.has(Mode::USER | Mode::PAGING) || !self.is_worth_a_window() {
+        let worth = match mode.has(Mode::PAGING) {
+            true => mode.has(Mode::USER) && self.is_worth_a_window(),
+            false => self.process.config().mmu != MmuMode::Tlb,
+        };
+        if !worth {
             return mode;
         }
         self.mmu.sync(&self.state);
         let Some(base) = self.mmu.window().map(|w| w.base()) else { return mode };
-        let windows = &mut self.system_mut().windows;
-        if windows.base != base {
-            windows.base = base;
-            set_gs_base(base);
-        }
+        self.system_mut().windows.base = base;
+        set_gs_base(base);
+        self.frame.as_mut().expect("translating").regs().window = base;
         Mode(mode.0 | Mode::WINDOW)
     }
 
@@ -113,16 +126,17 @@ impl Vcpu {
     /// Runs `run`, which runs code under `mode`, and notes how long the address space has been busy: the time counts if it ends in the
     /// program, whatever came before.
     pub(crate) fn timed<T>(&mut self, mode: Mode, run: impl FnOnce(&mut Self) -> T) -> T {
-        if self.process.config().mmu != MmuMode::Auto || mode.has(Mode::WINDOW) {
+        if self.process.config().mmu != MmuMode::Auto || !mode.has(Mode::PAGING) {
             return run(self);
         }
         let started = tsc();
         let result = run(self);
-        if self.state.cpl == 3 && !self.system_mut().spaces.in_window() {
+        if self.state.cpl == 3 {
             let hot = self.mmu.heat(tsc().wrapping_sub(started));
-            self.system_mut().windows.hot.1 = hot;
-            if hot {
-                // They lead to code without a window.
+            let system = self.system_mut();
+            system.windows.hot.1 = hot;
+            if hot != system.spaces.in_window() {
+                // They lead to code with a window, or without one, as is no longer right.
                 self.frame.as_mut().expect("translating").forget_crossings();
             }
         }
@@ -131,6 +145,7 @@ impl Vcpu {
 
     /// Deals with a host fault at host address `site` in translated code.
     pub(crate) fn after_window_fault(&mut self, site: u64) -> WindowFault {
+        const DIVIDE_ERROR: u32 = 0;
         const PAGE_FAULT: u32 = 14;
         let host = last_fault();
         let trace = &self.process.config().tracing;
@@ -138,6 +153,10 @@ impl Vcpu {
             && let Some(Place::Inside(mark)) = self.process.cache().place(site, false)
         {
             self.trace_fault(mark.eip, host);
+        }
+        if host.trapno == DIVIDE_ERROR {
+            // However seldom: an interpreted division costs little more.
+            return self.note_faulting(site, 0);
         }
         let base = self.system_mut().windows.base;
         let addr = host.addr.checked_sub(base).and_then(|a| u32::try_from(a).ok());
@@ -148,23 +167,26 @@ impl Vcpu {
                 Some(offset) => WindowFault::Again(offset),
                 None => WindowFault::Interpret,
             },
-            Ok(false) => WindowFault::Interpret,
-            Err(_) => {
-                let mut cache = self.process.cache();
-                let (Some(key), Some(Place::Inside(mark))) = (cache.key_at(site), cache.place(site, false)) else {
-                    return WindowFault::Interpret;
-                };
-                let windows = &mut self.system.as_mut().expect("a system's CPU").windows;
-                if !windows.faulting.count((key.page(), mark.eip), tsc()) {
-                    return WindowFault::Interpret;
-                }
-                cache.retire_at(site + 1);
-                drop(cache);
-                self.process.dropped();
-                self.stats.retranslated += 1;
-                WindowFault::Anew
-            }
+            // What can't be mapped (a device, code about to be written) and what the guest may not do: sites that keep doing it look up.
+            Ok(false) | Err(_) => self.note_faulting(site, tsc()),
         }
+    }
+
+    /// The instruction that host address `site` belongs to has faulted, and would again: one that keeps doing so is translated anew.
+    fn note_faulting(&mut self, site: u64, now: u64) -> WindowFault {
+        let mut cache = self.process.cache();
+        let (Some(key), Some(Place::Inside(mark))) = (cache.key_at(site), cache.place(site, false)) else {
+            return WindowFault::Interpret;
+        };
+        let windows = &mut self.system.as_mut().expect("a system's CPU").windows;
+        if !windows.faulting.count((key.page(), mark.eip), now) {
+            return WindowFault::Interpret;
+        }
+        cache.retire_at(site + 1);
+        drop(cache);
+        self.process.dropped();
+        self.stats.retranslated += 1;
+        WindowFault::Anew
     }
 }
 
