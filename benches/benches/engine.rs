@@ -50,14 +50,8 @@ fn run(cpu: &mut Vcpu) {
 
 fn by_default(_: &mut Config) {}
 
-/// A translation ends where a jump may: each is a basic block.
-fn basic_blocks(config: &mut Config) {
-    config.translator.extended = false;
-}
-
 /// Jumps from one translation to another go through the dispatcher.
 fn unchained(config: &mut Config) {
-    basic_blocks(config);
     config.translator.chaining = false;
 }
 
@@ -73,7 +67,7 @@ const LOOPS: &[Loop] = &[
     // add eax, ecx
     ("loop in one translation", by_default, &[0x01, 0xc8]),
     // jmp 1f; nops; 1: jmp 2f; nops; 2:, three translations that jump to each other
-    ("chained loop of three", basic_blocks, &[0xeb, 2, 0x90, 0x90, 0xeb, 2, 0x90, 0x90]),
+    ("chained loop of three", by_default, &[0xeb, 2, 0x90, 0x90, 0xeb, 2, 0x90, 0x90]),
     // the same
     ("dispatched loop of three", unchained, &[0xeb, 2, 0x90, 0x90, 0xeb, 2, 0x90, 0x90]),
     // call f; jmp 1f; f: ret; 1:

@@ -532,7 +532,7 @@ pub fn check_input(input: &[u8]) {
         return_pairing: !bit(1),
         flag_liveness: !bit(2),
         lazy_esp: !bit(3),
-        extended: !bit(4),
+        replayed: bit(4),
         max_insns: if bit(5) { 1 } else { 96 },
         ..Config::default()
     };
@@ -568,7 +568,7 @@ mod tests {
     fn wrong(code: &[u8], guest: &[u8]) -> String {
         let leave = [0x41, 0xff, 0x16];
         let code = [code, &leave].concat();
-        let mark = Mark { host: 0, eip: EIP, fix: Fix::default(), boundary: true, exact: true };
+        let mark = Mark { host: 0, eip: EIP, fix: Fix::default(), boundary: true, exact: true, clobbers: false };
         let guest = [guest, &[0xcc; 16]].concat();
         let config = Config::default();
         let end = code.len() as u32;

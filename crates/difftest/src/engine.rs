@@ -344,7 +344,7 @@ pub fn configurations() -> Vec<(&'static str, TranslatorConfig)> {
     let d = TranslatorConfig { cache_size: 2 << 20, ..TranslatorConfig::default() };
     vec![
         ("default", d),
-        ("extended=off", TranslatorConfig { extended: false, ..d }),
+        ("replayed=on", TranslatorConfig { replayed: true, ..d }),
         ("lazy-esp=off", TranslatorConfig { lazy_esp: false, ..d }),
         ("return-pairing=off", TranslatorConfig { return_pairing: false, ..d }),
         ("flag-liveness=off", TranslatorConfig { flag_liveness: false, ..d }),

@@ -65,12 +65,30 @@ impl Interp {
         interrupt: &AtomicBool,
         max_insns: u64,
     ) -> Stop {
+        self.run_by(cpu, mmu, platform, interrupt, &mut |ran, _| if ran == 0 { max_insns } else { 0 })
+    }
+
+    /// [`Interp::run`] for as long as `next` says: asked with the number of instructions executed so far and EIP, it gives how many come next; 0 ends
+    /// the run with [`Stop::Budget`].
+    #[inline(always)]
+    pub fn run_by(
+        &mut self,
+        cpu: &mut CpuState,
+        mmu: &mut Mmu,
+        platform: &mut dyn Platform,
+        interrupt: &AtomicBool,
+        next: &mut impl FnMut(u64, u32) -> u64,
+    ) -> Stop {
         self.cache.expect_blocks();
         let mut ctx = Ctx::new(cpu, mmu, platform, self.model, interrupt);
-        let mut left = max_insns;
+        let (mut left, mut max_insns) = (0, 0);
         let stop = loop {
             if left == 0 {
-                break Stop::Budget;
+                left = next(max_insns, ctx.cpu.eip);
+                max_insns += left;
+                if left == 0 {
+                    break Stop::Budget;
+                }
             }
             // After STI, MOV SS and POP SS one more instruction runs before anything may intervene.
             let shadow = ctx.cpu.interrupt_shadow;

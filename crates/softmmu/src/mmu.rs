@@ -1,6 +1,6 @@
 //! Access to guest memory by linear address.
 
-use crate::journal::{Change, Journal, Recording};
+use crate::journal::{Change, Journal, MOST, Recording};
 use crate::paged::{Forgotten, Paged, View};
 use crate::user::UserView;
 use crate::{FlatSpace, MmuStats, PhysMemory, ShadowStats};
@@ -257,9 +257,11 @@ impl Mmu {
     /// Is there what `change` says there is at the end?
     #[must_use]
     pub fn holds(&mut self, change: &Change) -> bool {
-        let mut now = *change;
-        self.note(core::slice::from_mut(&mut now));
-        now == *change
+        let (mut now, expected) = ([0; MOST], change.new_bytes());
+        let now = &mut now[..expected.len()];
+        now.copy_from_slice(expected);
+        self.peek_at(change.at, now);
+        now == expected
     }
 
     /// Another thread of a user program may have unmapped the place meanwhile: then there is nothing to say or do.

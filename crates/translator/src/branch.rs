@@ -227,9 +227,8 @@ enum Called {
 fn called(e: &mut Emitter<'_>, insn: &Insn, target: u32) -> Option<Called> {
     const ESP: u8 = 4;
     let mut code = [0; 4];
-    // A replay of the block counts instructions, so there one must stay one.
     let far = e.is_far(target);
-    if !e.config.extended || far && !may_fold(e, insn, target) || e.source.peek(target, &mut code) < 4 {
+    if far && !may_fold(e, insn, target) || e.source.peek(target, &mut code) < 4 {
         return None;
     }
     // A comparison covers the unit's own bytes, and the call itself may write to the thunk.
@@ -247,10 +246,11 @@ fn called(e: &mut Emitter<'_>, insn: &Insn, target: u32) -> Option<Called> {
     }
 }
 
-/// May a call at `insn` of a thunk on another page be folded, as far as can be told without reading it?
+/// May a call at `insn` of a thunk on another page be folded, as far as can be told without reading it? The check needs the thunk in the jump table, where
+/// nothing must be for a replay to know how far code can go.
 fn may_fold(e: &Emitter<'_>, insn: &Insn, target: u32) -> bool {
     let crosses = (insn.eip() ^ insn.next_eip().wrapping_sub(1)) >> 12 != 0;
-    !crosses && e.source.has_run(target) && !e.source.keeps_faulting(insn.eip())
+    !e.config.replayed && !crosses && e.source.has_run(target) && !e.source.keeps_faulting(insn.eip())
 }
 
 fn call_indirect(e: &mut Emitter<'_>, insn: &Insn) -> Next {

@@ -6,11 +6,13 @@
 //!
 //! Space is handed out in *regions*, in order; when all are used, the least recently entered one is emptied as a whole.
 
+mod block;
 mod key;
 mod links;
 mod removal;
 mod resident;
 
+pub use block::BlockInfo;
 pub use key::CodeKey;
 pub(crate) use resident::{Details, InPage, Link, Linkable, Made, Resident, UnitId};
 
@@ -20,7 +22,7 @@ use crate::landing::{CHECK, Landing};
 use crate::line;
 use crate::stubs::{self, STUBS_SIZE};
 use crate::tables::{TableId, Tables};
-use crate::unit::{Exit, ExitKind, LONGEST, Mark, Unit};
+use crate::unit::{Exit, LONGEST, Mark, Unit};
 use lru::LruCache;
 use std::collections::{HashMap, HashSet};
 use std::hash::{BuildHasherDefault, Hasher};
@@ -48,19 +50,6 @@ pub enum Place {
     Miss,
     /// Inside the code for a guest instruction.
     Inside(Mark),
-}
-
-/// What is known about the unit that translates a guest address, from there to its end.
-#[derive(Clone, Debug)]
-pub struct BlockInfo {
-    /// Guest instructions.
-    pub insns: u32,
-    /// Guest bytes.
-    pub len: u32,
-    /// All that is done with the first of them is to leave.
-    pub leaves: bool,
-    /// Where its host code is in the arena.
-    pub code: core::ops::Range<u32>,
 }
 
 /// There is no room: evict, then insert again.
@@ -287,25 +276,6 @@ impl Cache {
     #[must_use]
     pub fn second_page(&self, key: CodeKey) -> Option<u32> {
         self.unit(*self.by_key.get(&key)?).second_page()
-    }
-
-    /// Describes the translation of `key`.
-    pub fn block_at(&mut self, key: CodeKey) -> Option<BlockInfo> {
-        let (id, offset) = self.find(key)?;
-        self.unit_mut(id);
-        let (u, eip) = (self.unit(id), key.eip());
-        let from = eip.wrapping_sub(u.key.eip());
-        let marks = u.details.marks();
-        let boundaries = marks.iter().filter(|m| m.boundary && m.eip.wrapping_sub(u.key.eip()) >= from);
-        let at_once = offset - u.base + stubs::LEAVE_SIZE as u32;
-        let plainly = |kind| matches!(kind, ExitKind::Interpret | ExitKind::SoftInt { .. });
-        let leaves = u.exits.iter().any(|x| x.exit.site == at_once && plainly(x.exit.kind));
-        Some(BlockInfo {
-            insns: boundaries.count() as u32,
-            len: u.key.eip().wrapping_add(u.len).wrapping_sub(eip),
-            leaves,
-            code: offset..u.base + u.size,
-        })
     }
 
     /// Lets indirect jumps through `table` to the address of `key` find its translation.

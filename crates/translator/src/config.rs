@@ -32,8 +32,9 @@ pub struct Config {
     pub lazy_esp: bool,
     /// Translate code that may change unnoticed to units that check themselves. Without, the interpreter executes it.
     pub self_checking: bool,
-    /// Let units go on past conditional jumps, calls and leaving instructions. Without, a unit is one basic block that can be replayed.
-    pub extended: bool,
+    /// For lockstep, where code is executed twice: leave at instructions that read clocks, and let repeated string instructions stand alone, so that
+    /// they can be executed in parts.
+    pub replayed: bool,
     /// Have indirect calls end a cache line where the processor's prediction of the next one gains by it: AMD's
     /// ([`Config::suit_host`]). Others lose by the NOPs, and where a branch ends at a multiple of 32 bytes.
     pub lines: bool,
@@ -54,7 +55,7 @@ impl Default for Config {
             flag_liveness: true,
             lazy_esp: true,
             self_checking: true,
-            extended: true,
+            replayed: false,
             lines: true,
             max_insns: 96,
             cache_size: 64 << 20,

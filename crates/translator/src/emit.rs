@@ -170,7 +170,7 @@ pub(crate) fn emit(input: Input<'_>, source: &mut dyn Source) -> Unit {
 fn emit_with(input: Input<'_>, source: &mut dyn Source, near: u32) -> Option<Unit> {
     let Input { eip, insns, bytes, mode, checked, config } = input;
     let insns = if checked { &insns[..checked::span(insns)] } else { insns };
-    let insns = if config.extended { insns } else { &insns[..replayed::span(insns)] };
+    let insns = if config.replayed { &insns[..replayed::span(insns)] } else { insns };
     let snapshot = checked.then(|| Snapshot::new(eip, insns, bytes, source.found_changed(eip)));
     let loads_immediates = snapshot.as_ref().is_some_and(Snapshot::loads);
     // What some instructions do beside a window, too.
@@ -209,9 +209,7 @@ fn emit_with(input: Input<'_>, source: &mut dyn Source, near: u32) -> Option<Uni
     // There most instructions stay what they are.
     let unchanged = config.address_form == AddressForm::Low && !loads_immediates;
     let windowed = config.paged && config.address_form == AddressForm::Gs;
-    if config.extended {
-        e.groups.targets = targets;
-    }
+    e.groups.targets = targets;
     let (mut next, mut end) = (Next::FallThrough, eip);
     for (i, insn) in insns.iter().enumerate() {
         e.at = i;
@@ -231,13 +229,6 @@ fn emit_with(input: Input<'_>, source: &mut dyn Source, near: u32) -> Option<Uni
                 e.align_loop_head();
             }
         }
-        let alone = !config.extended && string::is_repeated(insn);
-        if alone && i > 0 {
-            // It may be replayed in parts.
-            (end, next) = (insn.eip(), Next::FallThrough);
-            e.insns = &insns[..i];
-            break;
-        }
         e.place_boundary();
         e.mark(insn.eip());
         if let (0, Some(snapshot)) = (i, &snapshot) {
@@ -256,13 +247,8 @@ fn emit_with(input: Input<'_>, source: &mut dyn Source, near: u32) -> Option<Uni
             // Whatever was executed outside may have changed mappings.
             e.groups.drop_all();
         }
-        if !config.extended && i > 0 && e.take_back_leave() {
-            // What leaves stands alone, so that everything before it can be replayed.
-            (end, next) = (insn.eip(), Next::FallThrough);
-            break;
-        }
         end = insn.next_eip();
-        if alone || checked && e.exits.last().is_some_and(|x| x.kind.is_leave()) {
+        if checked && e.exits.last().is_some_and(|x| x.kind.is_leave()) {
             // It is entered again behind this instruction, thus as another unit.
             e.insns = &insns[..=i];
             break;
@@ -351,7 +337,8 @@ impl Emitter<'_> {
         }
         if let Some((at, r)) = reencode(self, insn, bytes) {
             let fix = Fix { esp: self.esp, swapped: Some(r), pinned: false, shadow: self.in_shadow() };
-            self.marks.push(Mark { host: at as u32, eip: insn.eip(), fix, boundary: false, exact: false });
+            let (host, eip) = (at as u32, insn.eip());
+            self.marks.push(Mark { host, eip, fix, boundary: false, exact: false, clobbers: false });
         }
         Next::FallThrough
     }
@@ -406,22 +393,6 @@ impl Emitter<'_> {
         if falls_through(insn) { Next::FallThrough } else { Next::Elsewhere }
     }
 
-    /// If the current instruction leaves, removes its code again.
-    fn take_back_leave(&mut self) -> bool {
-        let Some(start) = self.marks.iter().rposition(|m| m.boundary) else { return false };
-        let from = self.marks[start].host;
-        if self.exits.last().is_none_or(|x| x.site <= from) {
-            return false;
-        }
-        self.exits.retain(|x| x.site <= from);
-        self.slow.retain(|s| s.patch < from as usize);
-        self.buf.bytes.truncate(from as usize);
-        self.esp = self.marks[start].fix.esp;
-        self.marks.truncate(start);
-        self.insns = &self.insns[..self.at];
-        true
-    }
-
     /// May the status flags be left in any state after the current instruction? If so, notes until when they are.
     pub(crate) fn flags_are_dead(&mut self) -> bool {
         let rest = &self.insns[self.at + 1..];
@@ -436,6 +407,9 @@ impl Emitter<'_> {
         let rest = &self.insns[self.at..];
         let Some(n) = flags::dead_before(rest, false).filter(|_| self.config.flag_liveness) else { return false };
         self.stale_until = self.stale_until.max(self.at + n);
+        if let Some(m) = self.marks.iter_mut().rfind(|m| m.boundary) {
+            m.clobbers = true;
+        }
         true
     }
 
@@ -483,7 +457,7 @@ impl Emitter<'_> {
         let pinned = self.groups.pinned(self.at);
         let fix = Fix { esp: self.esp, swapped: None, pinned, shadow: self.in_shadow() };
         let exact = self.at >= self.stale_until && !pinned;
-        self.marks.push(Mark { host, eip, fix, boundary: true, exact });
+        self.marks.push(Mark { host, eip, fix, boundary: true, exact, clobbers: false });
     }
 
     /// Here, still in the code of the current instruction, the registers are the guest's as if it were about to begin, though not the host's:
@@ -492,7 +466,7 @@ impl Emitter<'_> {
         let Some(last) = self.marks.last() else { return };
         let fix = Fix { esp: self.esp, pinned: true, shadow: self.in_shadow(), ..Fix::default() };
         let (host, eip, exact) = (self.buf.pos() as u32, last.eip, self.at >= self.stale_until);
-        self.marks.push(Mark { host, eip, fix, boundary: false, exact });
+        self.marks.push(Mark { host, eip, fix, boundary: false, exact, clobbers: false });
     }
 
     /// Notes what guest ESP is more than R12 from here on, still in the code of the current instruction.
@@ -500,7 +474,7 @@ impl Emitter<'_> {
         let host = self.buf.pos() as u32;
         if let Some(last) = self.marks.last() {
             let fix = Fix { esp: self.esp, shadow: self.in_shadow(), ..Fix::default() };
-            self.marks.push(Mark { host, eip: last.eip, fix, boundary: false, exact: false });
+            self.marks.push(Mark { host, eip: last.eip, fix, boundary: false, exact: false, clobbers: false });
         }
     }
 

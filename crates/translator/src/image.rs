@@ -400,7 +400,7 @@ mod tests {
 
     /// 90 bytes of code for two instructions; it jumps to `target`.
     fn unit(eip: u32, target: u32) -> Unit {
-        let mark = Mark { host: 0, eip, fix: Fix::default(), boundary: true, exact: true };
+        let mark = Mark { host: 0, eip, fix: Fix::default(), boundary: true, exact: true, clobbers: false };
         let biased = Fix { esp: -4, ..Fix::default() };
         let swapped = Fix { esp: 0x7000_0000, swapped: Some(3), ..Fix::default() };
         Unit {

@@ -67,7 +67,7 @@ pub(crate) fn alignment(lined: bool) -> u32 {
 impl Emitter<'_> {
     /// Does it matter here where code lies within lines?
     pub(crate) fn lines(&self) -> bool {
-        self.config.lines && self.config.extended && !self.config.paged
+        self.config.lines && !self.config.paged
     }
 
     /// Before the `length` bytes of an indirect call: sees to it that it ends a line, if that may help.

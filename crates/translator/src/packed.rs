@@ -12,6 +12,7 @@ const ESP: u8 = 4;
 const SWAPPED: u8 = 8;
 const PINNED: u8 = 16;
 const SHADOW: u8 = 32;
+const CLOBBERS: u8 = 64;
 
 /// Appends `v`, seven bits a byte.
 pub(crate) fn put(out: &mut Vec<u8>, mut v: u32) {
@@ -110,7 +111,8 @@ pub(crate) fn put_marks(out: &mut Vec<u8>, marks: &[Mark], unit: u32) {
                 | flag(m.fix.esp != 0, ESP)
                 | flag(m.fix.swapped.is_some(), SWAPPED)
                 | flag(m.fix.pinned, PINNED)
-                | flag(m.fix.shadow, SHADOW),
+                | flag(m.fix.shadow, SHADOW)
+                | flag(m.clobbers, CLOBBERS),
         );
         match (m.host - host, m.eip.wrapping_sub(eip)) {
             (from @ 0..0x80, ahead @ 0..0x80) => out.extend_from_slice(&[from as u8, ahead as u8]),
@@ -136,7 +138,8 @@ pub(crate) fn marks(bytes: &[u8], unit: u32) -> impl Iterator<Item = Mark> + '_ 
         let esp = (esp >> 1) as i32 ^ -((esp & 1) as i32);
         let swapped = if flags & SWAPPED != 0 { Some(r.byte()? & 3) } else { None };
         let fix = Fix { esp, swapped, pinned: flags & PINNED != 0, shadow: flags & SHADOW != 0 };
-        Some(Mark { host, eip, fix, boundary: flags & BOUNDARY != 0, exact: flags & EXACT != 0 })
+        let (boundary, exact, clobbers) = (flags & BOUNDARY != 0, flags & EXACT != 0, flags & CLOBBERS != 0);
+        Some(Mark { host, eip, fix, boundary, exact, clobbers })
     })
 }
 
@@ -156,7 +159,7 @@ mod tests {
             let bit = |i: u32| n >> i & 1 != 0;
             let esp = [0, -4, 300, i32::MIN][(n >> 4 & 3) as usize];
             let fix = Fix { esp, swapped: bit(6).then_some((n >> 7 & 3) as u8), pinned: bit(2), shadow: bit(3) };
-            all.push(Mark { host, eip, fix, boundary: bit(0), exact: bit(1) });
+            all.push(Mark { host, eip, fix, boundary: bit(0), exact: bit(1), clobbers: bit(9) });
             host += n % 200;
             eip = eip.wrapping_add(n % 16);
         }

@@ -1,14 +1,16 @@
-//! How far a unit goes that lockstep executes twice.
+//! How far a unit goes that lockstep executes twice. It is cut before anything is translated: what liveness looks ahead at has to be in the unit.
 
+use crate::string;
 use iced_x86::{FlowControl, Register, RflagsBits};
-use xlat86_decoder::Insn;
+use xlat86_decoder::{Insn, Kind};
 
-/// Instructions of `insns` that can be replayed together: one that reads flags which an earlier one left undefined begins a unit, so that it finds what the
-/// host's flags, and no others, have become.
+/// Instructions of `insns` that can be replayed together: a repeated string instruction stands alone, so that it can be executed in parts, and one that
+/// reads flags which an earlier one left undefined begins a unit, so that it finds what the host's flags, and no others, have become.
 pub(crate) fn span(insns: &[Insn]) -> usize {
     let mut undefined = Undefined::default();
     for (i, insn) in insns.iter().enumerate() {
-        if undefined.are_read_by(insn) {
+        let alone = insn.kind == Kind::String && string::is_repeated(insn);
+        if alone || undefined.are_read_by(insn) {
             return i.max(1);
         }
         undefined.after(insn);

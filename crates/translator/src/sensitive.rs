@@ -58,7 +58,7 @@ pub(crate) fn emit(e: &mut Emitter<'_>, insn: &Insn, bytes: &[u8]) -> Next {
             Next::FallThrough
         }
         // A replay would read another time.
-        Code::Rdtsc if e.config.extended && !e.config.paged => e.plain(insn, bytes),
+        Code::Rdtsc if !e.config.replayed && !e.config.paged => e.plain(insn, bytes),
         Code::Mov_rm16_Sreg | Code::Mov_r32m16_Sreg => {
             let from = selector(i.op1_register());
             if i.op0_kind() == OpKind::Memory {
@@ -104,7 +104,7 @@ pub(crate) fn emit(e: &mut Emitter<'_>, insn: &Insn, bytes: &[u8]) -> Next {
             dynasm!(e.buf ; .arch x64 ; mov Rd(r), [r14 + from]);
             Next::FallThrough
         }
-        Code::Rdtsc | Code::Rdtscp if e.config.paged && e.config.extended && !e.mode.has(Mode::TSC_OFF) => {
+        Code::Rdtsc | Code::Rdtscp if e.config.paged && !e.config.replayed && !e.mode.has(Mode::TSC_OFF) => {
             rdtsc(e, insn.code() == Code::Rdtscp);
             Next::FallThrough
         }
@@ -124,38 +124,30 @@ pub(crate) fn emit(e: &mut Emitter<'_>, insn: &Insn, bytes: &[u8]) -> Next {
         }
         Code::Verw_rm16 | Code::Verw_r32m16 if e.config.paged => {
             load_selector(e, insn, 0);
-            if e.config.extended { crossing::verw(e, insn) } else { quick(e, insn, Quick::Verw) }
+            crossing::verw(e, insn)
         }
-        Code::Sysenter if e.config.paged && e.config.extended && e.mode.has(Mode::USER) => crossing::sysenter(e, insn),
-        Code::Sysexitd if supervisor(e) && e.config.extended => crossing::sysexit(e, insn),
-        Code::Iretd if supervisor(e) && e.config.extended => crossing::iret(e, insn),
+        Code::Sysenter if e.config.paged && e.mode.has(Mode::USER) => crossing::sysenter(e, insn),
+        Code::Sysexitd if supervisor(e) => crossing::sysexit(e, insn),
+        Code::Iretd if supervisor(e) => crossing::iret(e, insn),
         Code::Sysenter if e.config.paged => quick(e, insn, Quick::Sysenter),
         Code::Sysexitd if e.config.paged => quick(e, insn, Quick::Sysexit),
-        Code::Iretd if supervisor(e) => quick(e, insn, Quick::Iret),
-        // In a replay the device would see it twice.
-        Code::In_AL_imm8 | Code::In_EAX_imm8 | Code::In_AL_DX | Code::In_AX_DX | Code::In_EAX_DX
-            if supervisor(e) && e.config.extended =>
-        {
+        Code::In_AL_imm8 | Code::In_EAX_imm8 | Code::In_AL_DX | Code::In_AX_DX | Code::In_EAX_DX if supervisor(e) => {
             port(e, insn, i.op0_register().size() as u8, i.op_kind(1) == OpKind::Immediate8, false)
         }
         Code::Out_imm8_AL | Code::Out_imm8_EAX | Code::Out_DX_AL | Code::Out_DX_AX | Code::Out_DX_EAX
-            if supervisor(e) && e.config.extended =>
+            if supervisor(e) =>
         {
             port(e, insn, i.op1_register().size() as u8, i.op_kind(0) == OpKind::Immediate8, true)
         }
-        Code::Int_imm8 if e.config.paged && e.config.extended => quick(e, insn, Quick::Int { vector: i.immediate8() }),
-        Code::Invlpg_m if supervisor(e) && e.config.extended => {
+        Code::Int_imm8 if e.config.paged => quick(e, insn, Quick::Int { vector: i.immediate8() }),
+        Code::Invlpg_m if supervisor(e) => {
             let mem = operand::prepare(&mut e.buf, i, e.esp);
             operand::lea(&mut e.buf, R11, &mem);
             quick(e, insn, Quick::Invlpg)
         }
         Code::Int_imm8 if i.immediate8() == 0x80 && !e.config.paged => {
             let kind = ExitKind::SoftInt { vector: 0x80, next: insn.next_eip() };
-            if e.config.extended && e.source.calls_out(insn.eip()) {
-                e.call_out(insn, kind)
-            } else {
-                e.leave(insn, kind)
-            }
+            if e.source.calls_out(insn.eip()) { e.call_out(insn, kind) } else { e.leave(insn, kind) }
         }
         _ => e.interpret(insn),
     }
@@ -173,7 +165,7 @@ fn quick(e: &mut Emitter<'_>, insn: &Insn, what: Quick) -> Next {
 /// Loads a data segment register with the selector in R11.
 fn segment(e: &mut Emitter<'_>, insn: &Insn, seg: Seg, pop: bool) -> Next {
     let what = Quick::Load { seg, pop };
-    if e.config.extended { crossing::load(e, insn, what, pop) } else { quick(e, insn, what) }
+    crossing::load(e, insn, what, pop)
 }
 
 /// IN or OUT, `size` bytes wide, through a port that is an immediate or in DX.

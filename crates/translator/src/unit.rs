@@ -79,6 +79,9 @@ pub struct Mark {
     pub boundary: bool,
     /// The status flags are exact too, so that code may be stopped at `host`. Where they aren't, the guest overwrites them before it reads them.
     pub exact: bool,
+    /// The instruction begins by looking its page up, which loses the status flags: the guest overwrites them before it reads them. What leaves
+    /// there shows them so.
+    pub clobbers: bool,
 }
 
 /// Frequent sensitive instructions that change what code runs under: executed outside translated code, without the
@@ -300,7 +303,6 @@ pub fn translate(eip: u32, mode: Mode, features: Features, config: &Config, sour
         let next = eip.wrapping_add(at as u32);
         if block.end != BlockEnd::ControlFlow
             || !emit::falls_through(last)
-            || !config.extended
             || checked
             || at >= in_page
             || block.insns.len() >= config.max_insns

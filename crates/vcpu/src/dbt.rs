@@ -94,11 +94,6 @@ impl Vcpu {
         }
     }
 
-    /// Why translated code was last left.
-    pub(crate) fn left(&mut self) -> Left {
-        self.frame_mut().regs().left
-    }
-
     fn frame_mut(&mut self) -> &mut xlat86_host::VcpuFrame {
         self.frame.as_mut().expect("translating")
     }

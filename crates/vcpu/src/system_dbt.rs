@@ -12,7 +12,7 @@ use crate::process::Connect;
 use crate::quick::Crossed;
 use crate::system::spaces::Spaces;
 use crate::system::window::{WindowFault, Windows};
-use crate::{Exit, Vcpu};
+use crate::{Engine, Exit, Vcpu};
 use xlat86_arch::{CpuState, Gva, Mode, PAGE_SIZE, Seg, Segment, cr0, cr4, eflags};
 use xlat86_decoder::MAX_INSN_LEN;
 use xlat86_host::{Left, with_pending};
@@ -69,7 +69,7 @@ impl Vcpu {
                 let mode = self.choose_reach(mode);
                 let mode = Mode(mode.0 | core::mem::take(&mut careful));
                 match self.system_code(mode, connect.take().filter(|_| self.lockstep.is_none())) {
-                    Some(offset) if self.lockstep.is_some() => match self.lockstep_system(mode, offset) {
+                    Some(offset) if self.lockstep.is_some() => match self.lockstep_system(mode, offset, cross.take()) {
                         Ok(outside) => outside,
                         Err(text) => return Some(Exit::Diverged(text)),
                     },
@@ -266,6 +266,7 @@ impl Vcpu {
         self.fill_system_frame();
         self.note_crossing(cross);
         let arena = self.arena.clone().expect("translating");
+        let lockstep = self.process.config().engine == Engine::Lockstep;
         // EIP when what `offset` belongs to has been carried out already.
         let mut done = None;
         loop {
@@ -355,7 +356,8 @@ impl Vcpu {
                         _ => Outside::Careful(crosses.then_some(site)),
                     }
                 }
-                ExitKind::Quick { what: Quick::Port { size, out }, next } => {
+                // In lockstep the interpreter uses the port, when everything before it has been compared.
+                ExitKind::Quick { what: Quick::Port { size, out }, next } if !lockstep => {
                     self.stats.leave_quick += 1;
                     if self.port(target as u16, size, out) {
                         // The next instruction's code follows the call that left.

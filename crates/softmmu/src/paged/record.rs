@@ -27,6 +27,16 @@ impl Paged {
 
     /// Records what a write of `len` bytes at `addr` is about to overwrite, or gives its fault.
     pub(crate) fn record(&mut self, view: View, addr: Gva, len: usize) -> Result<(), Fault> {
+        let data = &self.views[view as usize].data;
+        // What the write itself will find, nearly always: a page that may be written.
+        let at = if len <= MOST && data.writable(addr.0) { data.place(addr.0, len as u32) } else { None };
+        let mut old = [0; MOST];
+        if let Some(at) = at
+            && self.memory.ram().read_bytes(at, &mut old[..len]).is_some()
+        {
+            self.journal.changes.push(Change::new(at as u32, &old[..len]));
+            return Ok(());
+        }
         self.probe_write(view, addr, len as u32)?;
         let mut done = 0;
         while done < len {

@@ -1,6 +1,7 @@
 //! What lockstep says about a difference: everything needed to understand and reproduce it.
 
-use super::{Claim, Known, Lockstep};
+use super::plan::{Path, Plan};
+use super::{Claim, Lockstep};
 use crate::Vcpu;
 use iced_x86::{Code, Decoder, DecoderOptions, Formatter, GasFormatter};
 use std::fmt::{Debug, Write as _};
@@ -8,20 +9,20 @@ use xlat86_arch::{CpuState, FxState, Gva, eflags};
 
 impl Vcpu {
     /// Describes how the current state differs from what was expected. `None`: only where the manual leaves things undefined.
-    pub(super) fn report(&mut self, l: &Lockstep, block: Known, claim: Claim) -> Option<String> {
-        let differences = self.differences(l, block, claim);
+    pub(super) fn report(&mut self, l: &Lockstep, path: &Path, plan: &Plan, claim: Claim) -> Option<String> {
+        let differences = self.differences(l, path, claim);
         if differences.is_empty() {
             return None;
         }
-        let eip = block.key.eip();
-        let mut out = format!("block at {eip:08x} differs:\n{differences}\nguest code:\n");
-        let bytes = self.guest_bytes(eip, block.len);
+        let eip = plan.key.eip();
+        let mut out = format!("code at {eip:08x} differs:\n{differences}\nguest code:\n");
+        let bytes = self.guest_bytes(eip, plan.info.len);
         listing(&mut out, 32, eip.into(), &bytes);
         out.push_str("\nhost code:\n");
-        if let Some(info) = self.process.cache().block_at(block.key) {
-            let arena = self.arena.as_ref().expect("translating");
-            listing(&mut out, 64, 0, &arena.read(info.code.start as usize, info.code.len()));
-        }
+        let (arena, code) = (self.arena.as_ref().expect("translating"), &plan.info.code);
+        listing(&mut out, 64, 0, &arena.read(code.start as usize, code.len()));
+        let way: Vec<String> = path.insns(l.insns).map(|i| format!("{:x}", i.eip())).collect();
+        let _ = writeln!(out, "\nthe interpreter's way: {}", way.join(" "));
         let _ = writeln!(out, "\nstate before:\n{}", registers(&l.before));
         let _ = writeln!(out, "state after (interpreter):\n{}", registers(&l.expected));
         let _ = writeln!(out, "state after (translated):\n{}", registers(&self.state));
@@ -37,7 +38,7 @@ impl Vcpu {
     }
 
     /// What differs, a line each.
-    fn differences(&mut self, l: &Lockstep, block: Known, claim: Claim) -> String {
+    pub(super) fn differences(&mut self, l: &Lockstep, path: &Path, claim: Claim) -> String {
         let mut out = String::new();
         let (a, b) = (&l.expected, &self.state);
         for (name, i) in ["eax", "ecx", "edx", "ebx", "esp", "ebp", "esi", "edi"].iter().zip(0..) {
@@ -52,18 +53,20 @@ impl Vcpu {
         differ(&mut out, "cr0 to 4", &(a.cr0, a.cr2, a.cr3, a.cr4), &(b.cr0, b.cr2, b.cr3, b.cr4));
         differ(&mut out, "dr", &a.dr, &b.dr);
         differ(&mut out, "msr", &a.msr, &b.msr);
-        let rest = |s: &CpuState| (s.cpl, s.interrupt_shadow, s.halted, s.nmi_masked);
-        differ(&mut out, "cpl, interrupt shadow, halted, NMI", &rest(a), &rest(b));
-        if block.float {
-            float(&mut out, &a.fx, &b.fx);
+        let rest = |s: &CpuState| (s.cpl, s.halted, s.nmi_masked);
+        differ(&mut out, "cpl, halted, NMI", &rest(a), &rest(b));
+        if b.interrupt_shadow {
+            differ(&mut out, "interrupt shadow", &a.interrupt_shadow, &true);
         }
-        if claim == Claim::Whole {
+        if l.float {
+            float_state(&mut out, &a.fx, &b.fx);
+        }
+        if claim == Claim::Behind {
             differ(&mut out, "fault", &l.fault, &None);
         }
         let (a, b) = (a.eflags, b.eflags);
         if a != b {
-            let replaced = if claim == Claim::Before { self.replaced_flags(block) } else { 0 };
-            let defined = !self.undefined_flags(block, claim) & !replaced;
+            let defined = !undefined_flags(l, path) & !stale_flags(l, path, claim);
             differ(&mut out, "eflags", &Hex((a & defined).into()), &Hex((b & defined).into()));
         }
         for c in &l.changes {
@@ -76,25 +79,25 @@ impl Vcpu {
         }
         out
     }
+}
 
-    /// Status flags that don't matter where `block` was left. A POPF that turns out to be the interpreter's business has been looked at by
-    /// then, for which the flags that it replaces were free.
-    fn replaced_flags(&mut self, block: Known) -> u32 {
-        let eip = self.state.eip;
-        let next = self.decoded(block).insns.into_iter().find(|i| i.eip() == eip);
-        if next.is_some_and(|i| i.code() == Code::Popfd) { eflags::STATUS } else { 0 }
-    }
+/// Status flags that don't matter where translated code was left. It may say so itself ([`xlat86_translator::BlockInfo::stale`]); and a POPF that turns
+/// out to be the interpreter's business has been looked at by then, for which the flags that it replaces were free.
+fn stale_flags(l: &Lockstep, path: &Path, claim: Claim) -> u32 {
+    let eip = l.expected.eip;
+    let end = path.positions(eip).into_iter().find(|p| p.done == l.insns).filter(|_| claim == Claim::Before);
+    let Some((plan, n)) = end.and_then(|p| p.before) else { return 0 };
+    let replaced = plan.insns.get(n).is_some_and(|i| i.code() == Code::Popfd);
+    if replaced || plan.info.stale.contains(&eip) { eflags::STATUS } else { 0 }
+}
 
-    /// Status flags that the manual leaves undefined after `block`, or as much of it as `claim` says.
-    fn undefined_flags(&mut self, block: Known, claim: Claim) -> u32 {
-        let (insns, eip) = (self.decoded(block).insns, self.state.eip);
-        let left_at = insns.iter().position(|i| i.eip() == eip).filter(|_| claim != Claim::Whole);
-        insns[..left_at.unwrap_or(insns.len())].iter().fold(0, |undefined, insn| {
-            let i = &insn.iced;
-            let settled = i.rflags_written() | i.rflags_cleared() | i.rflags_set();
-            (undefined & !to_eflags(settled)) | to_eflags(i.rflags_undefined())
-        })
-    }
+/// Status flags that the manual leaves undefined at the end of the replay.
+fn undefined_flags(l: &Lockstep, path: &Path) -> u32 {
+    path.insns(l.insns).fold(0, |undefined, insn| {
+        let i = &insn.iced;
+        let settled = i.rflags_written() | i.rflags_cleared() | i.rflags_set();
+        (undefined & !to_eflags(settled)) | to_eflags(i.rflags_undefined())
+    })
 }
 
 fn differ<T: Debug + PartialEq>(out: &mut String, name: &str, interp: &T, dbt: &T) {
@@ -103,7 +106,7 @@ fn differ<T: Debug + PartialEq>(out: &mut String, name: &str, interp: &T, dbt: &
     }
 }
 
-fn float(out: &mut String, a: &FxState, b: &FxState) {
+fn float_state(out: &mut String, a: &FxState, b: &FxState) {
     let words = [("fcw", a.fcw, b.fcw), ("fsw", a.fsw, b.fsw), ("ftw", a.ftw.into(), b.ftw.into())];
     for (name, a, b) in words {
         differ(out, name, &Hex(a.into()), &Hex(b.into()));

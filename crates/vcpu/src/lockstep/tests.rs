@@ -73,7 +73,7 @@ fn block(cpu: &mut Vcpu) -> Option<Exit> {
     }
     let mode = cpu.translatable_mode().unwrap();
     let offset = cpu.system_code(mode, None).unwrap();
-    cpu.lockstep_system(mode, offset).err().map(Exit::Diverged)
+    cpu.lockstep_system(mode, offset, None).err().map(Exit::Diverged)
 }
 
 fn key(cpu: &mut Vcpu) -> CodeKey {
@@ -86,7 +86,10 @@ fn key(cpu: &mut Vcpu) -> CodeKey {
 /// Replaces the little-endian `old` in the first block's host code by `new`.
 fn patch(cpu: &mut Vcpu, old: &[u8], new: [u8; 4]) {
     let key = key(cpu);
-    let code = cpu.process.cache().block_at(key).unwrap().code;
+    let mut cache = cpu.process.cache();
+    let offset = cache.lookup(key).unwrap();
+    let code = cache.block_at(key, offset).unwrap().code;
+    drop(cache);
     let arena = cpu.arena.clone().unwrap();
     let bytes = arena.read(code.start as usize, code.len());
     let at = bytes.windows(old.len()).position(|w| w == old).unwrap() + code.start as usize;
@@ -115,7 +118,7 @@ fn diverges(cpu: &mut Vcpu, what: &[&str]) {
 /// One test, since the low 4 GB are the process's only ones.
 #[test]
 fn wrong_translations_are_found() {
-    // Nothing wrong: three blocks are compared, in which nine instructions are executed.
+    // Nothing wrong: three runs are compared, in which nine instructions are executed.
     both(|cpu| {
         for eip in [CODE + 19, CODE, CODE + 19] {
             assert_eq!(block(cpu), None);
@@ -174,4 +177,66 @@ fn a_forbidden_update_leaves_no_trace() {
     let mut now = [0; 4];
     memory.read(entry(READ_ONLY), &mut now).unwrap();
     assert_eq!(u32::from_le_bytes(now), READ_ONLY | 0x81);
+}
+
+/// Runs until EIP is `eip`.
+fn until(cpu: &mut Vcpu, eip: u32) {
+    for _ in 0..32 {
+        assert_eq!(block(cpu), None);
+        if cpu.state.eip == eip {
+            return;
+        }
+    }
+    panic!("got to {:x} instead of {eip:x}", cpu.state.eip);
+}
+
+/// What only whole units have is executed, and compared: a return to its landing, a function executed in place, instructions behind a jump that isn't
+/// taken.
+#[test]
+fn whole_units_are_followed() {
+    #[rustfmt::skip]
+    let code = [
+        0xe8, 0x16, 0, 0, 0,                // call f (+1b)
+        0x85, 0xdb,                         // test ebx, ebx
+        0x74, 0x02,                         // jz +2: ebx is never 0
+        0xb1, 7,                            // mov cl, 7
+        0xe8, 0x0e, 0, 0, 0,                // call thunk (+1e)
+        0x42,                               // inc edx
+        0xeb, 0xed,                         // jmp start
+        0x90, 0x90, 0x90, 0x90, 0x90, 0x90, 0x90, 0x90,
+        0x43, 0xc3, 0x90,                   // f: inc ebx; ret
+        0x8b, 0x04, 0x24, 0xc3,             // thunk: mov eax, [esp]; ret
+    ];
+    let mut cpu = system_with(&code);
+    cpu.state.set_reg(Reg::Esp, DATA);
+    cpu.state.set_reg(Reg::Ebx, 1);
+    until(&mut cpu, CODE + 0x1b);
+    let blocks = cpu.stats.lockstep_blocks;
+    until(&mut cpu, CODE);
+    assert_eq!(cpu.stats.lockstep_blocks - blocks, 1, "from the function through the landing to the jump back");
+    assert_eq!((cpu.state.reg(Reg::Ecx), cpu.state.reg(Reg::Eax)), (7, CODE + 0x10));
+    assert_eq!(cpu.stats.lockstep_insns, 1 + 2 + 2 + 2 + 2 + 2);
+    // A return elsewhere.
+    until(&mut cpu, CODE + 0x1b);
+    let esp = cpu.state.reg(Reg::Esp);
+    cpu.process.physical().unwrap().write(esp.into(), &CODE.to_le_bytes()).unwrap();
+    until(&mut cpu, CODE);
+    assert_eq!(cpu.state.reg(Reg::Esp), DATA);
+    // What is wrong behind the landing is found.
+    until(&mut cpu, CODE + 0x1b);
+    patch(&mut cpu, &[0xb1, 7], [0xb1, 9, 0, 0]);
+    diverges(&mut cpu, &["ecx      interpreter 7, translated 9"]);
+}
+
+/// Flags that the manual leaves undefined don't get from one instruction to another in a run of code: the host's are its own.
+#[test]
+fn undefined_flags_stay_where_they_are() {
+    // shl ecx, 5; pushf; pop edx; jmp back
+    let mut cpu = system_with(&[0xc1, 0xe1, 5, 0x9c, 0x5a, 0xeb, 0xf9]);
+    cpu.state.set_reg(Reg::Esp, DATA);
+    for eip in [CODE + 3, CODE, CODE + 3, CODE] {
+        assert_eq!(block(&mut cpu), None);
+        assert_eq!(cpu.state.eip, eip);
+    }
+    assert_eq!(cpu.stats.lockstep_insns, 2 * 4);
 }
