@@ -114,9 +114,12 @@ pub struct Cache {
     paged: bool,
     units: Vec<Option<Box<Resident>>>,
     free: Vec<UnitId>,
+    /// Units that are gone, for the memory that they have: where code keeps changing as many come as go.
+    #[allow(clippy::vec_box, reason = "boxes go from here to `units` and back")]
+    spare: Vec<Box<Resident>>,
     retired: Vec<UnitId>,
     /// Guest addresses of units that found their code changed.
-    found_changed: HashSet<u32>,
+    found_changed: HashSet<u32, BuildHasherDefault<EipHasher>>,
     by_key: EipMap<CodeKey, UnitId>,
     by_page: EipMap<u32, Vec<InPage>>,
     pub(crate) images: Images,
@@ -156,8 +159,9 @@ impl Cache {
             paged: config.paged,
             units: Vec::new(),
             free: Vec::new(),
+            spare: Vec::new(),
             retired: Vec::new(),
-            found_changed: HashSet::new(),
+            found_changed: HashSet::default(),
             by_key: EipMap::default(),
             by_page: EipMap::default(),
             images: Images::new(size, kept - checks_size(kept)),
@@ -375,32 +379,20 @@ impl Cache {
 
     /// Makes `unit`, whose code has been written at `base`, known.
     fn settle(&mut self, base: u32, key: CodeKey, pages: Vec<u32>, mut unit: Unit) {
-        let (len, size) = (unit.len, unit.code.len() as u32);
-        let details = Details::Made(Made::new(&mut unit));
         let id = self.free.pop().unwrap_or_else(|| {
             self.units.push(None);
             self.units.len() as UnitId - 1
         });
-        let here = InPage { key, len, id, checked: details.snapshot().is_some() };
+        let here = InPage { key, len: unit.len, id, checked: unit.snapshot.is_some() };
         for &p in &pages {
             let list = self.by_page.entry(p).or_default();
             list.insert(list.partition_point(|u| u.key.eip() <= key.eip()), here);
         }
         self.by_key.insert(key, id);
         self.regions[self.current].push((base, id));
-        self.units[id as usize] = Some(Box::new(Resident {
-            base,
-            size,
-            region: self.current,
-            key,
-            len,
-            exits: unit.exits.iter().map(|&exit| Linkable { exit, to: None }).collect(),
-            details,
-            pages,
-            incoming: Vec::new(),
-            published: Vec::new(),
-            retired: false,
-        }));
+        let mut resident = self.spare.pop().unwrap_or_default();
+        resident.renew((self.current, base), key, pages, &mut unit);
+        self.units[id as usize] = Some(resident);
         unit.recycle();
     }
 

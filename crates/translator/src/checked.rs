@@ -20,7 +20,7 @@ use iced_x86::{Code, FlowControl, Instruction, InstructionInfoFactory, Mnemonic,
 use xlat86_decoder::{Insn, Kind};
 
 /// The bytes that a unit was made from.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Snapshot {
     eip: u32,
     bytes: Vec<u8>,
@@ -53,8 +53,8 @@ pub(crate) fn span(insns: &[Insn]) -> usize {
 fn writes_memory(insn: &Insn) -> bool {
     let i = &insn.iced;
     match insn.kind {
-        Kind::Plain | Kind::Fpu if i.op_kinds().any(|k| k == OpKind::Memory) => shape_of(insn.code()).access(i).write,
-        Kind::Plain | Kind::Fpu if !i.op_kinds().any(is_memory) => false,
+        Kind::Plain | Kind::Fpu if i.op0_kind() == OpKind::Memory => shape_of(insn.code()).writes_first,
+        Kind::Plain | Kind::Fpu if !i.op_kinds().any(is_implicit_memory) => false,
         Kind::Branch if i.flow_control() != FlowControl::Call && i.flow_control() != FlowControl::IndirectCall => false,
         // Asking iced takes longer than translating them.
         Kind::Stack if i.mnemonic() == Mnemonic::Pop => i.op0_kind() == OpKind::Memory,
@@ -70,11 +70,12 @@ fn says_iced(i: &Instruction) -> bool {
     })
 }
 
-fn is_memory(k: OpKind) -> bool {
+fn is_implicit_memory(k: OpKind) -> bool {
     use OpKind as K;
     !matches!(
         k,
-        K::Register
+        K::Memory
+            | K::Register
             | K::Immediate8
             | K::Immediate8_2nd
             | K::Immediate16
@@ -105,16 +106,18 @@ fn loading(insn: &Insn) -> Option<(u8, u8)> {
 }
 
 impl Snapshot {
-    /// Of `insns`, which lie one after the other in `bytes`, without the immediates that are loaded if `loads`.
-    pub(crate) fn new(eip: u32, insns: &[Insn], bytes: &[u8], loads: bool) -> Self {
+    /// Makes it that of `insns`, which lie one after the other in `bytes`, without the immediates that are loaded if `loads`.
+    pub(crate) fn renew(&mut self, eip: u32, insns: &[Insn], bytes: &[u8], loads: bool) {
         let end = insns.last().map_or(0, |i| i.next_eip().wrapping_sub(eip) as usize);
-        let mut mask = Vec::new();
+        self.eip = eip;
+        self.bytes.clear();
+        self.bytes.extend_from_slice(&bytes[..end]);
+        self.mask.clear();
         for i in insns.iter().filter(|i| loads && loading(i).is_some()) {
-            mask.resize(end, 0xff);
+            self.mask.resize(end, 0xff);
             let at = i.next_eip().wrapping_sub(eip) as usize - 4;
-            mask[at..at + 4].fill(0);
+            self.mask[at..at + 4].fill(0);
         }
-        Snapshot { eip, bytes: bytes[..end].to_vec(), mask }
     }
 
     /// Was it made from other code than `newer`, where both cover the same addresses?
@@ -148,11 +151,13 @@ impl Snapshot {
                 let before = (at & 0xfff).saturating_sub(0x1000 - WINDOW as u32) as usize;
                 let mut w = Window { at: at.wrapping_sub(before as u32), want: [0; WINDOW], mask: [0; WINDOW] };
                 let n = (WINDOW - before).min(len - pos);
-                for i in 0..n {
-                    let mask = self.mask.get(pos + i).copied().unwrap_or(0xff);
-                    w.mask[before + i] = mask;
-                    w.want[before + i] = self.bytes[pos + i] & mask;
+                let (here, there) = (pos..pos + n, before..before + n);
+                w.want[there.clone()].copy_from_slice(&self.bytes[here.clone()]);
+                match self.mask.get(here) {
+                    Some(mask) => w.mask[there].copy_from_slice(mask),
+                    None => w.mask[there].fill(0xff),
                 }
+                w.want = (u128::from_ne_bytes(w.want) & u128::from_ne_bytes(w.mask)).to_ne_bytes();
                 pos += n;
                 if w.mask != [0; WINDOW] {
                     return Some(w);

@@ -141,6 +141,7 @@ struct Spare {
     landings: Vec<u32>,
     jumps: Vec<PendingJump>,
     constants: Vec<Constant>,
+    snapshot: Option<Box<Snapshot>>,
 }
 
 thread_local! {
@@ -149,12 +150,15 @@ thread_local! {
 
 /// See [`Unit::recycle`].
 pub(crate) fn recycle(unit: Unit) {
-    let Unit { mut code, mut marks, mut exits, mut landings, .. } = unit;
+    let Unit { mut code, mut marks, mut exits, mut landings, snapshot, .. } = unit;
     code.clear();
     marks.clear();
     exits.clear();
     landings.clear();
-    SPARE.with_borrow_mut(|s| (s.code, s.marks, s.exits, s.landings) = (code, marks, exits, landings));
+    SPARE.with_borrow_mut(|s| {
+        (s.code, s.marks, s.exits, s.landings) = (code, marks, exits, landings);
+        s.snapshot = snapshot.or(s.snapshot.take());
+    });
 }
 
 /// Translates `input`.
@@ -171,12 +175,16 @@ fn emit_with(input: Input<'_>, source: &mut dyn Source, near: u32) -> Option<Uni
     let Input { eip, insns, bytes, mode, checked, config } = input;
     let insns = if checked { &insns[..checked::span(insns)] } else { insns };
     let insns = if config.replayed { &insns[..replayed::span(insns)] } else { insns };
-    let snapshot = checked.then(|| Snapshot::new(eip, insns, bytes, source.found_changed(eip)));
-    let loads_immediates = snapshot.as_ref().is_some_and(Snapshot::loads);
     // What some instructions do beside a window, too.
     let looking_up = Config { address_form: AddressForm::Tlb, shared_checks: false, ..*config };
     let (targets, loop_heads) = branch::targets(insns);
-    let Spare { code, marks, exits, landings, jumps, constants } = SPARE.take();
+    let Spare { code, marks, exits, landings, jumps, constants, snapshot: spare } = SPARE.take();
+    let snapshot = checked.then(|| {
+        let mut snapshot = spare.unwrap_or_default();
+        snapshot.renew(eip, insns, bytes, source.found_changed(eip));
+        snapshot
+    });
+    let loads_immediates = snapshot.as_ref().is_some_and(|s| s.loads());
     let mut e = Emitter {
         buf: CodeBuf { bytes: code },
         config,
@@ -207,7 +215,7 @@ fn emit_with(input: Input<'_>, source: &mut dyn Source, near: u32) -> Option<Uni
     e.buf.bytes.reserve(bytes.len() * if checked { 6 } else { 3 } + 256);
     e.marks.reserve(insns.len() + 4);
     // There most instructions stay what they are.
-    let unchanged = config.address_form == AddressForm::Low && !loads_immediates;
+    let low = config.address_form == AddressForm::Low;
     let windowed = config.paged && config.address_form == AddressForm::Gs;
     e.groups.targets = targets;
     let (mut next, mut end) = (Next::FallThrough, eip);
@@ -235,13 +243,13 @@ fn emit_with(input: Input<'_>, source: &mut dyn Source, near: u32) -> Option<Uni
             checked::compare(&mut e, snapshot);
         }
         let from = insn.eip().wrapping_sub(eip) as usize;
-        if unchanged && insn.kind == Kind::Plain && reencode::is_same(insn, &bytes[from..from + insn.len()]) {
-            e.buf.copy(&bytes[from..from + insn.len()]);
+        let own = &bytes[from..from + insn.len()];
+        if low && insn.kind == Kind::Plain && (e.loaded(insn) || e.copied(insn, own)) {
             (end, next) = (insn.next_eip(), Next::FallThrough);
             continue;
         }
         let exits = e.exits.len();
-        next = e.insn(insn, &bytes[from..from + insn.len()]);
+        next = e.insn(insn, own);
         e.groups.after(insn, i);
         if e.exits.len() != exits {
             // Whatever was executed outside may have changed mappings.
@@ -310,9 +318,24 @@ impl Emitter<'_> {
         }
     }
 
+    /// Emits the plain instruction `insn` with its immediate loaded from guest memory, if the unit does so and it has one; true when it was.
+    fn loaded(&mut self, insn: &Insn) -> bool {
+        self.loads_immediates && checked::load_immediate(self, insn)
+    }
+
+    /// In the low window: copies the plain instruction `insn`, whose bytes are `bytes`, if it stays what it is; true when it was.
+    #[inline(always)]
+    fn copied(&mut self, insn: &Insn, bytes: &[u8]) -> bool {
+        let same = reencode::is_same(insn, bytes);
+        if same {
+            self.buf.copy(bytes);
+        }
+        same
+    }
+
     /// A plain instruction: re-encoded, unless the host's 64-bit mode lacks it.
     pub(crate) fn plain(&mut self, insn: &Insn, bytes: &[u8]) -> Next {
-        if self.loads_immediates && checked::load_immediate(self, insn) {
+        if self.loaded(insn) {
             return Next::FallThrough;
         }
         if esp::names_esp(insn) {
@@ -587,7 +610,7 @@ impl Emitter<'_> {
     }
 
     /// Resolves jumps: inside the unit directly, others through an exit behind the code, which chaining bypasses.
-    fn finish(&mut self, eip: u32, len: u32, snapshot: Option<Snapshot>) -> Option<Unit> {
+    fn finish(&mut self, eip: u32, len: u32, snapshot: Option<Box<Snapshot>>) -> Option<Unit> {
         let body = self.buf.pos() as u32;
         self.emit_slow_ways();
         self.emit_folds();

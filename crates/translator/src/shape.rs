@@ -41,7 +41,7 @@ pub(crate) struct Shape {
     /// What its ModRM byte must not name if it is to stay what it is in 64-bit mode: bits of [`Renamed`].
     pub(crate) renamed: u8,
     /// The first operand is written.
-    writes_first: bool,
+    pub(crate) writes_first: bool,
 }
 
 /// What ModRM bytes name that may have to be named otherwise.

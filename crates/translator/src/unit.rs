@@ -225,7 +225,7 @@ pub struct Unit {
     /// It is to start a cache line.
     pub(crate) lined: bool,
     /// The unit checks itself: it compares guest memory with this when it is entered, which can only be at its start.
-    pub(crate) snapshot: Option<Snapshot>,
+    pub(crate) snapshot: Option<Box<Snapshot>>,
 }
 
 impl Unit {

@@ -460,7 +460,7 @@ impl Process {
             let unit = self.translate(&cache, eip, mode, &mut source)?;
             let pages = source.pages;
             if let Some(p) = pages.iter().find(|p| self.space().is_volatile(Gva(*p << 12))) {
-                self.heat().changed(*p, Instant::now());
+                self.heat().changed(*p, unit.1);
             }
             if mode == Mode::USER32
                 && let Some(mut images) = self.images()

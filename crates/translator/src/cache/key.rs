@@ -4,7 +4,7 @@ use xlat86_arch::Mode;
 
 /// What code is: its guest address, the physical page it was read from, and the mode it was translated for. In a guest without page
 /// tables of its own pages are their own physical pages.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
 pub struct CodeKey(u64);
 
 impl CodeKey {

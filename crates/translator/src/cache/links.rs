@@ -134,11 +134,13 @@ impl Cache {
     /// Makes unit `id` unreachable: no lookup, jump or return gets into it any more. Its memory stays as it is,
     /// since threads may be in it.
     pub(super) fn unlink(&mut self, id: UnitId) -> Box<Resident> {
-        for link in core::mem::take(&mut self.unit_mut(id).incoming) {
+        let mut incoming = core::mem::take(&mut self.unit_mut(id).incoming);
+        for link in incoming.drain(..) {
             self.unchain(link);
         }
         let u = if id >= KEPT { Some(self.images.take(id)) } else { self.units[id as usize].take() };
-        let u = u.expect("unlinked once");
+        let mut u = u.expect("unlinked once");
+        u.incoming = incoming;
         for (exit, x) in u.exits.iter().enumerate() {
             // A unit that jumps to itself has lost that link above.
             if let Some(to) = x.to {

@@ -1,12 +1,14 @@
 //! What becomes of units that are no longer wanted: dropped, retired while threads may be in them, or evicted by the region.
 
-use super::{Cache, CodeKey, REGIONS, UnitId, checks_in};
+use super::{Cache, CodeKey, REGIONS, Resident, UnitId, checks_in};
 use crate::checked::Snapshot;
 use crate::kept::KEPT;
 use crate::unit::LONGEST;
 
 /// More guest addresses of units that found themselves changed aren't remembered.
 const MOST_FOUND_CHANGED: usize = 4096;
+/// The memory of more units that are gone isn't kept.
+const MOST_SPARE: usize = 512;
 
 impl Cache {
     /// Drops the unit that starts with `key`.
@@ -79,7 +81,7 @@ impl Cache {
             // Nothing has come to know it since it was retired.
             if let Some(u) = self.units[id as usize].take() {
                 regions[u.region] = true;
-                self.free.push(id);
+                self.reuse(id, u);
             }
         }
         for (region, _) in self.regions.iter_mut().zip(regions).filter(|r| r.1) {
@@ -97,7 +99,15 @@ impl Cache {
         if let Ok(i) = region.binary_search_by_key(&u.base, |x| x.0) {
             region.remove(i);
         }
+        self.reuse(id, u);
+    }
+
+    /// Lets the next unit have the number of `id`, which is gone, and the memory of what was known about it.
+    fn reuse(&mut self, id: UnitId, u: Box<Resident>) {
         self.free.push(id);
+        if self.spare.len() < MOST_SPARE {
+            self.spare.push(u);
+        }
     }
 
     /// Drops every unit that depends on physical page `page`. Gives their number.
@@ -125,8 +135,8 @@ impl Cache {
             self.cursor = (region as u32 + 1) * self.region_size;
         }
         for &(_, id) in &ids {
-            self.unlink(id);
-            self.free.push(id);
+            let u = self.unlink(id);
+            self.reuse(id, u);
         }
         self.stats.evicted += ids.len() as u64;
         self.stats.evictions += 1;

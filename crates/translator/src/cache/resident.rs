@@ -20,6 +20,7 @@ pub(crate) struct Link {
 }
 
 /// A unit in its place.
+#[derive(Default)]
 pub(crate) struct Resident {
     pub(crate) base: u32,
     /// Bytes of code.
@@ -40,6 +41,20 @@ pub(crate) struct Resident {
 }
 
 impl Resident {
+    /// Makes it `unit`, the translation of `key`, which depends on `pages` and has been placed at `base`. Of what it was before only the memory stays.
+    pub(crate) fn renew(&mut self, (region, base): (usize, u32), key: CodeKey, pages: Vec<u32>, unit: &mut Unit) {
+        (self.base, self.size, self.region) = (base, unit.code.len() as u32, region);
+        (self.key, self.len, self.pages, self.retired) = (key, unit.len, pages, false);
+        self.exits.clear();
+        self.exits.extend(unit.exits.iter().map(|&exit| Linkable { exit, to: None }));
+        self.incoming.clear();
+        self.published.clear();
+        match &mut self.details {
+            Details::Made(made) => made.renew(unit),
+            kept => *kept = Details::Made(Made::new(unit)),
+        }
+    }
+
     /// The physical page that the unit goes on on, if it crosses pages. Others that it depends on are thunks'.
     pub(crate) fn second_page(&self) -> Option<u32> {
         let crosses = (self.key.eip() & 0xfff) + self.len > 0x1000;
@@ -62,34 +77,47 @@ pub(crate) enum Details {
     Kept(Arc<Image>, u32),
 }
 
+impl Default for Details {
+    fn default() -> Self {
+        Details::Made(Made::default())
+    }
+}
+
 /// What stays of a unit beside its code and exits. There are thousands, and fresh memory costs more than packing it.
+#[derive(Default)]
 pub(crate) struct Made {
     /// Guest EIP of the first instruction.
     pub(crate) eip: u32,
     /// It starts a cache line.
     pub(crate) lined: bool,
     /// Its landings as a list, and its marks.
-    packed: Box<[u8]>,
+    packed: Vec<u8>,
     /// Where the marks begin.
     marks: u32,
     snapshot: Option<Box<Snapshot>>,
 }
 
 impl Made {
-    /// Of `unit`, whose code isn't needed any more: its memory serves for packing.
+    /// Of `unit`, as for [`Made::renew`].
     pub(crate) fn new(unit: &mut Unit) -> Made {
+        let mut made = Made::default();
+        made.renew(unit);
+        made
+    }
+
+    /// Makes it what stays of `unit`, whose code isn't needed any more: its memory serves for packing. The snapshots change places, for `unit` to be
+    /// recycled with the older one.
+    fn renew(&mut self, unit: &mut Unit) {
         let packed = &mut unit.code;
         packed.clear();
         put_list(packed, &unit.landings, |out, at| put(out, *at));
         let marks = packed.len() as u32;
         put_marks(packed, &unit.marks, unit.eip);
-        Made {
-            eip: unit.eip,
-            lined: unit.lined,
-            packed: Box::from(&packed[..]),
-            marks,
-            snapshot: unit.snapshot.take().map(Box::new),
-        }
+        self.packed.clear();
+        self.packed.reserve_exact(packed.len());
+        self.packed.extend_from_slice(packed);
+        (self.eip, self.lined, self.marks) = (unit.eip, unit.lined, marks);
+        core::mem::swap(&mut self.snapshot, &mut unit.snapshot);
     }
 
     pub(crate) fn packed_marks(&self) -> &[u8] {
