@@ -314,8 +314,9 @@ impl Check<'_> {
             )
         });
         let (base, index) = (i.memory_base(), i.memory_index());
-        // A guest register has no upper half, so with a byte's displacement it stays close to the window: nothing is there.
-        let near = index == Register::None
+        // A guest register has no upper half, so with a byte's displacement it stays close to the low 4 GB: nothing is there.
+        let near = self.s.config.address_form == AddressForm::Low
+            && index == Register::None
             && !selects_bit(i)
             && match gpr(base).filter(|_| base.is_gpr64()) {
                 Some(n) => GUEST.contains(&n) && i8::try_from(i.memory_displacement64() as i64).is_ok(),

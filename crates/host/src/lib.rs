@@ -38,7 +38,7 @@ pub use mapped::MappedFile;
 pub use memory::{protect_guest_pages, zeroed_atomics};
 pub use ram::Ram;
 pub use scratch::{scratch_low, scratch_window, unmap_scratch_low};
-pub use shadow::{ShadowWindow, offer_low_window};
+pub use shadow::ShadowWindow;
 pub use slot::{HostFault, RawSiginfo, last as last_fault, with_pending};
 pub use tlb::{Tlb, TlbMemory};
 pub use trap::install_fault_handlers;

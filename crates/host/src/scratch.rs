@@ -21,8 +21,7 @@ pub fn scratch_window(ranges: &[Range<u32>]) -> io::Result<Window> {
         if p == libc::MAP_FAILED { Err(io::Error::last_os_error()) } else { Ok(p as usize) }
     };
     let start = map(0, 2 * SPAN + GUARD, libc::PROT_NONE, 0)?;
-    // Something of the reservation is below it, too.
-    let base = (start + 1).next_multiple_of(SPAN);
+    let base = start.next_multiple_of(SPAN);
     for r in ranges {
         let prot = libc::PROT_READ | libc::PROT_WRITE;
         map(base + r.start as usize, (r.end - r.start) as usize, prot, libc::MAP_FIXED)?;

@@ -3,9 +3,6 @@
 //! Translated code reaches guest memory through the GS segment, whose base is the window's, with operands that wrap at 4 GB: what isn't
 //! mapped faults. A window starts and stays a hole in the address space; only its pages are mappings, which the host limits (65,530
 //! in a process), so mapping may fail at any time.
-//!
-//! One window can be the host's own low 4 GB, in a process that has no other use for them: its base is zero, which saves the host's CPU an addition
-//! in each access (docs/decisions/026).
 
 use crate::{Ram, Window};
 use std::io;
@@ -14,37 +11,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 const SPAN: u64 = 1 << 32;
-/// Windows but the low one lie here, far from where the kernel puts anything by itself; the first place, that of [`LOW`], stays empty.
+/// Windows lie here, far from where the kernel puts anything by itself.
 const FIRST: u64 = 0x1000_0000_0000;
 /// From one window to the next: what lies between is never mapped, so that an access at a window's end faults.
 const STRIDE: u64 = 2 * SPAN;
 
-/// The slot of the low window.
-const LOW: u32 = 0;
-/// What the low window leaves alone: the kernel lets only the privileged map it, and null pointers of our own lead there.
-const LOWEST: u64 = 0x1_0000;
-
-/// One bit for each window in use, or not to be used.
-static USED: AtomicU64 = AtomicU64::new(1 << LOW);
-
-/// Lets a window be the host's low 4 GB from now on. For processes that run systems only: guest programs of [`Window::low`] are there.
-pub fn offer_low_window() {
-    static ONCE: std::sync::Once = std::sync::Once::new();
-    ONCE.call_once(|| release(LOW));
-}
-
-/// Base of the window of `slot`.
-fn base_of(slot: u32) -> u64 {
-    if slot == LOW { 0 } else { FIRST + u64::from(slot) * STRIDE }
-}
-
-/// Claims a slot that is free, other than those in `but`.
-fn claim(but: u64) -> io::Result<u32> {
-    let first = |used: u64| (used | but).trailing_ones();
-    let claim = |used: u64| (used | but != u64::MAX).then(|| used | 1 << first(used));
-    let used = USED.fetch_update(Ordering::AcqRel, Ordering::Acquire, claim);
-    used.map(first).map_err(|_| io::Error::other("too many shadow windows"))
-}
+/// One bit for each window in use.
+static USED: AtomicU64 = AtomicU64::new(0);
 
 /// See the module's documentation.
 #[derive(Debug)]
@@ -55,47 +28,35 @@ pub struct ShadowWindow {
 }
 
 impl ShadowWindow {
-    /// Most windows in a process, the low one included.
+    /// Most windows in a process.
     pub const MOST: usize = 64;
 
-    /// An empty window on `ram`, not the low one.
+    /// An empty window on `ram`.
     ///
     /// # Errors
     /// There are too many already, or the address range isn't free.
     pub fn new(ram: Arc<Ram>) -> io::Result<ShadowWindow> {
-        let slot = claim(1 << LOW)?;
+        let claim = |used: u64| (used != u64::MAX).then(|| used | 1 << used.trailing_ones());
+        let used = USED
+            .fetch_update(Ordering::AcqRel, Ordering::Acquire, claim)
+            .map_err(|_| io::Error::other("too many shadow windows"))?;
+        let slot = used.trailing_ones();
         ShadowWindow::at(slot, ram).inspect_err(|_| release(slot))
-    }
-
-    /// An empty window on `ram`: the low one, if it has been offered and is free. Nothing can be mapped in that one's first 64 KB.
-    ///
-    /// # Errors
-    /// As for [`ShadowWindow::new`].
-    pub fn lowest(ram: Arc<Ram>) -> io::Result<ShadowWindow> {
-        match claim(!(1 << LOW)) {
-            Ok(low) => ShadowWindow::at(low, ram.clone()).or_else(|_| {
-                release(low);
-                ShadowWindow::new(ram)
-            }),
-            Err(_) => ShadowWindow::new(ram),
-        }
     }
 
     /// The window of `slot`, which has been claimed.
     fn at(slot: u32, ram: Arc<Ram>) -> io::Result<ShadowWindow> {
-        let base = base_of(slot);
-        let from = base.max(LOWEST);
-        let len = (base + STRIDE - from) as usize;
+        let base = FIRST + u64::from(slot) * STRIDE;
         // Is it a hole? Asked once; from then on the range is ours by convention: the kernel places mappings elsewhere.
         let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE | libc::MAP_FIXED_NOREPLACE;
         // SAFETY: with MAP_FIXED_NOREPLACE nothing that exists is touched.
-        let p = unsafe { libc::mmap(from as *mut libc::c_void, len, libc::PROT_NONE, flags, -1, 0) };
+        let p = unsafe { libc::mmap(base as *mut libc::c_void, STRIDE as usize, libc::PROT_NONE, flags, -1, 0) };
         if p == libc::MAP_FAILED {
             return Err(io::Error::last_os_error());
         }
         // SAFETY: the mapping just made, wherever it is: kernels before 4.17 take the address for a hint.
-        unsafe { libc::munmap(p, len) };
-        if p as u64 != from {
+        unsafe { libc::munmap(p, STRIDE as usize) };
+        if p as u64 != base {
             return Err(io::Error::from(io::ErrorKind::AddrInUse));
         }
         // Only now: what a window drops is all that is in its range.
@@ -138,7 +99,7 @@ impl ShadowWindow {
 
     fn map_with(&mut self, gva: u32, offset: u64, len: u32, prot: i32, flags: i32) -> io::Result<()> {
         let inside = u64::from(gva) + u64::from(len) <= SPAN && offset + u64::from(len) <= self.ram.len();
-        if !inside || self.base + u64::from(gva) < LOWEST || (gva | len | offset as u32) & 0xfff != 0 || len == 0 {
+        if !inside || (gva | len | offset as u32) & 0xfff != 0 || len == 0 {
             return Err(io::Error::from(io::ErrorKind::InvalidInput));
         }
         let flags = libc::MAP_SHARED | libc::MAP_FIXED | flags;
@@ -227,7 +188,7 @@ mod tests {
         let ram = Arc::new(Ram::new(0x4000).unwrap());
         // As if it had been claimed: the last ones are never reached by tests.
         let slot = ShadowWindow::MOST as u32 - 1;
-        let at = (base_of(slot) + 0x10_0000) as *mut u8;
+        let at = (FIRST + u64::from(slot) * STRIDE + 0x10_0000) as *mut u8;
         let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_FIXED_NOREPLACE;
         let prot = libc::PROT_READ | libc::PROT_WRITE;
         // SAFETY: nothing that exists is touched.

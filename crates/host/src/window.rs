@@ -49,7 +49,7 @@ impl Window {
     /// The 4 GB at `base`.
     ///
     /// # Safety
-    /// As for [`Window::low`], for the range `base..base + 4 GB + 64 KB`, and nothing is ever mapped in the 128 bytes below it; `base` is a multiple of 4 GB.
+    /// As for [`Window::low`], for the range `base..base + 4 GB + 64 KB`; `base` is a multiple of 4 GB.
     #[must_use]
     pub const unsafe fn at(base: u64) -> Self {
         Self { base }

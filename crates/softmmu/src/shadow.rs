@@ -29,9 +29,6 @@ const GIVEN_UP: i64 = -4 * HOT;
 /// Ticks that each fault, mapping and unmapping of the host's takes off: some 12,000 that it costs, twice, since the time spent at CPL 3
 /// includes them.
 const HOST_OPERATION: i64 = 24_000;
-/// Ticks at CPL 3 for which the low window is left to who has it. Longer than it takes to fill another one many times over, so that two don't take it from each
-/// other all the time.
-const LOW_FOR: u64 = 10 * HOT as u64;
 /// Address spaces whose heat is remembered.
 const MOST_HEATS: usize = 256;
 /// Pages around a faulting one that are looked at along with it, when the guest has used them before.
@@ -133,8 +130,6 @@ pub(crate) struct Shadow {
     spaces: LruCache<u32, Space>,
     /// By CR3: ticks at CPL 3, less what its window has cost.
     heats: LruCache<u32, i64>,
-    /// CR3 of the address space that has been given the low window, and ticks at CPL 3, anybody's, since.
-    low: (u32, u64),
     /// CR3, [`Shadow::flushes`] and the answer of the latest call of [`Shadow::window`].
     latest: Option<(u32, u64, Window)>,
     /// Counts CR3 loads and other events after which page tables have to be looked at again.
@@ -151,7 +146,6 @@ impl Shadow {
             memory,
             spaces: LruCache::unbounded(),
             heats: LruCache::unbounded(),
-            low: (0, 0),
             latest: None,
             flushes: 0,
             mapped: 0,
@@ -193,7 +187,6 @@ impl Shadow {
     /// See [`crate::Mmu::heat`]. A window costs what the host does for it, and gains about as many ticks as are spent in it; one that costs more is
     /// given up. That is a shell's, whose pages are write-protected at each fork and copied one by one afterwards.
     pub(crate) fn heat(&mut self, cr3: u32, ticks: u64) -> bool {
-        self.low.1 = self.low.1.saturating_add(ticks);
         let heat = self.add_heat(cr3, ticks.try_into().unwrap_or(MOST_HEAT));
         let Some(space) = self.spaces.peek(&cr3) else { return heat >= HOT };
         let begin_again = match space.replaced {
@@ -265,16 +258,9 @@ impl Shadow {
         while self.spaces.len() >= MOST_WINDOWS {
             self.drop_oldest();
         }
-        if self.low.1 >= LOW_FOR {
-            // Who has become busy last is expected to stay so; who had it may be a program that has ended.
-            self.drop_window(self.low.0);
-        }
-        let shadow = ShadowWindow::lowest(self.memory.ram().clone()).ok()?;
+        let shadow = ShadowWindow::new(self.memory.ram().clone()).ok()?;
         self.stats.windows += 1;
         let window = shadow.window();
-        if window.base() == 0 {
-            self.low = (regs.cr3, 0);
-        }
         let space = Space {
             window: shadow,
             seen: self.flushes,

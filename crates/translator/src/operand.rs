@@ -51,7 +51,7 @@ impl HostMem {
         self.uses_extended()
     }
 
-    /// Without the address-size prefix, is it at most 128 bytes outside of the window's 4 GB? Nothing is ever mapped there (docs/decisions/004), so it faults
+    /// Without the address-size prefix, is it at most 128 bytes outside of the low 4 GB? Nothing is ever mapped there (docs/decisions/004), so it faults
     /// where it should have wrapped around, and the interpreter sees to it.
     fn stays_near(&self) -> bool {
         match self {
@@ -100,7 +100,6 @@ pub(crate) fn access_prefixes(form: AddressForm, mem: &HostMem, far: bool) -> &'
     match form {
         AddressForm::Low if mem.stays_near() && !far => &[],
         AddressForm::Low => &[0x67],
-        AddressForm::Gs if mem.stays_near() && !far => &[0x65],
         AddressForm::Gs => &[0x65, 0x67],
         AddressForm::Tlb => unreachable!("a page looked up is reached by its host address"),
     }

@@ -39,6 +39,6 @@ pub use system::Kicker;
 pub use trace::{Sink, Tracing};
 pub use vcpu::Vcpu;
 pub use xlat86_arch::CpuModel;
-pub use xlat86_host::{CallOut, HostFault, offer_low_window};
+pub use xlat86_host::{CallOut, HostFault};
 pub use xlat86_interp::Platform;
 pub use xlat86_translator::{AddressForm, CacheStats, Columns, Config as TranslatorConfig};

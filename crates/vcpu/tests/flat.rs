@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::{Arc, Mutex};
 use xlat86_softmmu::PhysMemory;
-use xlat86_vcpu::{Config, Engine, Exit, Io, MmuMode, Process, Stats, Vcpu, offer_low_window};
+use xlat86_vcpu::{Config, Engine, Exit, Io, MmuMode, Process, Stats, Vcpu};
 
 /// Ports of the debug console and of the exit device.
 const DEBUG: u16 = 0xe9;
@@ -55,8 +55,6 @@ fn image(name: &str) -> Vec<u8> {
 
 /// Runs an image to its end; gives what it said and the counters.
 fn run(image: &[u8], config: &Config) -> (String, Stats) {
-    // Of images that run side by side one has the low window.
-    offer_low_window();
     let memory = PhysMemory::new(16 << 20).unwrap();
     memory.map_rom((1 << 32) - image.len() as u64, image.to_vec());
     let said = Arc::new(Mutex::new(Said::default()));

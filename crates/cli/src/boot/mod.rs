@@ -14,7 +14,7 @@ use std::process::ExitCode;
 use std::sync::{Arc, Mutex, PoisonError};
 pub(crate) use terminal::restore as restore_terminal;
 use xlat86_machine::{Boot, Disk, DiskError, End, Error, Machine, Mode, Options, Terminal, TimeSource};
-use xlat86_vcpu::{Engine, MmuMode, Sink, Tracing, offer_low_window};
+use xlat86_vcpu::{Engine, MmuMode, Sink, Tracing};
 
 /// Status of a shell that can't execute what it was told to.
 const CANNOT_BOOT: u8 = 126;
@@ -144,7 +144,6 @@ impl BootCommand {
             Ok(tracing) => tracing,
             Err(e) => return cannot(&format!("trace file: {e}")),
         };
-        offer_low_window();
         let mut machine = Machine::new(options);
         let control = machine.control();
         let _socket = match self.control.as_deref().map(|path| socket::listen(path, control.clone())).transpose() {

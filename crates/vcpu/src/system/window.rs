@@ -60,8 +60,8 @@ impl Faulting {
 /// What a CPU knows of its windows.
 #[derive(Default)]
 pub(crate) struct Windows {
-    /// Base of the one that was entered last.
-    base: Option<u64>,
+    /// Base of the one that is entered.
+    base: u64,
     /// The address space (CR3) that was last asked about, and whether it is worth a window.
     hot: (u32, bool),
     faulting: Faulting,
@@ -101,7 +101,7 @@ impl Vcpu {
         }
         self.mmu.sync(&self.state);
         let Some(base) = self.mmu.window().map(|w| w.base()) else { return mode };
-        self.system_mut().windows.base = Some(base);
+        self.system_mut().windows.base = base;
         set_gs_base(base);
         self.frame.as_mut().expect("translating").regs().window = base;
         Mode(mode.0 | Mode::WINDOW)
@@ -159,8 +159,8 @@ impl Vcpu {
             return self.note_faulting(site, 0);
         }
         let base = self.system_mut().windows.base;
-        let addr = base.and_then(|base| u32::try_from(host.addr.checked_sub(base)?).ok());
-        let (Some(addr), PAGE_FAULT) = (addr, host.trapno) else { return WindowFault::Interpret };
+        let addr = host.addr.checked_sub(base).and_then(|a| u32::try_from(a).ok());
+        let (Some(addr), PAGE_FAULT, true) = (addr, host.trapno, base != 0) else { return WindowFault::Interpret };
         // Faults of the guest's are left to the interpreter: it knows what comes first.
         match self.mmu.map_window(Gva(addr), host.error & PfError::W != 0) {
             Ok(true) => match self.process.cache().boundary_at(site) {
